@@ -1,0 +1,1 @@
+"""One config per claim or figure."""

@@ -1,0 +1,1 @@
+"""Experiments: each module has `run(config, record)`; `python -m experiments.run --config configs/x.py` runs one."""
