@@ -1,1 +1,1 @@
-"""Experiments: each module has `run(config, record)`; `python -m experiments.run --config configs/x.py` runs one."""
+"""Experiments: one module each with `run(config, record)`; `python -m experiments.run` runs one."""
