@@ -1,5 +1,6 @@
 """One folder a run: the fingerprint that names it, its state, its lock, and what may be deleted in it."""
 
+import contextlib
 import enum
 import fcntl
 import hashlib
@@ -8,7 +9,7 @@ import re
 import shutil
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from experiments.store.encoding import dumps, read_json
 
@@ -20,8 +21,8 @@ CONFIG, ENVIRONMENT, METRICS, RESULT, FAILURE, LOCK = (
     "failure.json",
     ".lock",
 )
-CHECKPOINTS, FIGURES, TABLES, EVENTS = "checkpoints", "figures", "tables", "events"
-OWNED = (CONFIG, ENVIRONMENT, METRICS, RESULT, FAILURE, CHECKPOINTS, FIGURES, TABLES, EVENTS)
+LOG, CHECKPOINTS, FIGURES, TABLES, EVENTS = "log.txt", "checkpoints", "figures", "tables", "events"
+OWNED = (CONFIG, ENVIRONMENT, METRICS, RESULT, FAILURE, LOG, CHECKPOINTS, FIGURES, TABLES, EVENTS)
 
 
 class FolderError(Exception):
@@ -133,10 +134,30 @@ class Lock:
                 f"{workdir} is in use by another process ({holder}); wait for it or stop it"
             ) from None
         os.ftruncate(self._handle, 0)
-        os.pwrite(self._handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        with contextlib.suppress(
+            OSError
+        ):  # only for people and `holder`; a full disk must not stop a run here
+            os.pwrite(self._handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
 
     def release(self) -> None:
         """Give the lock back; the file stays, since deleting it would race with the next holder."""
         if self._handle >= 0:
+            os.ftruncate(self._handle, 0)
             os.close(self._handle)
             self._handle = -1
+
+
+class Holder(NamedTuple):
+    """Who holds, or held when it died, a folder's lock."""
+
+    process: int
+    host: str
+
+
+def holder(workdir: Path) -> Holder | None:
+    """Who wrote the lock file last, without touching the lock; None when it was released."""
+    try:
+        found = re.fullmatch(r"process (\d+) on (\S+)", (workdir / LOCK).read_text().strip())
+    except OSError:
+        return None
+    return Holder(int(found[1]), found[2]) if found else None
