@@ -1,0 +1,14 @@
+"""Seeded synthetic instances, and real attention heads of a pretrained transformer."""
+
+from attnreg.data.embedded_head import load_embedded_head, load_head, save_head
+from attnreg.data.head_instance import HeadInstance, attention_map, head_instance, minilm_head
+
+__all__ = [
+    "HeadInstance",
+    "attention_map",
+    "head_instance",
+    "load_embedded_head",
+    "load_head",
+    "minilm_head",
+    "save_head",
+]
