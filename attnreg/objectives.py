@@ -1,0 +1,284 @@
+"""Objectives: value, gradient, Hessian, Hessian-vector products and preconditioner of a problem, in closed form.
+
+Where a problem, its row function and the tensor trick meet. Rows are streamed in blocks (`attnreg.streaming`), so no
+n×m array exists unless a cache is asked for. No autodiff here: that is what the tests compare with.
+
+Every objective has the same methods, which is all a solver may use:
+
+    value(x)  value_and_grad(x)  linearize(x, ...) -> Linearization with .hvp(v)  value_grad_hessian(x, ...)  kronecker(x)
+"""
+
+import abc
+from typing import Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+
+from attnreg import tensor_trick as tt
+from attnreg.curvature import Curvature, RowTerms
+from attnreg.preconditioner import Kronecker
+from attnreg.problems import AttentionRegression, pytree_dataclass
+from attnreg.rows import ROWS, logit_regularizer
+from attnreg.streaming import Block, map_over_blocks, rows_of, sum_over_blocks
+
+Cache = Literal["auto", "none", "entries", "blocks"]
+
+# What a cache may hold before `cache="auto"` refuses it.
+CACHE_BYTES = 2**28
+
+
+class Linearization(abc.ABC):
+    """Value, gradient and a Hessian-vector product at one point, with whatever was worth keeping."""
+
+    value: jax.Array
+    gradient: Any
+
+    @abc.abstractmethod
+    def hvp(self, v: Any) -> Any:
+        """The Hessian (or Gauss–Newton matrix) at the point, times `v`."""
+
+
+class Objective(abc.ABC):
+    """What solvers see. Unknowns are pytrees of arrays; `hessian` is in the order of `ravel_pytree`."""
+
+    @abc.abstractmethod
+    def value(self, x: Any) -> jax.Array:
+        """The loss."""
+
+    @abc.abstractmethod
+    def value_and_grad(self, x: Any) -> tuple[jax.Array, Any]:
+        """The loss and its gradient."""
+
+    @abc.abstractmethod
+    def linearize(self, x: Any, *, gauss_newton: bool = False, cache: Cache = "auto") -> Linearization:
+        """Value, gradient and Hessian-vector products at x."""
+
+    @abc.abstractmethod
+    def value_grad_hessian(self, x: Any, *, gauss_newton: bool = False) -> tuple[jax.Array, Any, jax.Array]:
+        """Value, gradient, and the dense Hessian over `ravel_pytree(x)`."""
+
+    @abc.abstractmethod
+    def kronecker(self, x: Any) -> Any:
+        """A positive semidefinite Kronecker-factored approximation of the Hessian (see `attnreg.preconditioner`)."""
+
+    @abc.abstractmethod
+    def zeros(self) -> Any:
+        """The unknowns, all zero."""
+
+    def hvp(self, x: Any, v: Any, *, gauss_newton: bool = False) -> Any:
+        """Hessian at x times v, nothing cached."""
+        return self.linearize(x, gauss_newton=gauss_newton, cache="none").hvp(v)
+
+    def hessian(self, x: Any) -> jax.Array:
+        """The exact dense Hessian over `ravel_pytree(x)`."""
+        return self.value_grad_hessian(x)[2]
+
+    def gauss_newton(self, x: Any) -> jax.Array:
+        """The dense Gauss–Newton matrix over `ravel_pytree(x)`."""
+        return self.value_grad_hessian(x, gauss_newton=True)[2]
+
+
+def row_terms(problem: AttentionRegression, block: Block, s: jax.Array) -> RowTerms:
+    """The problem's row function and regularizer on a block of logits s (r, m)."""
+    terms = ROWS[problem.loss](s, block.b, block.mask)
+    if block.weight is None:
+        return terms
+    extra = logit_regularizer(s, block.weight, block.mask)
+
+    def plus(curvature: Curvature) -> Curvature:
+        return curvature._replace(diag=curvature.diag + extra.hessian.diag)
+
+    return RowTerms(
+        terms.value + extra.value,
+        terms.gradient + extra.gradient,
+        plus(terms.hessian),
+        plus(terms.gauss_newton),
+    )
+
+
+def curvature_of(terms: RowTerms, gauss_newton: bool) -> Curvature:
+    """The exact or the Gauss–Newton curvature of some rows."""
+    return terms.gauss_newton if gauss_newton else terms.hessian
+
+
+@pytree_dataclass("block_rows", "axis_name")
+class AttentionObjective(Objective):
+    """The objective of an `AttentionRegression` in its full unknown X (d1, d2).
+
+    Args:
+        problem: the data.
+        block_rows: rows per streamed block; None chooses from the sizes (`attnreg.streaming.block_rows_for`).
+        axis_name: inside `shard_map`, the mesh axis over which documents (or rows) are split; sums are then `psum`s.
+
+    Precision: value, gradient, Hessian and HVP agree with autodiff of `attnreg.losses` to a small multiple of
+    eps × natural scale (tests/test_objectives.py, tests/contract/test_losses_contract.py).
+    Cost: value and gradient about 2·n·m·(d1 + d2) + 12·n·m flops and one exp per entry, memory O((n + m)·d) plus one
+    block; Hessian n·m·d2² + n·(d1·d2)²/2 flops (tests/test_costs.py).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from attnreg.problems import AttentionRegression
+        >>> A = jnp.eye(3)
+        >>> objective = AttentionObjective(AttentionRegression(A, A, jnp.full((3, 3), 1 / 3)))
+        >>> value, gradient = objective.value_and_grad(objective.zeros())
+        >>> bool(jnp.allclose(value, 0, atol=1e-12)), gradient.shape
+        (True, (3, 3))
+    """
+
+    problem: AttentionRegression
+    block_rows: int | None = None
+    axis_name: str | None = None
+
+    def zeros(self) -> jax.Array:
+        return jnp.zeros(self.problem.shape, self.problem.dtype)
+
+    def _sum(self, emit, X) -> Any:
+        """Sum over blocks, then over devices."""
+        self._check(X)
+        total = sum_over_blocks(self.problem, emit, block_rows=self.block_rows)
+        return total if self.axis_name is None else jax.lax.psum(total, self.axis_name)
+
+    def _check(self, X) -> None:
+        if jnp.shape(X) != self.problem.shape:
+            raise ValueError(
+                f"X has shape {jnp.shape(X)}; the problem's unknown is (d1, d2) = {self.problem.shape}"
+            )
+        if X.dtype != self.problem.dtype:
+            raise ValueError(f"X has dtype {X.dtype}, the data have {self.problem.dtype}; cast one of them")
+
+    def _rows(self, X, block: Block) -> RowTerms:
+        return row_terms(self.problem, block, tt.logits(block.query, X, block.keys))
+
+    def value(self, X: jax.Array) -> jax.Array:
+        def emit(block):
+            return jnp.sum(jnp.where(block.fresh, self._rows(X, block).value, 0))
+
+        return self._sum(emit, X) + self.problem.ridge * jnp.sum(X * X) / 2
+
+    def value_and_grad(self, X: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def emit(block):
+            terms = self._rows(X, block)
+            return _value(block, terms), tt.lift_gradient(block.lift, terms.gradient, block.keys)
+
+        value, gradient = self._sum(emit, X)
+        return value + self.problem.ridge * jnp.sum(X * X) / 2, gradient + self.problem.ridge * X
+
+    def value_grad_hessian(self, X: jax.Array, *, gauss_newton: bool = False):
+        d1, d2 = self.problem.shape
+
+        def emit(block):
+            terms = self._rows(X, block)
+            blocks = tt.curvature_blocks(curvature_of(terms, gauss_newton), block.keys)
+            return (
+                _value(block, terms),
+                tt.lift_gradient(block.lift, terms.gradient, block.keys),
+                tt.lift_blocks(tt.khatri_rao_square(block.lift), blocks),
+            )
+
+        value, gradient, packed = self._sum(emit, X)
+        ridge = self.problem.ridge
+        hessian = tt.unpack_hessian(packed, d1, d2) + ridge * jnp.eye(d1 * d2, dtype=X.dtype)
+        return value + ridge * jnp.sum(X * X) / 2, gradient + ridge * X, hessian
+
+    def hessian_diagonal(self, X: jax.Array, *, gauss_newton: bool = False) -> jax.Array:
+        """The diagonal of the Hessian, shaped like X. Cost: about that of a gradient."""
+
+        def emit(block):
+            return tt.lift_diagonal(block.lift, curvature_of(self._rows(X, block), gauss_newton), block.keys)
+
+        return self._sum(emit, X) + self.problem.ridge
+
+    def linearize(
+        self, X: jax.Array, *, gauss_newton: bool = False, cache: Cache = "auto"
+    ) -> "AttentionLinearization":
+        """Value, gradient and HVPs at X.
+
+        cache: "none" recomputes the rows in every product, O(n m d) and no memory; "entries" keeps the row curvatures,
+        3·n·m numbers; "blocks" keeps `M_j = A2ᵀ H_j A2`, n·d2² numbers, and a product then costs O(n d2 (d1 + d2)).
+        "auto" takes the cheapest that fits `CACHE_BYTES`.
+        """
+        cache = self._choose_cache(cache)
+        value, gradient = self.value_and_grad(X)
+        kept = None
+        if cache == "entries":
+
+            def entries(block):
+                return curvature_of(self._rows(X, block), gauss_newton)
+
+            kept = map_over_blocks(self.problem, entries, block_rows=self.block_rows)
+        elif cache == "blocks":
+            d2 = self.problem.shape[1]
+
+            def blocks(block):
+                packed = tt.curvature_blocks(curvature_of(self._rows(X, block), gauss_newton), block.keys)
+                return tt.unpack_blocks(packed, d2)
+
+            kept = map_over_blocks(self.problem, blocks, block_rows=self.block_rows)
+        return AttentionLinearization(value, gradient, X, kept, self, cache, gauss_newton)
+
+    def _choose_cache(self, cache: Cache) -> str:
+        if cache not in ("auto", "none", "entries", "blocks"):
+            raise ValueError(f"cache is {cache!r}; it must be 'auto', 'none', 'entries' or 'blocks'")
+        if cache != "auto":
+            return cache
+        k, n, m, _, d2 = self.problem.sizes
+        size = jnp.finfo(self.problem.dtype).bits // 8
+        if d2 * d2 <= 2 * m and k * n * d2 * d2 * size <= CACHE_BYTES:
+            return "blocks"
+        return "entries" if 3 * k * n * m * size <= CACHE_BYTES else "none"
+
+    def kronecker(self, X: jax.Array) -> Kronecker:
+        """`S ⊗ M` near the Gauss–Newton matrix `Σ_j (a_j a_jᵀ) ⊗ M_j`, both factors positive semidefinite.
+
+        S = Σ_j w_j a_j a_jᵀ with `w_j = tr M_j / mean tr M`, M the mean of the M_j weighted by `‖a_j‖²`: exact when all
+        M_j are multiples of one matrix. Cost: about a gradient, plus O(n d1² + m d2²); no M_j is formed.
+        """
+
+        def emit(block):
+            curvature = self._rows(X, block).gauss_newton
+            norms = jnp.sum(block.lift**2, axis=1)
+            traces = jnp.maximum(tt.block_traces(curvature, block.keys), 0)
+            left = tt.matmul((block.lift * traces[:, None]).T, block.lift)
+            return left, tt.weighted_block_sum(curvature, block.keys, norms), jnp.sum(traces * norms)
+
+        left, right, total = self._sum(emit, X)
+        # Tr(S ⊗ M) is kept equal to the trace of the true matrix: tr(left) = tr(right) = total.
+        return Kronecker.of(left, right / jnp.where(total > 0, total, 1), shift=self.problem.ridge)
+
+
+def _value(block: Block, terms: RowTerms) -> jax.Array:
+    return jnp.sum(jnp.where(block.fresh, terms.value, jnp.zeros((), terms.value.dtype)))
+
+
+@pytree_dataclass("cache", "gauss_newton")
+class AttentionLinearization(Linearization):
+    """An `AttentionObjective` at one X; see `AttentionObjective.linearize`."""
+
+    value: jax.Array
+    gradient: jax.Array
+    X: jax.Array
+    kept: Any
+    objective: AttentionObjective
+    cache: str = "none"
+    gauss_newton: bool = False
+
+    BLOCKS: ClassVar[str] = "blocks"
+
+    def hvp(self, V: jax.Array) -> jax.Array:
+        objective, problem = self.objective, self.objective.problem
+        if self.cache == "blocks":
+            rows = tt.matmul(problem.A1, V)
+            moved = tt.einsum("knbc,knc->knb", self.kept, rows)
+            out = tt.einsum("kna,knb->ab", problem.A1, moved)
+            out = out if objective.axis_name is None else jax.lax.psum(out, objective.axis_name)
+        else:
+
+            def emit(block):
+                if self.cache == "entries":
+                    curvature = jax.tree.map(lambda x: rows_of(block, x), self.kept)
+                else:
+                    curvature = curvature_of(objective._rows(self.X, block), self.gauss_newton)
+                return tt.lift_hvp(block.lift, curvature, block.keys, V)
+
+            out = objective._sum(emit, V)
+        return out + problem.ridge * V
