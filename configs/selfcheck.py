@@ -6,6 +6,8 @@ Expected: error below 1e-3. Time: about 5 s on one CPU core, start-up included.
 
 from ml_collections import ConfigDict
 
+from experiments.launch.tasks import grid
+
 
 def get_config(variant: str = "full") -> ConfigDict:
     steps = {"full": 2000, "smoke": 200}[variant]
@@ -21,4 +23,10 @@ def get_config(variant: str = "full") -> ConfigDict:
             learning_rate=0.02,
             pause=0.0,
         )
+    )
+
+
+def sweep(variant: str = "full") -> list[dict]:
+    return grid(
+        {"learning_rate": (0.005, 0.01, 0.02, 0.05), "seed": range({"full": 25, "smoke": 2}[variant])}
     )

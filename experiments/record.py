@@ -15,7 +15,7 @@ from rich.table import Table
 
 from experiments.launch.signals import Preempted, Stop
 from experiments.store import folder
-from experiments.store.checkpoints import Checkpoints
+from experiments.store.checkpoints import CheckpointError, Checkpoints, Restored
 from experiments.store.encoding import dumps, write_atomic
 
 CHECKPOINT_SECONDS = 30.0
@@ -48,16 +48,18 @@ class Record:
         *,
         resume: bool = False,
         primary: bool = True,
+        writes: bool = True,
         screen: Console | None = None,
         stop: Stop | None = None,
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
         events: bool = False,
         agree: Callable[[bool], bool] = bool,
     ) -> None:
-        """`primary` writes and prints; `agree` makes a decision common to all processes."""
+        """`primary` prints, and writes if `writes`; `agree` makes a decision common to all processes."""
         self.workdir = workdir
         self.tables: dict[str, Table] = {}
         self._primary = primary
+        self._writes = primary and writes
         self._screen = screen or console()
         self._stop = stop or Stop()
         self._agree = agree
@@ -71,10 +73,10 @@ class Record:
         self._pending: str | None = None
         self._expected: int | None = None
         self._metrics = -1
-        if primary:
+        if self._writes:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (0 if self._must_restore else os.O_TRUNC)
             self._metrics = os.open(workdir / folder.METRICS, flags, 0o644)
-        self._events = _event_writer(workdir / folder.EVENTS) if events and primary else None
+        self._events = _event_writer(workdir / folder.EVENTS) if events and self._writes else None
 
     # --- what happened -------------------------------------------------------------------------------------
 
@@ -92,7 +94,7 @@ class Record:
         taken = {"step", "time"} & scalars.keys()
         if taken:
             raise ValueError(f"record.log keeps the name {taken.pop()!r} for itself; choose another")
-        if not self._primary:
+        if not self._writes:
             return
         line = {"step": int(step), "time": round(self.seconds, 6)} | {
             k: _scalar(k, v) for k, v in scalars.items()
@@ -138,7 +140,7 @@ class Record:
         for row in rows:
             if len(row) != len(columns):
                 raise ValueError(f"table {name!r} has {len(columns)} columns, a row has {len(row)}: {row}")
-        if not self._primary:
+        if not self._writes:
             return
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([list(columns), *rows])
@@ -150,7 +152,7 @@ class Record:
         import matplotlib.pyplot as plt
 
         path = self.workdir / folder.FIGURES / f"{folder.file_name(name)}.png"
-        if self._primary:
+        if self._writes:
             image = io.BytesIO()
             figure.savefig(image, format="png")
             write_atomic(path, image.getvalue())
@@ -171,17 +173,23 @@ class Record:
         depends on. Call it at every chunk boundary, after the `log` calls of the chunk, on all processes.
         """
         stopping = self.should_stop
-        if not stopping and not self._agree(self._clock() - self._saved >= self._checkpoint_seconds):
+        if not stopping and not self.due:
             return
-        self._checkpoints.save(int(step), state, self._beside())
-        self._saved = self._clock()
+        self.checkpoint(step, state)
         if stopping:
             self.say(f"stopped at step {step} ({self._stop.requested}); the same command goes on from here")
             raise Preempted(int(step))
 
-    def _beside(self) -> dict[str, Any]:
-        length = os.fstat(self._metrics).st_size if self._primary else 0
-        return {"metrics_bytes": length, "seconds": self.seconds}
+    @property
+    def due(self) -> bool:
+        """Whether `checkpoint_seconds` have passed since the last checkpoint."""
+        return self._agree(self._clock() - self._saved >= self._checkpoint_seconds)
+
+    def checkpoint(self, step: int, state: Any) -> None:
+        """Checkpoint now. Experiments call `save`, which decides when."""
+        length = os.fstat(self._metrics).st_size if self._writes else 0
+        self._checkpoints.save(int(step), state, {"metrics_bytes": length, "seconds": self.seconds})
+        self._saved = self._clock()
 
     def restore(self, initial_state: Any) -> tuple[int, Any]:
         """(step, state) of the newest checkpoint, or (0, initial_state) in a fresh run.
@@ -192,15 +200,40 @@ class Record:
         found = self._checkpoints.restore(initial_state) if self._must_restore else None
         if found is None:
             return 0, initial_state
+        self._go_on(found)
+        return found.step, found.state
+
+    def saved_steps(self) -> list[int]:
+        """Steps that this folder holds a checkpoint of, oldest first."""
+        return self._checkpoints.steps() if self._must_restore else []
+
+    def restore_at(self, step: int, initial_state: Any) -> Any:
+        """The state of one saved step, or None when that checkpoint is damaged."""
+        try:
+            found = self._checkpoints.restore(initial_state, at=step)
+        except CheckpointError as error:
+            self.say(str(error))
+            return None
+        assert found is not None, f"step {step} was listed and is gone"
+        self._go_on(found)
+        return found.state
+
+    def restart(self) -> None:
+        """Forget what this folder holds of the run: it starts at step 0."""
+        self._checkpoints.drop_after(-1)
+        if self._writes:
+            self._rewind(0)
+        self._must_restore = False
+
+    def _go_on(self, found: Restored) -> None:
         for failure in found.beside["passed_over"]:
             self.say(f"a damaged checkpoint was passed over ({failure})")
         self._checkpoints.drop_after(found.step)
-        if self._primary:
+        if self._writes:
             self._rewind(int(found.beside["metrics_bytes"]))
         self._before, self._started = float(found.beside["seconds"]), self._clock()
         self._must_restore = False
         self.say(f"resumed at step {found.step}")
-        return found.step, found.state
 
     def _rewind(self, length: int) -> None:
         if os.fstat(self._metrics).st_size < length:

@@ -8,7 +8,6 @@ goes on.
 import argparse
 import contextlib
 import csv
-import datetime
 import errno
 import importlib
 import os
@@ -64,11 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UsageError, folder.FolderError, CheckpointError) as error:
         return _fail(str(error), EXIT_USAGE)
     except OSError as error:
-        if error.errno not in _NO_ROOM:
-            raise
-        return _fail(
-            f"{error.strerror}: {error.filename or 'while writing'}; what was finished is kept", EXIT_FILES
-        )
+        return files_failed(error)
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -89,6 +84,14 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add("--checkpoint-seconds", type=float, default=30.0, help="at least this long between checkpoints")
     add("--tensorboard", action="store_true", help="also write TensorBoard events (needs tensorboardX)")
     return parser.parse_known_args(argv)
+
+
+def files_failed(error: OSError) -> int:
+    """Say that files could not be written (disk full, read-only, not ours); other errors are raised again."""
+    if error.errno not in _NO_ROOM:
+        raise error
+    where = error.filename or "while writing"
+    return _fail(f"{error.strerror}: {where}; nothing finished is lost, the same command goes on", EXIT_FILES)
 
 
 def _fail(message: str, code: int) -> int:
@@ -136,7 +139,7 @@ def execute(
             )  # refuse before anything is written, the lock too
         lock = folder.Lock(workdir)
         try:
-            held = _prepare(resolved, workdir, settings)
+            held = prepare(resolved, workdir, settings)
             if held is folder.State.FINISHED:
                 _report_finished(workdir, screen)
                 return 0
@@ -145,7 +148,8 @@ def execute(
             lock.release()
 
 
-def _prepare(resolved: Resolved, workdir: Path, settings: Settings) -> folder.State:
+def prepare(resolved: Resolved, workdir: Path, settings: Settings) -> folder.State:
+    """Make `workdir`, whose lock is held, this run's; what it held before."""
     config = resolved.config.to_dict()
     if settings.force:
         folder.clear(workdir)
@@ -208,15 +212,19 @@ def _failed(error: Exception, workdir: Path) -> int:
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         raise error
     traceback.print_exception(error)
-    failure = {
+    with contextlib.suppress(OSError):
+        write_json(workdir / folder.FAILURE, failure(error))
+    return EXIT_FAILED
+
+
+def failure(error: Exception) -> dict[str, str]:
+    """The content of failure.json."""
+    return {
         "error": type(error).__name__,
         "message": str(error),
         "traceback": "".join(traceback.format_exception(error)),
-        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "time": environment.now(),
     }
-    with contextlib.suppress(OSError):
-        write_json(workdir / folder.FAILURE, failure)
-    return EXIT_FAILED
 
 
 def _report_finished(workdir: Path, screen: Console) -> None:

@@ -1,6 +1,7 @@
-"""A small resumable experiment for trying the machinery: stochastic gradient descent on linear regression."""
+"""A small resumable experiment for trying the machinery: stochastic linear regression by Adam."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,40 +9,77 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import optax
 
+from experiments.batch import Records
 from experiments.record import Record
+
+BATCHED = ("seed", "learning_rate")
 
 
 def run(config: Any, record: Record) -> dict[str, Any]:
-    """Minimise |A x - A x*|^2 / n over fresh batches with Adam; the key is a part of the state."""
-    optimizer = optax.adam(config.learning_rate)
-    key, truth_key = jax.random.split(jax.random.key(config.seed))
-    truth = jax.random.normal(truth_key, (config.d,))
-    x = jnp.zeros((config.d,))
-    start = {"key": key, "x": x, "opt": optimizer.init(x)}
-
-    @jax.jit
-    def chunk(state: Any) -> tuple[Any, jax.Array]:
-        def step(state: Any, _: None) -> tuple[Any, jax.Array]:
-            key, batch_key = jax.random.split(state["key"])
-            a = jax.random.normal(batch_key, (config.n, config.d))
-            loss, slope = jax.value_and_grad(lambda x: jnp.mean((a @ x - a @ truth) ** 2))(state["x"])
-            update, opt = optimizer.update(slope, state["opt"])
-            return {"key": key, "x": optax.apply_updates(state["x"], update), "opt": opt}, loss
-
-        return jax.lax.scan(step, state, length=config.chunk)
-
+    """Minimise |A x - A x*|^2 / n over fresh batches; the PRNG key is a part of the state."""
+    state = _start(config, jax.random.key(config.seed))
+    chunk = jax.jit(_chunk(config))
+    rate = jnp.asarray(config.learning_rate)
     record.expect(config.steps)
-    step, state = record.restore(start)
-    loss = jnp.nan
+    step, state = record.restore(state)
     while step < config.steps:
-        state, losses = chunk(state)
-        step, loss = step + config.chunk, losses[-1]
+        state, loss = chunk(rate, state)
+        step += config.chunk
         record.log(step, loss=loss)
         record.save(step, state)
         time.sleep(config.pause)  # only to make the run long enough to be interrupted in tests
-    error = jnp.linalg.norm(state["x"] - truth)
     figure, axes = plt.subplots()
-    axes.plot(state["x"])
+    axes.plot(state["x"], label="found")
+    axes.plot(state["truth"], "k.", label="truth")
+    axes.legend()
     record.figure("solution", figure)
-    record.table("selfcheck", ("steps", "error"), [(step, error)])
-    return {"steps": step, "loss": loss, "error": error, "x": state["x"]}
+    result = _result(step, state)
+    record.table("selfcheck", ("steps", "error"), [(step, result["error"])])
+    return result
+
+
+def run_batch(configs: list[Any], records: Records) -> list[dict[str, Any]]:
+    """The same for many seeds and learning rates as one vmapped program."""
+    first = configs[0]
+    keys = jnp.stack([jax.random.key(config.seed) for config in configs])
+    rates = jnp.asarray([config.learning_rate for config in configs])
+    chunk = jax.jit(jax.vmap(_chunk(first)))
+    records.expect(first.steps)
+    step, state = records.restore(jax.vmap(lambda key: _start(first, key))(keys))
+    while step < first.steps:
+        state, loss = chunk(rates, state)
+        step += first.chunk
+        records.log(step, loss=loss)
+        records.save(step, state)
+        time.sleep(first.pause)
+    return [_result(step, jax.tree.map(lambda leaf, i=i: leaf[i], state)) for i in range(len(configs))]
+
+
+def _start(config: Any, key: jax.Array) -> dict[str, Any]:
+    key, truth_key = jax.random.split(key)
+    x = jnp.zeros((config.d,))
+    return {"key": key, "truth": jax.random.normal(truth_key, x.shape), "x": x, "opt": _ADAM.init(x)}
+
+
+def _chunk(config: Any) -> Callable[[jax.Array, Any], tuple[Any, jax.Array]]:
+    """`config.chunk` steps as a function of (learning rate, state)."""
+
+    def step(rate: Any, state: Any) -> tuple[Any, jax.Array]:
+        key, batch_key = jax.random.split(state["key"])
+        a = jax.random.normal(batch_key, (config.n, config.d))
+        loss, slope = jax.value_and_grad(lambda x: jnp.mean((a @ (x - state["truth"])) ** 2))(state["x"])
+        direction, opt = _ADAM.update(slope, state["opt"])
+        return state | {"key": key, "x": state["x"] - rate * direction, "opt": opt}, loss
+
+    def chunk(rate: jax.Array, state: Any) -> tuple[Any, jax.Array]:
+        state, losses = jax.lax.scan(lambda s, _: step(rate, s), state, length=config.chunk)
+        return state, losses[-1]
+
+    return chunk
+
+
+def _result(step: int, state: Any) -> dict[str, Any]:
+    return {"steps": step, "error": jnp.linalg.norm(state["x"] - state["truth"]), "x": state["x"]}
+
+
+_ADAM: Any = optax.scale_by_adam()

@@ -25,7 +25,7 @@ class UsageError(Exception):
 class Resolved(NamedTuple):
     """A config with its overrides applied, and where it came from."""
 
-    config: ConfigDict
+    config: Any  # a locked ConfigDict; Any, since its field types are known to no checker
     path: Path
     variant: str
     overrides: tuple[str, ...]
@@ -88,7 +88,7 @@ def resolve(spec: str, overrides: Sequence[str] = ()) -> Resolved:
     return Resolved(config.lock(), path, variant, tuple(overrides))
 
 
-def _override(config: ConfigDict, arguments: tuple[str, ...]) -> ConfigDict:
+def _override(config: Any, arguments: tuple[str, ...]) -> Any:
     known = field_paths(config)
     for argument in arguments:
         match = _OVERRIDE.match(argument)
@@ -112,7 +112,7 @@ def _override(config: ConfigDict, arguments: tuple[str, ...]) -> ConfigDict:
     return values["config"].value
 
 
-def field_paths(config: Mapping[str, Any], prefix: str = "") -> list[str]:
+def field_paths(config: Any, prefix: str = "") -> list[str]:
     """Every field of a config, dotted, inner nodes included."""
     found: list[str] = []
     for name, value in config.items():
@@ -122,7 +122,7 @@ def field_paths(config: Mapping[str, Any], prefix: str = "") -> list[str]:
     return found
 
 
-def _check(config: ConfigDict, path: Path) -> None:
+def _check(config: Any, path: Path) -> None:
     for name in ("experiment", "seed", "precision"):
         if name not in config:
             raise UsageError(

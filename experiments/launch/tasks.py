@@ -1,4 +1,4 @@
-"""The tasks of a sweep: from `sweep()` beside `get_config` to resolved configs, folders, states and batches."""
+"""The tasks of a sweep: from `sweep()` beside `get_config` to configs, folders, states and batches."""
 
 import inspect
 import itertools
@@ -28,7 +28,7 @@ def grid(axes: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
 class Task(NamedTuple):
     """One run of a sweep."""
 
-    index: int
+    number: int
     overrides: dict[str, Any]
     resolved: Resolved
     fingerprint: str
@@ -70,7 +70,7 @@ def tasks(spec: str, overrides: Sequence[str], root: Path) -> list[Task]:
         resolved = resolve(spec, [*overrides, *as_flags(entry)])
         name = folder.fingerprint(resolved.config.to_dict())
         if name in found:
-            raise UsageError(f"{path}: tasks {found[name].index} and {index} of the sweep are the same")
+            raise UsageError(f"{path}: tasks {found[name].number} and {index} of the sweep are the same")
         found[name] = Task(index, dict(entry), resolved, name, root / name)
     if not found:
         raise UsageError(f"{path}: sweep() lists no task")
@@ -79,7 +79,7 @@ def tasks(spec: str, overrides: Sequence[str], root: Path) -> list[Task]:
 
 def write_list(root: Path, spec: str, overrides: Sequence[str], listed: Sequence[Task]) -> None:
     """Keep the sweep's tasks in sweep.json, for `collect` and for people."""
-    rows = [{"index": t.index, "overrides": t.overrides, "folder": t.workdir.name} for t in listed]
+    rows = [{"index": t.number, "overrides": t.overrides, "folder": t.workdir.name} for t in listed]
     content = {"config": spec, "overrides": list(overrides), "tasks": rows}
     path = root / SWEEP
     if root.is_dir() and not path.exists() and any(p.name != "logs" for p in root.iterdir()):
@@ -131,10 +131,10 @@ def _alive(process: int) -> bool:
 
 
 def batches(listed: Sequence[Task], fields: Sequence[str], size: int) -> list[list[Task]]:
-    """Group tasks that agree in every config field outside `fields` (and the order of the sweep) by at most `size`.
+    """Group tasks that agree in every config field outside `fields`, in order, at most `size` together.
 
-    The grouping depends on the sweep alone, never on what has finished: a batch that died is run again with the
-    same members, hence with the same compiled program.
+    The grouping depends on the sweep alone, never on what has finished: a batch that died is run again
+    with the same members, hence with the same compiled program.
     """
     groups: dict[str, list[Task]] = {}
     for task in listed:

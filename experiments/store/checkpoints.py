@@ -56,8 +56,8 @@ class Checkpoints:
         manager.save(step, args=items, force=True)
         manager.wait_until_finished()
 
-    def restore(self, template: Any) -> Restored | None:
-        """The newest readable checkpoint in the structure, dtypes and shardings of `template`.
+    def restore(self, template: Any, *, at: int | None = None) -> Restored | None:
+        """The newest readable checkpoint (or the one `at` a step), shaped and sharded like `template`.
 
         None when there is none. A damaged one is passed over for the one before it; when none of them can be
         read, CheckpointError, since starting again silently would hide the loss.
@@ -66,7 +66,7 @@ class Checkpoints:
 
         failures = []
         target = jax.tree.map(_abstract, template)
-        for step in reversed(self.steps()):
+        for step in reversed(self.steps() if at is None else [at]):
             items = ocp.args.Composite(state=ocp.args.StandardRestore(target), beside=ocp.args.JsonRestore())
             try:
                 found = self._open().restore(step, args=items)

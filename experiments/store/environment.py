@@ -1,6 +1,7 @@
 """Where a number came from: versions, commit, devices, precision and flags of each session of a run."""
 
 import datetime
+import functools
 import importlib.metadata
 import os
 import platform
@@ -21,7 +22,7 @@ def describe(precision: str, *, argv: list[str] | None = None) -> dict[str, Any]
     """This process and machine; of the environment variables only JAX_* and XLA_* are kept."""
     devices = jax.devices()
     return {
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "started": now(),
         "command": list(sys.argv if argv is None else argv),
         **commit(),
         "python": platform.python_version(),
@@ -38,6 +39,12 @@ def describe(precision: str, *, argv: list[str] | None = None) -> dict[str, Any]
     }
 
 
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+@functools.cache
 def commit() -> dict[str, Any]:
     """The commit and whether tracked files differ from it; None for both outside a git checkout."""
     head = _git("rev-parse", "HEAD")

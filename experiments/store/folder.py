@@ -55,7 +55,7 @@ def file_name(name: str) -> str:
 
 def state(workdir: Path, config: dict[str, Any]) -> State:
     """What `workdir` holds of this run; FolderError when it holds something else or is damaged."""
-    contents = {p.name for p in workdir.iterdir()} - {LOCK} if workdir.is_dir() else set()
+    contents = {p.name for p in workdir.iterdir()} - {LOCK, LOG} if workdir.is_dir() else set()
     contents = {name for name in contents if not (name.startswith(".") and name.endswith(".tmp"))}
     if not contents:
         return State.EMPTY
@@ -104,7 +104,7 @@ def dumps_or_repr(value: Any) -> str:
 
 def clear(workdir: Path) -> None:
     """Delete what a run wrote and nothing else; a folder that holds no run is refused."""
-    contents = {p.name for p in workdir.iterdir()} - {LOCK} if workdir.is_dir() else set()
+    contents = {p.name for p in workdir.iterdir()} - {LOCK, LOG} if workdir.is_dir() else set()
     if contents and CONFIG not in contents:
         raise FolderError(f"{workdir} is not empty and holds no run: --force will not delete it")
     for name in sorted(

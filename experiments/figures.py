@@ -1,0 +1,63 @@
+"""One look for every figure: a colour-blind-safe palette, light axes, confidence bands."""
+
+from typing import Any
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, ordered so that the first two differ most in lightness too.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DIVERGING, SEQUENTIAL = "RdBu_r", "viridis"
+
+STYLE: dict[str, Any] = {
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.prop_cycle": matplotlib.cycler(color=PALETTE),
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": "medium",
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 150,
+    "font.size": 9,
+    "grid.alpha": 0.3,
+    "grid.linewidth": 0.6,
+    "image.cmap": SEQUENTIAL,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "savefig.dpi": 150,
+}
+
+
+def canvas(rows: int = 1, columns: int = 1, *, width: float = 3.6, height: float = 2.8) -> tuple[Figure, Any]:
+    """A figure and its axes, always as a (rows, columns) array; `width` and `height` of one panel in inches."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False)
+    return figure, axes
+
+
+def band(axes: Any, x: Any, runs: Any, *, label: str, color: str, level: float = 0.95) -> None:
+    """Plot the mean of `runs` (runs, len(x)) with the central `level` of the runs' means under resampling."""
+    runs = np.asarray(runs)
+    axes.plot(x, runs.mean(axis=0), color=color, label=label)
+    if len(runs) > 1:
+        picks = np.random.default_rng(0).integers(0, len(runs), (1000, len(runs)))
+        low, high = np.quantile(runs[picks].mean(axis=1), [(1 - level) / 2, (1 + level) / 2], axis=0)
+        axes.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
+
+
+def heatmap(axes: Any, matrix: Any, *, title: str, limit: float | None = None, signed: bool = False) -> Any:
+    """Show a matrix without grid lines; `signed` centres the colours on zero. Returns the image, for a colour bar."""
+    matrix = np.asarray(matrix)
+    top = float(np.abs(matrix).max()) if limit is None else limit
+    image = axes.imshow(
+        matrix,
+        vmin=-top if signed else 0.0,
+        vmax=top,
+        cmap=DIVERGING if signed else SEQUENTIAL,
+        aspect="auto",
+    )
+    axes.grid(False)
+    axes.set_title(title)
+    return image

@@ -1,0 +1,152 @@
+"""Run a config's sweep: `python -m experiments.sweep --config configs/x.py` (docs/guides/sweeps.md).
+
+Exit codes: 0 all tasks finished (or `--list`), 1 some failed, 2 the command line or a folder is wrong,
+75 stopped on request: the same command goes on.
+"""
+
+import argparse
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments import run
+from experiments.launch import local, process, worker
+from experiments.launch.configuration import UsageError
+from experiments.launch.tasks import Task, batches, default_root, status, tasks, write_list
+from experiments.record import console, rich_table
+from experiments.store import folder
+from experiments.store.checkpoints import CheckpointError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line says and return the exit code."""
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    options, overrides = parse(list(sys.argv[1:] if argv is None else argv))
+    try:
+        root = Path(options.workdir) if options.workdir else default_root(options.config)
+        listed = tasks(options.config, overrides, root)
+        write_list(root, options.config, overrides, listed)
+        return _dispatch(options, overrides, root, listed)
+    except (UsageError, folder.FolderError, CheckpointError) as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return run.EXIT_USAGE
+    except OSError as error:
+        return run.files_failed(error)
+
+
+def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Split the command line into our options and the config overrides of every task."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.sweep", allow_abbrev=False, description=__doc__
+    )
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    add = parser.add_argument
+    add(
+        "--config",
+        required=True,
+        metavar="FILE[:VARIANT]",
+        help="config file with sweep() beside get_config()",
+    )
+    add("--workdir", default="", help="the sweep's folder (default runs/<config name>-sweep)")
+    add(
+        "--jobs",
+        type=int,
+        default=1,
+        help="local worker processes; with --submit, array tasks that run at once",
+    )
+    add("--index", type=int, default=None, help="run this one task, here")
+    add("--list", action="store_true", help="show the tasks and their state, run nothing")
+    add("--retry", action="store_true", help="also run the tasks that failed")
+    add("--batch", type=int, default=1, help="run up to this many tasks as one vmapped program")
+    add("--max-deaths", type=int, default=5, help="give a task up after this many workers died on it")
+    add("--checkpoint-seconds", type=float, default=30.0, help="at least this long between checkpoints")
+    add("--submit", choices=["slurm"], default=None, help="submit to Slurm instead of running here")
+    add(
+        "--pack",
+        type=int,
+        default=1,
+        help="with --submit: this many tasks (or batches) one after another in a job",
+    )
+    add(
+        "--slurm",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a Slurm option (docs/guides/slurm.md)",
+    )
+    add("--worker", action="store_true", help=argparse.SUPPRESS)
+    add("--units", default="", help=argparse.SUPPRESS)
+    return parser.parse_known_args(argv)
+
+
+def _dispatch(options: argparse.Namespace, overrides: list[str], root: Path, listed: list[Task]) -> int:
+    if options.list:
+        show(listed)
+        return 0
+    if options.index is not None:
+        if not 0 <= options.index < len(listed):
+            raise UsageError(f"--index {options.index}: the sweep has tasks 0 to {len(listed) - 1}")
+        return run.main(
+            [*listed[options.index].command(), f"--checkpoint-seconds={options.checkpoint_seconds}"]
+        )
+    units = make_units(listed, options.batch)
+    if options.worker:
+        process.compilation_cache()
+        chosen = [units[int(i)] for i in options.units.split(",")] if options.units else units
+        settings = run.Settings(checkpoint_seconds=options.checkpoint_seconds)
+        return worker.work(chosen, settings, retry=options.retry, say=lambda text: print(text, flush=True))
+    command = ["--config", options.config, *overrides, f"--workdir={root}", f"--batch={options.batch}"]
+    command += [f"--checkpoint-seconds={options.checkpoint_seconds}"]
+    if options.retry:
+        forget_failures(listed)
+    if options.submit:
+        from experiments.launch import slurm
+
+        return slurm.submit(root, command, units, options)
+    code = local.drive(root, command, units, jobs=options.jobs, max_deaths=options.max_deaths)
+    return finish(listed, code)
+
+
+def make_units(listed: Sequence[Task], size: int) -> list[list[Task]]:
+    """One task a unit, or with `--batch` the groups that the experiment can run as one program."""
+    if size <= 1:
+        return [[task] for task in listed]
+    name = listed[0].resolved.config.experiment
+    module = run.experiment_module(name)
+    if not (callable(getattr(module, "run_batch", None)) and hasattr(module, "BATCHED")):
+        raise UsageError(f"experiments/{name}.py has no run_batch and BATCHED: leave --batch out")
+    return batches(listed, module.BATCHED, size)
+
+
+def forget_failures(listed: Sequence[Task]) -> None:
+    """`--retry`: what failed counts as unfinished again."""
+    for task in listed:
+        (task.workdir / folder.FAILURE).unlink(missing_ok=True)
+
+
+def finish(listed: Sequence[Task], code: int) -> int:
+    """Report the end of a sweep: counts, and what failed with its error."""
+    states = {task.number: status(task) for task in listed}
+    counts = Counter(s.state for s in states.values())
+    failed = [(i, s.detail) for i, s in states.items() if s.state == "failed"]
+    screen = console()
+    if failed:
+        screen.print(rich_table("failed", ("task", "error"), failed))
+    screen.print(", ".join(f"{n} {name}" for name, n in sorted(counts.items())) + f" of {len(listed)} tasks")
+    return 1 if failed and code == 0 else code
+
+
+def show(listed: Sequence[Task]) -> None:
+    """Print every task with its overrides and state."""
+    rows = []
+    for task in listed:
+        found = status(task)
+        overrides = " ".join(f"{k}={v}" for k, v in task.overrides.items())
+        rows.append((task.number, overrides, task.workdir.name, found.state, found.detail))
+    console().print(rich_table("sweep", ("task", "overrides", "folder", "state", "detail"), rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
