@@ -1,8 +1,8 @@
 """Gather results: `python -m experiments.collect runs/x-sweep [--by learning_rate,n] [--metric error]`.
 
 Writes results.csv (one row a run: what was varied, every number of result.json, where it came from) and, with
-`--by`, groups.csv (count, mean and 95 % bootstrap interval of the mean in each group). Exit code 1 when a run of
-the sweep is missing, so that a script never averages over less than it believes.
+`--by`, groups.csv (count, mean and 95 % bootstrap interval of the mean in each group). Exit code 1 when a run
+of the sweep is missing, so that a script never averages over less than it believes.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,12 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--metric", default="", help="comma-separated result columns (default: all numbers)")
     options = parser.parse_args(argv)
     try:
-        rows, missing = gather(options.root)
+        rows, varied, missing = gather(options.root)
         write_csv(options.root / "results.csv", list(rows[0]), rows)
         screen = console()
         screen.print(f"{len(rows)} runs in {options.root / 'results.csv'}")
         if options.by:
-            metrics = [name for name in options.metric.split(",") if name]
+            metrics = [name for name in options.metric.split(",") if name] or _metrics(rows, varied)
             grouped = groups(rows, options.by.split(","), metrics)
             write_csv(options.root / "groups.csv", list(grouped[0]), grouped)
             screen.print(rich_table("groups", list(grouped[0]), [list(row.values()) for row in grouped]))
@@ -52,8 +52,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if missing else 0
 
 
-def gather(root: Path) -> tuple[list[Row], list[tuple[str, str]]]:
-    """One row a finished run, the sweep's order kept, and what is missing with the reason."""
+class Gathered(NamedTuple):
+    """One row a finished run in the sweep's order, the varied fields, and what is missing with the reason."""
+
+    rows: list[Row]
+    varied: list[str]
+    missing: list[tuple[str, str]]
+
+
+def gather(root: Path) -> Gathered:
+    """Read every run of a sweep, or every run below a folder."""
     if (root / SWEEP).exists():
         listed = [(root / task["folder"], task["overrides"]) for task in read_json(root / SWEEP)["tasks"]]
     else:
@@ -83,7 +91,7 @@ def gather(root: Path) -> tuple[list[Row], list[tuple[str, str]]]:
     for (workdir, *_), config, result in zip(found, configs, results, strict=True):
         row = {name: config.get(name) for name in varied} | {name: result.get(name) for name in names}
         rows.append(row | origin(root, workdir))
-    return rows, missing
+    return Gathered(rows, varied, missing)
 
 
 def _varied(configs: Sequence[Row], overrides: Sequence[Row | None]) -> list[str]:
@@ -119,7 +127,7 @@ def flat(value: Any, prefix: str = "") -> Row:
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
-    """Write rows atomically; floats keep every digit, missing values are empty, non-finite ones nan and inf."""
+    """Write rows atomically; floats keep every digit, non-finite ones are nan and inf, missing ones empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
@@ -127,21 +135,18 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
     write_atomic(path, text.getvalue().encode())
 
 
-def groups(rows: Sequence[Row], by: Sequence[str], metrics: Sequence[str] = ()) -> list[Row]:
+def groups(rows: Sequence[Row], by: Sequence[str], metrics: Sequence[str]) -> list[Row]:
     """Count, mean and 95 % interval of every metric in each group, in the order of first appearance."""
     unknown = [name for name in [*by, *metrics] if name not in rows[0]]
     if unknown:
         raise ValueError(f"no column {unknown[0]!r}; there are {', '.join(rows[0])}")
-    chosen = list(metrics) or [
-        n for n, v in rows[0].items() if _numeric(v) and n not in by and n not in ORIGIN
-    ]
     gathered: dict[str, list[Row]] = {}
     for row in rows:
         gathered.setdefault(dumps([row[name] for name in by]), []).append(row)
     summary = []
     for members in gathered.values():
         line: Row = {name: members[0][name] for name in by} | {"runs": len(members)}
-        for name in chosen:
+        for name in metrics:
             values = np.array([np.nan if m[name] is None else float(m[name]) for m in members])
             mean, low, high = bootstrap(values)
             line |= {f"{name} mean": mean, f"{name} low": low, f"{name} high": high}
@@ -149,14 +154,17 @@ def groups(rows: Sequence[Row], by: Sequence[str], metrics: Sequence[str] = ()) 
     return summary
 
 
-def _numeric(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _metrics(rows: Sequence[Row], varied: Sequence[str]) -> list[str]:
+    """The columns of numbers that are results."""
+    apart = {*varied, *ORIGIN}
+    numbers = {n for n, v in rows[0].items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    return [name for name in rows[0] if name in numbers - apart]
 
 
 def bootstrap(
     values: np.ndarray, *, resamples: int = 4000, level: float = 0.95
 ) -> tuple[float, float, float]:
-    """Mean and percentile bootstrap interval of the mean, with a fixed seed; NaN when any value is not finite."""
+    """Mean and its percentile bootstrap interval, with a fixed seed; NaN when any value is not finite."""
     mean = float(np.mean(values))
     if len(values) < 2 or not np.isfinite(values).all():
         return mean, float("nan"), float("nan")

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DIVERGING, SEQUENTIAL = "RdBu_r", "viridis"
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "axes.axisbelow": True,
     "axes.grid": True,
     "axes.prop_cycle": matplotlib.cycler(color=PALETTE),
@@ -31,7 +31,7 @@ STYLE: dict[str, Any] = {
 
 
 def canvas(rows: int = 1, columns: int = 1, *, width: float = 3.6, height: float = 2.8) -> tuple[Figure, Any]:
-    """A figure and its axes, always as a (rows, columns) array; `width` and `height` of one panel in inches."""
+    """A figure and its axes, always a (rows, columns) array; `width`, `height` of one panel in inches."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False)
     return figure, axes
@@ -48,7 +48,7 @@ def band(axes: Any, x: Any, runs: Any, *, label: str, color: str, level: float =
 
 
 def heatmap(axes: Any, matrix: Any, *, title: str, limit: float | None = None, signed: bool = False) -> Any:
-    """Show a matrix without grid lines; `signed` centres the colours on zero. Returns the image, for a colour bar."""
+    """Show a matrix; `signed` centres the colours on zero. Returns the image, for a colour bar."""
     matrix = np.asarray(matrix)
     top = float(np.abs(matrix).max()) if limit is None else limit
     image = axes.imshow(

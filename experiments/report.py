@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def page(title: str, body: str) -> str:
-    """A whole HTML document; `title` is escaped here, `body` is HTML already. It may load nothing from outside."""
+    """A whole HTML document that loads nothing; `title` is escaped here, `body` is HTML already."""
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
@@ -77,7 +77,7 @@ def run_page(root: Path) -> str:
 
 def sweep_page(root: Path) -> str:
     """The table of all results of a sweep, and what is missing."""
-    rows, missing = collect.gather(root)
+    rows, _, missing = collect.gather(root)
     body = table(list(rows[0]), [row.values() for row in rows])
     return body + (f"<h2>missing</h2>{table(('folder', 'why'), missing)}" if missing else "")
 
