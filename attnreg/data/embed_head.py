@@ -2,8 +2,8 @@
 
     python -m attnreg.data.embed_head OUTPUT.npz
 
-Computes in float64 and keeps half precision, so another machine can differ only where an entry lies within 1e-12
-of the middle between two half-precision numbers, and then by one unit in its last place.
+Computes in float64 and keeps half precision, so another machine can differ only where an entry lies within
+1e-12 of the middle between two half-precision numbers, and then by one unit in its last place.
 """
 
 import argparse

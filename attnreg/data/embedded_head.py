@@ -1,7 +1,7 @@
 """The real attention head that ships with the package, and how a head instance is kept in a file.
 
-The file is a compressed NumPy archive without pickled objects. Floating-point arrays are kept in half precision:
-that is an instance of its own, whose targets differ from the model's map by 2.3e-4 of its norm, at half the size.
+The file is a compressed NumPy archive without pickled objects. Floating-point arrays are kept in half
+precision: that is an instance of its own, whose targets differ from the model's map by 2.3e-4 of its norm.
 """
 
 from importlib import resources
@@ -54,9 +54,7 @@ def save_head(file: Path, instance: HeadInstance) -> None:
     arrays |= {name: getattr(instance, name)[..., :-1] for name in _INPUTS}
     for name, array in arrays.items():
         if not np.abs(array).max() <= np.finfo(np.float16).max:
-            raise ValueError(
-                f"{name} has entries that half precision cannot hold (above 65504 or not finite)."
-            )
+            raise ValueError(f"{name} has entries that half precision cannot hold (above 65504 or not finite).")
     ids = np.concatenate([instance.ids, instance.ids_heldout])
     known, first = np.unique(ids, return_index=True)
     np.savez_compressed(
@@ -101,8 +99,8 @@ def load_head(file: Path | IO[bytes], *, dtype: DTypeLike = np.float32) -> HeadI
 def load_embedded_head(*, dtype: DTypeLike = np.float32) -> HeadInstance:
     """The head that ships with the package: all-MiniLM-L6-v2, layer 5, head 2, 8 + 4 documents of 64 tokens.
 
-    Its inputs are the first 16 principal components of the activations and a column of ones, so d = 17. It needs
-    no network and no model. ``attnreg/data/embedded/NOTICE.md`` has its origin and licence, and
+    Its inputs are the first 16 principal components of the activations and a column of ones, so d = 17. It
+    needs no network and no model. ``attnreg/data/embedded/NOTICE.md`` has its origin and licence, and
     `attnreg.data.embed_head` is the command that made it. Of the held-out documents, the first two are of the
     same kind of text as the training documents and the other two of another kind.
 

