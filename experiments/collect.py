@@ -26,9 +26,7 @@ Row = dict[str, Any]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Collect what the command line names; the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.collect", description=__doc__, allow_abbrev=False
-    )
+    parser = argparse.ArgumentParser(prog="python -m experiments.collect", description=__doc__, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("root", type=Path, help="a sweep's folder, or any folder of runs")
     parser.add_argument("--by", default="", help="comma-separated columns to group by")
@@ -71,9 +69,7 @@ def gather(root: Path) -> Gathered:
     found, missing = [], []
     for workdir, overrides in listed:
         try:
-            found.append(
-                (workdir, overrides, read_json(workdir / folder.CONFIG), read_json(workdir / folder.RESULT))
-            )
+            found.append((workdir, overrides, read_json(workdir / folder.CONFIG), read_json(workdir / folder.RESULT)))
         except FileNotFoundError:
             failed = (workdir / folder.FAILURE).exists()
             missing.append((workdir.name, "failed" if failed else "not finished"))
@@ -83,9 +79,7 @@ def gather(root: Path) -> Gathered:
         raise ValueError(f"no run in {root} has finished")
     configs = [flat(config) for _, _, config, _ in found]
     varied = _varied(configs, [overrides for _, overrides, _, _ in found])
-    results = [
-        {f"result.{k}" if k in varied else k: v for k, v in flat(result).items()} for *_, result in found
-    ]
+    results = [{f"result.{k}" if k in varied else k: v for k, v in flat(result).items()} for *_, result in found]
     names = list(dict.fromkeys(name for result in results for name in result))
     rows = []
     for (workdir, *_), config, result in zip(found, configs, results, strict=True):
@@ -161,9 +155,7 @@ def _metrics(rows: Sequence[Row], varied: Sequence[str]) -> list[str]:
     return [name for name in rows[0] if name in numbers - apart]
 
 
-def bootstrap(
-    values: np.ndarray, *, resamples: int = 4000, level: float = 0.95
-) -> tuple[float, float, float]:
+def bootstrap(values: np.ndarray, *, resamples: int = 4000, level: float = 0.95) -> tuple[float, float, float]:
     """Mean and its percentile bootstrap interval, with a fixed seed; NaN when any value is not finite."""
     mean = float(np.mean(values))
     if len(values) < 2 or not np.isfinite(values).all():

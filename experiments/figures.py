@@ -2,7 +2,7 @@
 
 from typing import Any
 
-import matplotlib
+import cycler
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,7 +14,7 @@ DIVERGING, SEQUENTIAL = "RdBu_r", "viridis"
 STYLE: Any = {
     "axes.axisbelow": True,
     "axes.grid": True,
-    "axes.prop_cycle": matplotlib.cycler(color=PALETTE),
+    "axes.prop_cycle": cycler.cycler(color=PALETTE),
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlesize": "medium",

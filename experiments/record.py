@@ -88,17 +88,13 @@ class Record:
     def log(self, step: int, **scalars: Any) -> None:
         """Append one line to metrics.jsonl, `step` and `time` in seconds included, and show progress."""
         if self._must_restore:
-            raise RuntimeError(
-                "this folder holds a checkpoint: call record.restore(initial_state) before record.log"
-            )
+            raise RuntimeError("this folder holds a checkpoint: call record.restore(initial_state) before record.log")
         taken = {"step", "time"} & scalars.keys()
         if taken:
             raise ValueError(f"record.log keeps the name {taken.pop()!r} for itself; choose another")
         if not self._writes:
             return
-        line = {"step": int(step), "time": round(self.seconds, 6)} | {
-            k: _scalar(k, v) for k, v in scalars.items()
-        }
+        line = {"step": int(step), "time": round(self.seconds, 6)} | {k: _scalar(k, v) for k, v in scalars.items()}
         self._append((dumps(line, where="metrics") + "\n").encode())
         if self._events is not None:
             for name, value in line.items():
@@ -258,9 +254,7 @@ def _event_writer(directory: Path) -> Any:
     try:
         from tensorboardX import SummaryWriter
     except ImportError as error:
-        raise folder.FolderError(
-            "--tensorboard needs tensorboardX: pip install 'attnreg[tensorboard]'"
-        ) from error
+        raise folder.FolderError("--tensorboard needs tensorboardX: pip install 'attnreg[tensorboard]'") from error
     return SummaryWriter(str(directory))
 
 
@@ -286,13 +280,7 @@ def _scalar(name: str, value: Any) -> Any:
 
 
 def _cell(value: Any) -> Any:
-    return (
-        value
-        if isinstance(value, bool | int | float | str)
-        else ""
-        if value is None
-        else _scalar("cell", value)
-    )
+    return value if isinstance(value, bool | int | float | str) else "" if value is None else _scalar("cell", value)
 
 
 def _short(value: Any) -> str:

@@ -25,9 +25,7 @@ pre{background:#f7f7f7;padding:1em;overflow:auto;font-size:13px}div.wide{overflo
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the page of the folder on the command line; the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.report", description=__doc__, allow_abbrev=False
-    )
+    parser = argparse.ArgumentParser(prog="python -m experiments.report", description=__doc__, allow_abbrev=False)
     parser.add_argument("root", type=Path, help="a run's or a sweep's folder")
     root = parser.parse_args(argv).root
     try:
@@ -56,9 +54,7 @@ def run_page(root: Path) -> str:
     config = read_json(root / folder.CONFIG)
     result = root / folder.RESULT
     parts = [
-        table(("result", ""), collect.flat(read_json(result)).items())
-        if result.exists()
-        else "<p>Not finished.</p>"
+        table(("result", ""), collect.flat(read_json(result)).items()) if result.exists() else "<p>Not finished.</p>"
     ]
     for path in sorted((root / folder.TABLES).glob("*.csv")):
         with open(path, newline="") as stream:
@@ -86,11 +82,7 @@ def table(columns: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
     """An HTML table, every cell escaped."""
     head = "".join(f"<th>{html.escape(str(column))}</th>" for column in columns)
     lines = ("".join(f"<td>{html.escape(_text(cell))}</td>" for cell in row) for row in rows)
-    return (
-        f'<div class="wide"><table><tr>{head}</tr>'
-        + "".join(f"<tr>{x}</tr>" for x in lines)
-        + "</table></div>"
-    )
+    return f'<div class="wide"><table><tr>{head}</tr>' + "".join(f"<tr>{x}</tr>" for x in lines) + "</table></div>"
 
 
 def _text(cell: Any) -> str:

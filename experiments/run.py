@@ -68,9 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Split the command line into our options and the config overrides."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.run", allow_abbrev=False, description=__doc__
-    )
+    parser = argparse.ArgumentParser(prog="python -m experiments.run", allow_abbrev=False, description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add(
@@ -111,9 +109,7 @@ def experiment_module(name: str) -> types.ModuleType:
         module = importlib.import_module(full)
     except ModuleNotFoundError as error:
         if error.name != full:
-            raise UsageError(
-                f"experiment {name!r} needs the package {error.name!r}, which is not installed"
-            ) from error
+            raise UsageError(f"experiment {name!r} needs the package {error.name!r}, which is not installed") from error
         raise UsageError(f"config.experiment is {name!r}, but there is no experiments/{name}.py") from error
     if not callable(getattr(module, "run", None)):
         raise UsageError(f"experiments/{name}.py has no run(config, record)")
@@ -133,10 +129,11 @@ def execute(
     screen = screen or console()
     with process.precision(resolved.config.precision):
         module = experiment_module(resolved.config.experiment)
-        if not settings.force:
-            folder.state(
-                workdir, resolved.config.to_dict()
-            )  # refuse before anything is written, the lock too
+        if not settings.force and folder.state(workdir, resolved.config.to_dict()) is folder.State.FINISHED:
+            _report_finished(workdir, screen)  # before anything is written, the lock too: it may be read-only
+            return 0
+        if settings.force:
+            folder.refuse_foreign(workdir)
         lock = folder.Lock(workdir)
         try:
             held = prepare(resolved, workdir, settings)
@@ -153,7 +150,7 @@ def prepare(resolved: Resolved, workdir: Path, settings: Settings) -> folder.Sta
     config = resolved.config.to_dict()
     if settings.force:
         folder.clear(workdir)
-    held = folder.state(workdir, config)
+    held = folder.State.EMPTY if settings.force else folder.state(workdir, config)
     if held is folder.State.EMPTY:
         write_json(workdir / folder.CONFIG, config)
     if held is not folder.State.FINISHED:

@@ -38,9 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Split the command line into our options and the config overrides of every task."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.sweep", allow_abbrev=False, description=__doc__
-    )
+    parser = argparse.ArgumentParser(prog="python -m experiments.sweep", allow_abbrev=False, description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add(
@@ -88,9 +86,7 @@ def _dispatch(options: argparse.Namespace, overrides: list[str], root: Path, lis
     if options.index is not None:
         if not 0 <= options.index < len(listed):
             raise UsageError(f"--index {options.index}: the sweep has tasks 0 to {len(listed) - 1}")
-        return run.main(
-            [*listed[options.index].command(), f"--checkpoint-seconds={options.checkpoint_seconds}"]
-        )
+        return run.main([*listed[options.index].command(), f"--checkpoint-seconds={options.checkpoint_seconds}"])
     units = make_units(listed, options.batch)
     if options.worker:
         process.compilation_cache()

@@ -45,9 +45,7 @@ def load_module(path: Path) -> types.ModuleType:
     """Execute a config file as a module; UsageError when it is missing or does not import."""
     if not path.is_file():
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.py")], n=1)
-        raise UsageError(
-            f"no config file {path}" + (f"; did you mean {path.parent / near[0]}?" if near else "")
-        )
+        raise UsageError(f"no config file {path}" + (f"; did you mean {path.parent / near[0]}?" if near else ""))
     spec = importlib.util.spec_from_file_location(f"attnreg_config_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise UsageError(f"{path} is not a Python file")
@@ -78,9 +76,7 @@ def resolve(spec: str, overrides: Sequence[str] = ()) -> Resolved:
     try:
         config = module.get_config(variant)
     except Exception as error:
-        raise UsageError(
-            f"{path}: get_config({variant!r}) failed: {type(error).__name__}: {error}"
-        ) from error
+        raise UsageError(f"{path}: get_config({variant!r}) failed: {type(error).__name__}: {error}") from error
     if not isinstance(config, ConfigDict):
         raise UsageError(f"{path}: get_config returned a {type(config).__name__}, not a ConfigDict")
     config = _override(config.lock(), tuple(overrides)).copy_and_resolve_references()
@@ -99,9 +95,7 @@ def _override(config: Any, arguments: tuple[str, ...]) -> Any:
     values = flags.FlagValues()
     try:
         with contextlib.redirect_stderr(io.StringIO()):
-            config_flags.DEFINE_config_dict(
-                "config", config, flag_values=values, sys_argv=["run", *arguments]
-            )
+            config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=["run", *arguments])
             leftover = values(["run", *arguments])[1:]
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(" ".join(str(error).split())) from error
@@ -129,9 +123,7 @@ def _check(config: Any, path: Path) -> None:
                 f"{path}: the config has no field {name!r}; every config has experiment, seed and precision"
             )
     if config.precision not in PRECISIONS:
-        raise UsageError(
-            f"config.precision is {config.precision!r}; it must be one of {', '.join(PRECISIONS)}"
-        )
+        raise UsageError(f"config.precision is {config.precision!r}; it must be one of {', '.join(PRECISIONS)}")
     if isinstance(config.seed, bool) or not isinstance(config.seed, int):
         raise UsageError(f"config.seed is {config.seed!r}; it must be an integer")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", str(config.experiment)):
@@ -148,8 +140,6 @@ def _text(value: Any) -> str:
         return value
     if value is None or isinstance(value, bool | int | float):
         return repr(value)
-    if isinstance(value, list | tuple) and all(
-        v is None or isinstance(v, bool | int | float | str) for v in value
-    ):
+    if isinstance(value, list | tuple) and all(v is None or isinstance(v, bool | int | float | str) for v in value):
         return repr(tuple(value))
     raise UsageError(f"a sweep override must be a number, boolean, string or a tuple of them, not {value!r}")

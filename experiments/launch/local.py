@@ -39,9 +39,7 @@ class _Worker:
         return code
 
 
-def drive(
-    root: Path, command: Sequence[str], units: Sequence[Sequence[Task]], *, jobs: int, max_deaths: int
-) -> int:
+def drive(root: Path, command: Sequence[str], units: Sequence[Sequence[Task]], *, jobs: int, max_deaths: int) -> int:
     """Run the units on `jobs` worker processes until none is left; the exit code of the sweep."""
     if jobs < 1:
         raise folder.FolderError(f"--jobs {jobs}: at least one process is needed")
@@ -74,9 +72,7 @@ def _work_left(listed: Sequence[Task], workers: Sequence[_Worker]) -> bool:
     return any(status(task).state in ("new", "unfinished") for task in listed)
 
 
-def _count_death(
-    listed: Sequence[Task], process: int, code: int, deaths: Counter[int], max_deaths: int
-) -> None:
+def _count_death(listed: Sequence[Task], process: int, code: int, deaths: Counter[int], max_deaths: int) -> None:
     for task in listed:
         holder = folder.holder(task.workdir)
         if holder is not None and holder.process == process and status(task).state == "unfinished":

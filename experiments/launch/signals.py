@@ -24,6 +24,7 @@ class Stop:
 
     def __init__(self, on_request: Callable[[str], None] | None = None) -> None:
         self.requested: str | None = None
+        self._terminated = False
         self._on_request = on_request
         self._former: dict[int, Any] = {}
 
@@ -38,9 +39,10 @@ class Stop:
         self._former = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested and number == signal.SIGTERM:
+        if self._terminated and number == signal.SIGTERM:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+        self._terminated = self._terminated or number == signal.SIGTERM
         self.requested = signal.Signals(number).name
         if self._on_request:
             self._on_request(self.requested)

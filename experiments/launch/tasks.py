@@ -64,9 +64,7 @@ def tasks(spec: str, overrides: Sequence[str], root: Path) -> list[Task]:
     found: dict[str, Task] = {}
     for index, entry in enumerate(entries):
         if clash := fixed & set(entry):
-            raise UsageError(
-                f"--config.{clash.pop()} is set on the command line and by the sweep; leave one out"
-            )
+            raise UsageError(f"--config.{clash.pop()} is set on the command line and by the sweep; leave one out")
         resolved = resolve(spec, [*overrides, *as_flags(entry)])
         name = folder.fingerprint(resolved.config.to_dict())
         if name in found:
@@ -83,9 +81,7 @@ def write_list(root: Path, spec: str, overrides: Sequence[str], listed: Sequence
     content = {"config": spec, "overrides": list(overrides), "tasks": rows}
     path = root / SWEEP
     if root.is_dir() and not path.exists() and any(p.name != "logs" for p in root.iterdir()):
-        raise folder.FolderError(
-            f"{root} is not empty and holds no sweep (no {SWEEP}); choose another --workdir"
-        )
+        raise folder.FolderError(f"{root} is not empty and holds no sweep (no {SWEEP}); choose another --workdir")
     if not (path.exists() and _same(path, content)):
         write_json(path, content)
 

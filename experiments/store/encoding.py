@@ -43,8 +43,7 @@ def plain(value: Any, where: str = "value") -> Any:
     if hasattr(value, "__array__"):
         return _plain_array(value, where)
     raise TypeError(
-        f"{where} is a {type(value).__name__}, which JSON cannot hold; "
-        "return numbers, strings, lists, dicts or arrays"
+        f"{where} is a {type(value).__name__}, which JSON cannot hold; return numbers, strings, lists, dicts or arrays"
     )
 
 

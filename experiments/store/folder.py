@@ -22,7 +22,7 @@ CONFIG, ENVIRONMENT, METRICS, RESULT, FAILURE, LOCK = (
     ".lock",
 )
 LOG, CHECKPOINTS, FIGURES, TABLES, EVENTS = "log.txt", "checkpoints", "figures", "tables", "events"
-OWNED = (CONFIG, ENVIRONMENT, METRICS, RESULT, FAILURE, LOG, CHECKPOINTS, FIGURES, TABLES, EVENTS)
+OWNED = (RESULT, ENVIRONMENT, METRICS, FAILURE, LOG, CHECKPOINTS, FIGURES, TABLES, EVENTS)
 
 
 class FolderError(Exception):
@@ -64,9 +64,7 @@ def state(workdir: Path, config: dict[str, Any]) -> State:
     try:
         held = read_json(workdir / CONFIG)
     except ValueError as error:
-        raise FolderError(
-            f"{error}: cannot tell which run {workdir} holds; --force starts it anew"
-        ) from error
+        raise FolderError(f"{error}: cannot tell which run {workdir} holds; --force starts it anew") from error
     ours = fingerprint(config)
     theirs = fingerprint(held) if isinstance(held, dict) else "?"
     if ours != theirs:
@@ -103,15 +101,23 @@ def dumps_or_repr(value: Any) -> str:
 
 
 def clear(workdir: Path) -> None:
-    """Delete what a run wrote and nothing else; a folder that holds no run is refused."""
+    """Delete what a run wrote, except its config.json, and nothing else; a folder without a run is refused.
+
+    The config stays until its successor replaces it, so that at every moment the folder says that it is ours.
+    """
+    refuse_foreign(workdir)
+    for name in OWNED:
+        path = workdir / name
+        if not path.exists():
+            continue
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def refuse_foreign(workdir: Path) -> None:
+    """FolderError when `workdir` holds something, and it is no run."""
     contents = {p.name for p in workdir.iterdir()} - {LOCK, LOG} if workdir.is_dir() else set()
     if contents and CONFIG not in contents:
         raise FolderError(f"{workdir} is not empty and holds no run: --force will not delete it")
-    for name in sorted(
-        set(OWNED) & contents, key=lambda name: name == CONFIG
-    ):  # the config last: it says what this is
-        path = workdir / name
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 class Lock:
@@ -130,13 +136,9 @@ class Lock:
             os.close(self._handle)
             if not isinstance(error, BlockingIOError):
                 raise
-            raise Locked(
-                f"{workdir} is in use by another process ({holder}); wait for it or stop it"
-            ) from None
+            raise Locked(f"{workdir} is in use by another process ({holder}); wait for it or stop it") from None
         os.ftruncate(self._handle, 0)
-        with contextlib.suppress(
-            OSError
-        ):  # only for people and `holder`; a full disk must not stop a run here
+        with contextlib.suppress(OSError):  # only for people and `holder`; a full disk must not stop a run here
             os.pwrite(self._handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
 
     def release(self) -> None:

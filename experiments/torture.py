@@ -1,0 +1,132 @@
+"""Kill runs with `kill -9` at random moments and check that nothing is lost or changed.
+
+`python -m experiments.torture --config configs/selfcheck.py --config.pause=0.05 --kills 50` runs each config once
+undisturbed, then again and again under kills, and compares result.json and metrics.jsonl byte for byte, except
+for fields whose name says that they are times. Exit code 1 when anything differs.
+"""
+
+import argparse
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments.record import console, rich_table
+from experiments.store import folder
+from experiments.store.encoding import dumps, read_json, read_lines
+
+TIMES = ("time", "seconds", "speed")
+
+
+class Trial(NamedTuple):
+    """One run that was killed until it finished."""
+
+    config: str
+    kills: int
+    resumed_from: list[int]
+    same_result: bool
+    same_metrics: bool
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Torture the configs on the command line; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.torture", description=__doc__, allow_abbrev=False)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--config", action="append", required=True, help="may be repeated")
+    parser.add_argument("--kills", type=int, default=50, help="kill -9 this many times in all")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
+    parser.add_argument("--checkpoint-seconds", type=float, default=0.0)
+    parser.add_argument("--workdir", type=Path, default=None, help="where the runs go (default: a temporary folder)")
+    options, overrides = parser.parse_known_args(argv)
+    with tempfile.TemporaryDirectory() as temporary:
+        root = options.workdir or Path(temporary)
+        trials = torture(options.config, overrides, root, options)
+    rows = [(t.config, t.kills, " ".join(map(str, t.resumed_from)), t.same_result, t.same_metrics) for t in trials]
+    screen = console()
+    screen.print(rich_table("kill -9", ("config", "kills", "resumed at step", "same result", "same metrics"), rows))
+    good = all(t.same_result and t.same_metrics for t in trials)
+    kills = sum(t.kills for t in trials)
+    screen.print(f"{kills} kills, {len(trials)} runs finished, {'all identical' if good else 'SOME DIFFER'}")
+    return 0 if good else 1
+
+
+def torture(configs: Sequence[str], overrides: list[str], root: Path, options: Any) -> list[Trial]:
+    """Run until the kills are used up; the last run of each config is let through to its end."""
+    moments = random.Random(options.seed)
+    references = {}
+    for i, config in enumerate(configs):
+        started = time.monotonic()
+        workdir = root / f"reference-{i}"
+        code = _start(config, overrides, workdir, options).wait()
+        if code:
+            raise SystemExit(f"{config} fails undisturbed, exit code {code}: {(workdir / folder.LOG)}")
+        references[config] = (workdir, time.monotonic() - started)
+    trials, left = [], options.kills
+    while left > 0:
+        config = configs[len(trials) % len(configs)]
+        reference, duration = references[config]
+        share = max(1, min(left, options.kills // (2 * len(configs)) or 1))
+        trial = _trial(config, overrides, root / f"killed-{len(trials)}", reference, duration, share, moments, options)
+        trials.append(trial)
+        left -= trial.kills
+        console().print(f"{config}: {trial.kills} kills, {left} left")
+    return trials
+
+
+def _trial(
+    config: str,
+    overrides: list[str],
+    workdir: Path,
+    reference: Path,
+    duration: float,
+    most: int,
+    moments: random.Random,
+    options: Any,
+) -> Trial:
+    kills, resumed = 0, []
+    while True:
+        process = _start(config, overrides, workdir, options)
+        try:
+            code = process.wait(None if kills == most else moments.uniform(0.05, 0.75 * duration))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+            continue
+        if code:
+            raise SystemExit(f"{config} failed with exit code {code} after {kills} kills: {workdir / folder.LOG}")
+        break
+    log = (workdir / folder.LOG).read_text().splitlines()
+    resumed = [int(line.split()[-1]) for line in log if line.startswith("resumed at step ")]
+    return Trial(config, kills, resumed, *same(reference, workdir))
+
+
+def _start(config: str, overrides: list[str], workdir: Path, options: Any) -> subprocess.Popen[bytes]:
+    workdir.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "experiments.run", "--config", config, *overrides, f"--workdir={workdir}"]
+    command.append(f"--checkpoint-seconds={options.checkpoint_seconds}")
+    with open(workdir / folder.LOG, "ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+
+
+def same(one: Path, other: Path) -> tuple[bool, bool]:
+    """Whether results and metrics agree to the last bit, times apart."""
+    results = [dumps(without_times(read_json(path / folder.RESULT))) for path in (one, other)]
+    metrics = [dumps(without_times(read_lines(path / folder.METRICS))) for path in (one, other)]
+    return results[0] == results[1], metrics[0] == metrics[1]
+
+
+def without_times(value: Any) -> Any:
+    """`value` without the fields that name a time."""
+    if isinstance(value, dict):
+        kept = {k: v for k, v in value.items() if not any(word in k for word in TIMES)}
+        return {k: without_times(v) for k, v in kept.items()}
+    return [without_times(v) for v in value] if isinstance(value, list) else value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

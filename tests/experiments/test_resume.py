@@ -1,0 +1,156 @@
+"""A run that is stopped goes on bit for bit: parameters, optimiser, PRNG key, step, metrics."""
+
+import os
+import signal
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from experiments import torture
+from experiments.launch.signals import EXIT_PREEMPTED, Stop
+from experiments.record import Record
+from experiments.store.encoding import read_json, read_lines
+
+
+@pytest.fixture
+def stop_at(monkeypatch):
+    """Send a signal to this process while the run logs a given step."""
+
+    def stop_at(step, number=signal.SIGTERM):
+        log = Record.log
+
+        def log_and_signal(self, at, **scalars):
+            log(self, at, **scalars)
+            if at == step:
+                os.kill(os.getpid(), number)
+
+        monkeypatch.setattr(Record, "log", log_and_signal)
+
+    return stop_at
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+def test_preemption_saves_and_the_same_command_goes_on(start, stop_at, capsys, number):
+    assert start(workdir="whole") == 0
+    stop_at(80, number)
+    before = signal.getsignal(number)
+    assert start() == EXIT_PREEMPTED == 75
+    assert signal.getsignal(number) == before
+    assert not Path("run/result.json").exists()
+    stop_at(-1)
+    capsys.readouterr()
+    assert start() == 0
+    assert "resumed at step 80" in capsys.readouterr().out
+    assert torture.same(Path("whole"), Path("run")) == (True, True)
+    assert len(read_json(Path("run/environment.json"))) == 2
+
+
+def test_lines_logged_after_the_checkpoint_are_not_kept_twice(start, monkeypatch):
+    assert start(workdir="whole") == 0
+    monkeypatch.setattr(Record, "save", lambda self, step, state: step == 60 and self.checkpoint(step, state))
+    log = Record.log
+    monkeypatch.setattr(Record, "log", _breaking_log(log, 120))
+    assert start() == 1
+    assert read_lines(Path("run/metrics.jsonl"))[-1]["step"] == 120
+    monkeypatch.setattr(Record, "log", log)
+    assert start() == 0
+    assert torture.same(Path("whole"), Path("run")) == (True, True)
+
+
+def _breaking_log(log, step):
+    def breaking(self, at, **scalars):
+        log(self, at, **scalars)
+        if at == step:
+            raise RuntimeError("broken on purpose")
+
+    return breaking
+
+
+def test_a_run_without_checkpoint_starts_its_metrics_anew(start, monkeypatch):
+    log = Record.log
+    monkeypatch.setattr(Record, "log", _breaking_log(log, 40))
+    assert start() == 1
+    monkeypatch.setattr(Record, "log", log)
+    assert start() == 0
+    assert [line["step"] for line in read_lines(Path("run/metrics.jsonl"))] == list(range(20, 201, 20))
+
+
+def test_every_kind_of_state_comes_back_to_the_bit(tmp_path):
+    parameters = {"w": jnp.asarray([[1e-300, -0.0], [np.pi, 1e300]]), "h": jnp.asarray([1.5], jnp.bfloat16)}
+    state = {
+        "parameters": parameters,
+        "opt": optax.adamw(1e-3).init(parameters),
+        "key": jax.random.key(7),
+        "keys": jax.random.split(jax.random.key(8), 3),
+        "z": jnp.asarray([1 + 2j]),
+        "count": 12345678901,
+        "rate": 0.1,
+        "empty": (),
+        "flag": jnp.asarray(True),
+    }
+    record = Record(tmp_path)
+    record.checkpoint(5, state)
+    record.close()
+    blank = jax.tree.map(lambda leaf: leaf if isinstance(leaf, int | float) else jax.tree.map(_zero, leaf), state)
+    again = Record(tmp_path, resume=True)
+    step, found = again.restore(blank)
+    again.close()
+    assert step == 5
+    assert jax.tree.structure(found) == jax.tree.structure(state)
+    for expected, got in zip(jax.tree.leaves(state), jax.tree.leaves(found), strict=True):
+        assert _bytes(expected) == _bytes(got)
+        assert getattr(expected, "dtype", type(expected)) == getattr(got, "dtype", type(got))
+
+
+def _zero(leaf):
+    return jax.random.clone(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else jnp.zeros_like(leaf)
+
+
+def _bytes(leaf):
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    return np.asarray(leaf).tobytes()
+
+
+def test_logging_before_restoring_is_refused(tmp_path):
+    record = Record(tmp_path)
+    record.checkpoint(5, {"x": jnp.ones(2)})
+    record.close()
+    again = Record(tmp_path, resume=True)
+    with pytest.raises(RuntimeError, match=r"before record\.log"):
+        again.log(1, loss=0.0)
+    again.close()
+
+
+def test_checkpoints_are_written_when_due_and_the_newest_three_stay(tmp_path):
+    record = Record(tmp_path, checkpoint_seconds=3600)
+    record.save(1, {"x": jnp.ones(2)})
+    assert record._checkpoints.steps() == []
+    record.close()
+    record = Record(tmp_path, checkpoint_seconds=0)
+    for step in range(1, 6):
+        record.save(step, {"x": jnp.ones(2)})
+    assert record._checkpoints.steps() == [3, 4, 5]
+    record.close()
+
+
+def test_a_second_sigterm_kills(monkeypatch):
+    sent = []
+    with Stop() as stop:
+        monkeypatch.setattr(os, "kill", lambda *a: sent.append(a))
+        stop._handle(signal.SIGUSR2, None)
+        stop._handle(signal.SIGTERM, None)
+        assert sent == []
+        stop._handle(signal.SIGTERM, None)
+    assert sent == [(os.getpid(), signal.SIGTERM)]
+
+
+def test_kill_nine_changes_nothing(tmp_path, monkeypatch):
+    """Real processes, really killed; the full command of 50 kills is in docs/guides/runs.md."""
+    monkeypatch.chdir(Path(__file__).parents[2])
+    arguments = ["--config=configs/selfcheck.py:smoke", "--config.pause=0.2", "--kills=1", "--seed=1"]
+    assert torture.main([*arguments, "--workdir", str(tmp_path / "torture")]) == 0
