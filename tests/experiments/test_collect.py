@@ -1,0 +1,116 @@
+"""Every finished result in one table, with what is missing said aloud; an HTML page in which nothing executes."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from experiments import collect, report
+from experiments.launch.tasks import SWEEP
+from experiments.store import folder
+from experiments.store.encoding import write_json
+
+
+@pytest.fixture
+def root(tmp_path):
+    rows = []
+    for i in range(6):
+        name, rate = f"run{i}", (0.1, 0.2)[i % 2]
+        write_json(tmp_path / name / folder.CONFIG, {"opt": {"rate": rate}, "seed": i, "precision": "float32"})
+        result = {"loss": i + rate, "seconds": {"fit": 1.0}, "trace": [1, 2], "seed": 7}
+        write_json(tmp_path / name / folder.RESULT, result)
+        write_json(tmp_path / name / folder.ENVIRONMENT, [{"commit": "a"}, {"commit": "b", "dirty": False}])
+        rows.append({"index": i, "overrides": {"opt.rate": rate, "seed": i}, "folder": name})
+    write_json(tmp_path / SWEEP, {"config": "c.py", "overrides": [], "tasks": rows})
+    return tmp_path
+
+
+def test_every_run_is_a_row_with_its_origin(root):
+    assert collect.main([str(root)]) == 0
+    with open(root / "results.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 6
+    assert rows[1] == {
+        "opt.rate": "0.2",
+        "seed": "1",
+        "loss": "1.2",
+        "seconds.fit": "1.0",
+        "trace": "[1, 2]",
+        "result.seed": "7",
+        "folder": "run1",
+        "commit": "b",
+        "dirty": "False",
+        "sessions": "2",
+    }
+
+
+def test_group_means_and_intervals(root, capsys):
+    assert collect.main([str(root), "--by", "opt.rate", "--metric", "loss"]) == 0
+    with open(root / "groups.csv", newline="") as stream:
+        first, second = list(csv.DictReader(stream))
+    assert float(first["loss mean"]) == pytest.approx((0.1 + 2.1 + 4.1) / 3)
+    assert float(first["loss low"]) < float(first["loss mean"]) < float(first["loss high"])
+    assert (first["runs"], second["runs"]) == ("3", "3")
+    assert collect.main([str(root), "--by", "rate"]) == 2
+    assert "no column 'rate'" in capsys.readouterr().err
+
+
+def test_the_bootstrap_interval_covers_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(200):
+        _, low, high = collect.bootstrap(rng.normal(size=40), resamples=500)
+        covered += low <= 0 <= high
+    assert 0.88 <= covered / 200 <= 0.99  # 95 % nominal; the percentile interval is a little short at n = 40
+
+
+def test_non_finite_values_are_not_averaged_away():
+    mean, low, high = collect.bootstrap(np.array([1.0, np.inf]))
+    assert mean == np.inf
+    assert np.isnan([low, high]).all()
+
+
+def test_missing_and_damaged_runs_are_named_and_fail_the_command(root, capsys):
+    (root / "run3" / folder.RESULT).unlink()
+    write_json(root / "run3" / folder.FAILURE, {"error": "x", "message": "y"})
+    (root / "run4" / folder.RESULT).write_text('{"loss": 1')
+    assert collect.main([str(root)]) == 1
+    error = capsys.readouterr().err
+    assert "missing: run3 (failed)" in error
+    assert "missing: run4" in error
+    assert "not valid JSON" in error
+
+
+def test_loose_runs_are_collected_by_what_differs(root):
+    (root / SWEEP).unlink()
+    found = collect.gather(root)
+    assert found.varied == ["opt.rate", "seed"]
+    assert len(found.rows) == 6
+
+
+def test_an_empty_folder_is_an_error(tmp_path, capsys):
+    assert collect.main([str(tmp_path)]) == 2
+    assert "holds no run" in capsys.readouterr().err
+
+
+def test_the_report_escapes_what_it_shows(tmp_path):
+    attack = "<script>alert(1)</script>"
+    run = tmp_path / "a<b>"
+    write_json(run / folder.CONFIG, {"note": attack})
+    write_json(run / folder.RESULT, {attack: attack})
+    (run / folder.TABLES).mkdir()
+    (run / folder.TABLES / "t.csv").write_text(f'"{attack}"\n"{attack}"\n')
+    assert report.main([str(run)]) == 0
+    text = (run / "report.html").read_text()
+    assert "<script" not in text
+    assert text.count("&lt;script&gt;") == 5
+    assert "<title>a&lt;b&gt;</title>" in text
+    assert "default-src 'none'" in text
+
+
+def test_the_report_of_a_sweep_lists_what_is_missing(root):
+    (root / "run3" / folder.RESULT).unlink()
+    assert report.main([str(root)]) == 0
+    text = (root / "report.html").read_text()
+    assert "run2" in text
+    assert "<td>run3</td><td>not finished</td>" in text

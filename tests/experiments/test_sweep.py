@@ -1,0 +1,202 @@
+"""A sweep computes every task once, whoever works at it and whatever dies."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from experiments import run, sweep, torture
+from experiments.launch import tasks, worker
+from experiments.launch.signals import EXIT_PREEMPTED
+from experiments.record import Record
+from experiments.store import folder
+from experiments.store.encoding import read_json, read_lines, write_json
+from tests.experiments.conftest import SELFCHECK
+
+ROOT = Path(__file__).parents[2]
+CONFIG = f"""
+import importlib.util
+spec = importlib.util.spec_from_file_location("selfcheck", {SELFCHECK.split(":")[0]!r})
+base = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(base)
+def get_config(variant="full"):
+    config = base.get_config("smoke")
+    config.steps = 60
+    return config
+def sweep():
+    return SWEEP
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Write a config whose sweep is the given text; its path."""
+
+    def config(entries):
+        path = tmp_path / "c.py"
+        path.write_text(CONFIG.replace("SWEEP", entries))
+        return str(path)
+
+    return config
+
+
+def work(spec, root, *, batch=1, **settings):
+    """What one worker process does, in this process."""
+    listed = tasks.tasks(spec, [], root)
+    tasks.write_list(root, spec, [], listed)
+    return worker.work(sweep.make_units(listed, batch), run.Settings(**settings), say=lambda text: None), listed
+
+
+def test_grid_is_a_product_in_a_fixed_order():
+    assert tasks.grid({"a": (1, 2), "b": "xy"}) == [
+        {"a": 1, "b": "x"},
+        {"a": 1, "b": "y"},
+        {"a": 2, "b": "x"},
+        {"a": 2, "b": "y"},
+    ]
+
+
+def test_a_sweep_computes_every_task_once_and_extends(config, tmp_path):
+    root = tmp_path / "s"
+    code, listed = work(config("[{'seed': s} for s in range(2)]"), root)
+    assert code == 0
+    assert [tasks.status(t).state for t in listed] == ["finished"] * 2
+    before = {p: p.stat().st_mtime_ns for p in root.rglob("result.json")}
+    code, listed = work(config("[{'seed': s} for s in range(3)]"), root)
+    assert len(listed) == 3
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert len(list(root.rglob("result.json"))) == 3
+    assert all(len(read_json(t.workdir / folder.ENVIRONMENT)) == 1 for t in listed)
+
+
+def test_one_task_alone_gives_the_same_numbers(config, tmp_path):
+    spec = config("[{'seed': s, 'learning_rate': 0.1} for s in range(2)]")
+    _, listed = work(spec, tmp_path / "s")
+    assert sweep.main(["--config", spec, "--workdir", str(tmp_path / "alone"), "--index", "1"]) == 0
+    assert torture.same(listed[1].workdir, tmp_path / "alone" / listed[1].workdir.name) == (True, True)
+
+
+def test_a_failed_task_is_reported_skipped_and_retried(config, tmp_path, capsys):
+    spec = config("[{'n': -1}, {'n': 8}]")
+    root = tmp_path / "s"
+    code, listed = work(spec, root)
+    assert code == run.EXIT_FAILED
+    assert [tasks.status(t).state for t in listed] == ["failed", "finished"]
+    assert sweep.finish(listed, 0) == 1
+    assert "1 failed, 1 finished of 2 tasks" in capsys.readouterr().out
+    first = read_json(listed[0].workdir / folder.FAILURE)
+    assert work(spec, root)[0] == 0
+    assert read_json(listed[0].workdir / folder.FAILURE) == first
+    sweep.forget_failures(listed)
+    assert tasks.status(listed[0]).state == "unfinished"
+    assert work(spec, root)[0] == run.EXIT_FAILED
+
+
+def test_a_held_task_is_left_to_its_holder(config, tmp_path):
+    spec, root = config("[{'seed': 0}, {'seed': 1}]"), tmp_path / "s"
+    listed = tasks.tasks(spec, [], root)
+    tasks.write_list(root, spec, [], listed)
+    lock = folder.Lock(listed[0].workdir)
+    assert tasks.status(listed[0]).state == "running"
+    assert work(spec, root)[0] == 0
+    assert [tasks.status(t).state for t in listed] == ["running", "finished"]
+    lock.release()
+    assert tasks.status(listed[0]).state == "new"
+
+
+def test_a_dead_holder_does_not_hold(config, tmp_path):
+    task = tasks.tasks(config("[{'seed': 0}]"), [], tmp_path / "s")[0]
+    die = "import os, pathlib, sys; from experiments.store import folder; folder.Lock(pathlib.Path(sys.argv[1])); os._exit(9)"
+    child = subprocess.Popen([sys.executable, "-c", die, str(task.workdir)], cwd=ROOT)
+    assert child.wait() == 9
+    assert folder.holder(task.workdir).process == child.pid
+    assert tasks.status(task).state == "new"
+    folder.Lock(task.workdir).release()
+
+
+def test_preemption_stops_the_worker_with_its_state_saved(config, tmp_path, monkeypatch):
+    spec = config("[{'seed': 0}, {'seed': 1}]")
+    _, whole = work(spec, tmp_path / "whole")
+    log = Record.log
+
+    def log_and_signal(self, at, **scalars):
+        log(self, at, **scalars)
+        if at == 40:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Record, "log", log_and_signal)
+    code, listed = work(spec, tmp_path / "s")
+    assert code == EXIT_PREEMPTED
+    assert [tasks.status(t).state for t in listed] == ["unfinished", "new"]
+    monkeypatch.setattr(Record, "log", log)
+    assert work(spec, tmp_path / "s")[0] == 0
+    assert all(torture.same(a.workdir, b.workdir) == (True, True) for a, b in zip(whole, listed, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("entries", "flags", "message"),
+    [
+        ("[{'seed': 0}, {'seed': 0}]", [], "tasks 0 and 1 of the sweep are the same"),
+        ("[]", [], "lists no task"),
+        ("[{'sed': 1}]", [], "no field 'sed'; did you mean seed?"),
+        ("[{'seed': 1}]", ["--config.seed=3"], "set on the command line and by the sweep"),
+        ("[{'seed': 1}]", ["--index=1"], "the sweep has tasks 0 to 0"),
+        ("[{'seed': 1}]", ["--jobs=0"], "at least one process"),
+        ("[{'seed': 1}]", ["--jbs=1"], "jbs"),
+        ("[{'seed': {}}]", [], "must be a number"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_two(config, tmp_path, capsys, entries, flags, message):
+    assert sweep.main(["--config", config(entries), f"--workdir={tmp_path / 's'}", *flags]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_sweep_does_not_settle_in_a_foreign_folder(config, tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "x").touch()
+    assert sweep.main(["--config", config("[{'seed': 0}]"), f"--workdir={tmp_path / 'mine'}"]) == 2
+    assert "holds no sweep" in capsys.readouterr().err
+
+
+def test_list_shows_states_and_runs_nothing(config, tmp_path, capsys):
+    root = tmp_path / "s"
+    assert sweep.main(["--config", config("[{'seed': 0}, {'seed': 1}]"), f"--workdir={root}", "--list"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("new") == 2
+    assert [p.name for p in root.iterdir()] == ["sweep.json"]
+
+
+def test_a_task_that_kills_its_workers_is_given_up(config, tmp_path):
+    task = tasks.tasks(config("[{'seed': 0}]"), [], tmp_path / "s")[0]
+    write_json(task.workdir / folder.CONFIG, task.resolved.config.to_dict())
+    worker.died(task, -9, 5)
+    assert tasks.status(task) == ("failed", "WorkerDied: 5 workers died on it, the last with exit code -9")
+
+
+def test_local_workers_survive_kill_nine(tmp_path):
+    """Two real workers, one of them killed while it works: all results, none twice, nothing lost."""
+    command = [sys.executable, "-m", "experiments.sweep", "--config", "configs/selfcheck.py:smoke", "--jobs=2"]
+    command += ["--config.pause=0.3", "--config.chunk=50", "--checkpoint-seconds=0", f"--workdir={tmp_path / 's'}"]
+    driver = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    victim = None
+    deadline = time.monotonic() + 120
+    while victim is None and driver.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+        for path in (tmp_path / "s").glob("*/checkpoints/*"):
+            victim = victim or folder.holder(path.parents[1])
+    assert victim is not None
+    os.kill(victim.process, signal.SIGKILL)
+    out, _ = driver.communicate(timeout=300)
+    assert driver.returncode == 0, out
+    assert "8 finished of 8 tasks" in out
+    folders = [p.parent for p in (tmp_path / "s").glob("*/result.json")]
+    assert len(folders) == 8
+    assert all([line["step"] for line in read_lines(f / "metrics.jsonl")] == [50, 100, 150, 200] for f in folders)
+    sessions = sorted(len(read_json(f / "environment.json")) for f in folders)
+    assert sessions == [1] * 7 + [2]
