@@ -39,11 +39,7 @@ class Curvature(NamedTuple):
             return out
         u_vT = self.u[..., :, None] * self.v[..., None, :]
         u_uT = self.u[..., :, None] * self.u[..., None, :]
-        return (
-            out
-            + self.uu[..., None, None] * u_uT
-            + self.uv[..., None, None] * (u_vT + jnp.swapaxes(u_vT, -1, -2))
-        )
+        return out + self.uu[..., None, None] * u_uT + self.uv[..., None, None] * (u_vT + jnp.swapaxes(u_vT, -1, -2))
 
 
 class RowTerms(NamedTuple):

@@ -140,9 +140,7 @@ class AttentionObjective(Objective):
 
     def _check(self, X) -> None:
         if jnp.shape(X) != self.problem.shape:
-            raise ValueError(
-                f"X has shape {jnp.shape(X)}; the problem's unknown is (d1, d2) = {self.problem.shape}"
-            )
+            raise ValueError(f"X has shape {jnp.shape(X)}; the problem's unknown is (d1, d2) = {self.problem.shape}")
         if X.dtype != self.problem.dtype:
             raise ValueError(f"X has dtype {X.dtype}, the data have {self.problem.dtype}; cast one of them")
 
@@ -188,9 +186,7 @@ class AttentionObjective(Objective):
 
         return self._sum(emit, X) + self.problem.ridge
 
-    def linearize(
-        self, X: jax.Array, *, gauss_newton: bool = False, cache: Cache = "auto"
-    ) -> "AttentionLinearization":
+    def linearize(self, X: jax.Array, *, gauss_newton: bool = False, cache: Cache = "auto") -> "AttentionLinearization":
         """Value, gradient and HVPs at X.
 
         cache: "none" recomputes the rows in every product, O(n m d) and no memory; "entries" keeps the row curvatures,

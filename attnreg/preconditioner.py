@@ -27,6 +27,14 @@ class Kronecker:
         eigenvalues = jnp.maximum(s, 0)[:, None] * jnp.maximum(m, 0)[None, :]
         return cls(left, right, eigenvalues, jnp.asarray(shift, S.dtype))
 
+    def mean(self) -> jax.Array:
+        """Mean eigenvalue, the scale that relative dampings refer to."""
+        return jnp.mean(self.eigenvalues) + self.shift
+
+    def largest(self) -> jax.Array:
+        """Largest eigenvalue."""
+        return jnp.max(self.eigenvalues) + self.shift
+
     def _rotated(self, V: jax.Array, scale: jax.Array) -> jax.Array:
         inner = matmul(matmul(self.left.T, V), self.right) * scale
         return matmul(matmul(self.left, inner), self.right.T)
@@ -40,8 +48,5 @@ class Kronecker:
         floor = jnp.finfo(V.dtype).eps * jnp.max(self.eigenvalues)
         return self._rotated(
             V,
-            1
-            / jnp.maximum(
-                self.eigenvalues + (self.shift + damping), jnp.maximum(floor, jnp.finfo(V.dtype).tiny)
-            ),
+            1 / jnp.maximum(self.eigenvalues + (self.shift + damping), jnp.maximum(floor, jnp.finfo(V.dtype).tiny)),
         )

@@ -51,9 +51,7 @@ def as_array(name: str, value: Any, rank: str) -> jax.Array:
     except (TypeError, ValueError) as error:
         raise ProblemError(f"{name} is not an array ({error}); it must be an array {rank}") from None
     if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise ProblemError(
-            f"{name} has dtype {array.dtype}; it must be floating point, e.g. float32 or float64"
-        )
+        raise ProblemError(f"{name} has dtype {array.dtype}; it must be floating point, e.g. float32 or float64")
     return array
 
 
@@ -64,9 +62,7 @@ def check_finite(**arrays: jax.Array | None) -> None:
             continue
         if not bool(jnp.all(jnp.isfinite(array))):
             bad = int(jnp.sum(~jnp.isfinite(array)))
-            raise ProblemError(
-                f"{name} has {bad} NaN or infinite entries of {array.size}; clean the data first"
-            )
+            raise ProblemError(f"{name} has {bad} NaN or infinite entries of {array.size}; clean the data first")
 
 
 def check_same_dtype(**arrays: jax.Array | None) -> None:
@@ -168,25 +164,19 @@ class AttentionRegression:
             B = with_documents("B", as_array("B", B, "(…, n, m)"), 2, "(…, n, m)")
         k, n, m = A1.shape[0], A1.shape[1], A2.shape[1]
         check_axes("A2", A2, documents=(0, k, "A1"))
-        for axis, (letter, size, whose) in enumerate(
-            (("documents", k, "A1"), ("n", n, "A1"), ("m", m, "A2"))
-        ):
+        for axis, (letter, size, whose) in enumerate((("documents", k, "A1"), ("n", n, "A1"), ("m", m, "A2"))):
             if B.shape[axis] != size:
                 raise ProblemError(
                     f"B has shape {B.shape} (documents first): its {letter} is {B.shape[axis]}, "
                     f"but {whose} gives {letter} = {size}; B must be (…, n, m) = (…, {n}, {m})"
                 )
         if self.causal and n != m:
-            raise ProblemError(
-                f"causal=True needs as many keys as queries, but A1 has n = {n} and A2 has m = {m}"
-            )
+            raise ProblemError(f"causal=True needs as many keys as queries, but A1 has n = {n} and A2 has m = {m}")
         check_same_dtype(A1=A1, A2=A2, B=B.Q if isinstance(B, Teacher) else B)
         if not isinstance(B, Teacher):
             check_finite(B=B)
         check_finite(A1=A1, A2=A2)
-        values = dict(
-            A1=A1, A2=A2, B=B, mask=self._checked_mask(k, n, m), weight=self._checked_weight(A1, k, n, m)
-        )
+        values = dict(A1=A1, A2=A2, B=B, mask=self._checked_mask(k, n, m), weight=self._checked_weight(A1, k, n, m))
         values["ridge"] = _checked_ridge(self.ridge, A1.dtype)
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -196,9 +186,7 @@ class AttentionRegression:
             return None
         mask = jnp.asarray(self.mask)
         if mask.dtype != jnp.bool_:
-            raise ProblemError(
-                f"mask has dtype {mask.dtype}; it must be boolean, True where a key may be attended"
-            )
+            raise ProblemError(f"mask has dtype {mask.dtype}; it must be boolean, True where a key may be attended")
         return _broadcastable("mask", mask, k, n, m)
 
     def _checked_weight(self, A1: jax.Array, k: int, n: int, m: int) -> jax.Array | None:
@@ -229,9 +217,7 @@ def _broadcastable(name: str, array: jax.Array, k: int, n: int, m: int) -> jax.A
     full = array.reshape((1,) * max(0, 3 - array.ndim) + array.shape)
     full = full.reshape((-1, *full.shape[-2:]))
     if any(have not in (1, want) for have, want in zip(full.shape, (k, n, m), strict=True)):
-        raise ProblemError(
-            f"{name} has shape {array.shape}; it must broadcast to (documents, n, m) = ({k}, {n}, {m})"
-        )
+        raise ProblemError(f"{name} has shape {array.shape}; it must broadcast to (documents, n, m) = ({k}, {n}, {m})")
     return full
 
 
@@ -267,9 +253,7 @@ def SoftmaxRegression(A, b, *, loss: str = "normalized", weight=None, ridge=0.0)
         >>> SoftmaxRegression(jnp.eye(3), jnp.ones(3) / 3).shape
         (1, 3)
     """
-    weight = (
-        None if weight is None else jnp.expand_dims(jnp.asarray(weight), -2) if jnp.ndim(weight) else weight
-    )
+    weight = None if weight is None else jnp.expand_dims(jnp.asarray(weight), -2) if jnp.ndim(weight) else weight
     return _single_row(A, b, loss=loss, weight=weight, ridge=ridge)
 
 

@@ -94,9 +94,7 @@ def map_over_blocks(
     empty = jax.tree.map(lambda leaf: jnp.zeros((k, n, *leaf.shape[1:]), leaf.dtype), shapes)
     return fold_blocks(
         problem,
-        lambda gathered, block: jax.tree.map(
-            lambda whole, part: put_rows(block, whole, part), gathered, emit(block)
-        ),
+        lambda gathered, block: jax.tree.map(lambda whole, part: put_rows(block, whole, part), gathered, emit(block)),
         empty,
         block_rows=block_rows,
     )

@@ -1,0 +1,132 @@
+"""First-order solvers: any optax optimiser, and gradient descent with a step size from the curvature."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from attnreg.objectives import Objective
+from attnreg.solvers.result import Status
+from attnreg.solvers.solver import Solver, State, add_counts, count, tree_norm
+
+
+@dataclasses.dataclass(frozen=True)
+class Optax(Solver):
+    """Any optax gradient transformation on an objective's closed-form gradient.
+
+    Args:
+        optimizer: for example `optax.adam(1e-2)` or `optax.lbfgs()`; line searches get `value_fn`. Build it once: a new
+            optimizer object is a new static argument, hence a new compilation.
+        tol: stop at gradient norm ≤ tol × its norm at the start. max_steps: updates.
+
+    The loss is divided by its value at the start, so step sizes and thresholds mean the same on every problem
+    (unscaled, the line searches of most libraries stop at once on small losses).
+
+    Cost per step: one value and gradient, plus what the optimiser's line search asks for (counted).
+    """
+
+    optimizer: optax.GradientTransformation | optax.GradientTransformationExtraArgs
+    tol: float = 1e-8
+    max_steps: int = 1000
+
+    def init(self, objective: Objective, params: Any) -> State:
+        """Value, gradient and the optimiser's state."""
+        value, gradient = objective.value_and_grad(params)
+        inner = self.optimizer.init(params)
+        return self.start(params, value, gradient, damping=jnp.nan, inner=inner, counts=count(values=1, gradients=1))
+
+    def step(self, objective: Objective, state: State) -> State:
+        """One update of the optimiser."""
+        scale = jnp.where(state.start_value > 0, state.start_value, jnp.ones_like(state.start_value))
+        value_fn = _with_closed_form_gradient(objective, scale)
+        gradient = jax.tree.map(lambda g: g / scale, state.gradient)
+        optimizer = optax.with_extra_args_support(self.optimizer)
+        updates, inner = optimizer.update(
+            gradient, state.inner, state.params, value=state.value / scale, grad=gradient, value_fn=value_fn
+        )
+        params = optax.apply_updates(state.params, updates)
+        value, gradient = self._evaluate(objective, inner, params, scale)
+        norm = tree_norm(gradient)
+        finite = jnp.isfinite(value) & jnp.isfinite(norm)
+        searched = optax.tree_utils.tree_get(inner, "num_linesearch_steps")
+        extra = 1 if searched is None else searched
+        return state._replace(
+            params=params,
+            value=value,
+            gradient=gradient,
+            gradient_norm=norm,
+            inner=inner,
+            status=jnp.where(finite, state.status, Status.STALLED).astype(jnp.int32),
+            steps=state.steps + 1,
+            counts=add_counts(state.counts, count(values=extra, gradients=extra)),
+        )
+
+    def _evaluate(self, objective, inner, params, scale):
+        """Value and gradient at the new point, from the line search when it left them behind."""
+        value = optax.tree_utils.tree_get(inner, "value")
+        gradient = optax.tree_utils.tree_get(inner, "grad")
+        if value is None or gradient is None:
+            return objective.value_and_grad(params)
+        return value * scale, jax.tree.map(lambda g: g * scale, gradient)
+
+
+def _with_closed_form_gradient(objective: Objective, scale: jax.Array):
+    """The scaled loss as a function whose reverse-mode derivative is the closed form (for line searches)."""
+
+    @jax.custom_vjp
+    def value_fn(params):
+        return objective.value(params) / scale
+
+    def forward(params):
+        value, gradient = objective.value_and_grad(params)
+        return value / scale, gradient
+
+    def backward(gradient, cotangent):
+        return (jax.tree.map(lambda g: cotangent * g / scale, gradient),)
+
+    value_fn.defvjp(forward, backward)
+    return value_fn
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientDescent(Solver):
+    """`x ← x − η ∇L`, the plain method; `step_size=None` takes η = 1/λ with λ the Kronecker estimate's largest eigenvalue.
+
+    A step that raises the loss is undone and η halved, so the method cannot diverge.
+
+    Cost per step: one value and gradient.
+    """
+
+    step_size: float | None = None
+    tol: float = 1e-8
+    max_steps: int = 1000
+
+    def init(self, objective: Objective, params: Any) -> State:
+        """Value, gradient and the step size (kept as the state's damping)."""
+        value, gradient = objective.value_and_grad(params)
+        eta = 1 / objective.kronecker(params).largest() if self.step_size is None else self.step_size
+        return self.start(params, value, gradient, damping=eta, inner=(), counts=count(values=1, gradients=1))
+
+    def step(self, objective: Objective, state: State) -> State:
+        """One descent step."""
+        trial = jax.tree.map(lambda x, g: x - state.damping * g, state.params, state.gradient)
+        value, gradient = objective.value_and_grad(trial)
+        norm = tree_norm(gradient)
+        better = jnp.isfinite(norm) & (value <= state.value)
+        new = (trial, value, gradient, norm)
+        old = (state.params, state.value, state.gradient, state.gradient_norm)
+        params, value, gradient, norm = jax.tree.map(lambda a, b: jnp.where(better, a, b), new, old)
+        eta = jnp.where(better, state.damping, state.damping / 2)
+        lost = ~better & (eta * norm <= jnp.finfo(value.dtype).eps * tree_norm(params))
+        return state._replace(
+            params=params,
+            value=value,
+            gradient=gradient,
+            gradient_norm=norm,
+            damping=eta,
+            status=jnp.where(lost, Status.STALLED, state.status).astype(jnp.int32),
+            steps=state.steps + 1,
+            counts=add_counts(state.counts, count(values=1, gradients=1)),
+        )
