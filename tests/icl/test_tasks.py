@@ -1,0 +1,124 @@
+"""Documents: laws, targets, streams, pools, real rows, and draws equal to jax.random's."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from attnreg.icl import draws
+from attnreg.icl.tasks import Scales, TaskConfig, from_rows, sample, stream
+from tests.icl import oracles
+
+LINEAR = TaskConfig(problem="linear", dimension=5, length=8, queries=3, dtype="float64")
+SOFTMAX = dataclasses.replace(LINEAR, problem="softmax", weight_scale=0.4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+def test_draws_are_those_of_jax_random_bit_for_bit(dtype, impl):
+    key = jax.random.key(3, impl=impl)
+    ours = draws.uniform(key, (50, 7), dtype, low=-0.5, high=0.5)
+    np.testing.assert_array_equal(ours.ravel(), jax.random.uniform(key, (350,), dtype, -0.5, 0.5))
+    np.testing.assert_array_equal(
+        draws.normal(key, (50, 7), dtype).ravel(), jax.random.normal(key, (350,), dtype)
+    )
+
+
+def test_draws_refuse_other_dtypes(key):
+    with pytest.raises(TypeError, match="float16"):
+        draws.normal(key, (2,), "float16")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "second", "fourth"),
+    [("gaussian", 1, 3), ("uniform", 1 / 3, 1 / 5), ("laplace", 1, 6), ("exponential", 1, 9)],
+)
+def test_input_laws_have_their_moments(key, inputs, second, fourth):
+    x = sample(key, dataclasses.replace(LINEAR, inputs=inputs), 20_000).context
+    size = x.size**0.5
+    assert abs(x.mean()) < 5 / size
+    assert abs((x**2).mean() - second) < 5 * ((fourth - second**2) ** 0.5) / size
+    np.testing.assert_allclose((x**4).mean(), fourth, rtol=0.1)
+
+
+def test_targets_and_answers_follow_the_formulas(key):
+    d = jax.tree.map(np.asarray, sample(key, LINEAR, 4))
+    np.testing.assert_allclose(d.targets, np.einsum("bnd,bd->bn", d.context, d.weights), atol=1e-14)
+    np.testing.assert_allclose(d.answers, np.einsum("bnd,bd->bn", d.queries, d.weights), atol=1e-14)
+    s = jax.tree.map(np.asarray, sample(key, SOFTMAX, 4))
+    np.testing.assert_allclose(s.targets, oracles.softmax(np.einsum("bnd,bd->bn", s.context, s.weights)), atol=1e-14)
+    np.testing.assert_allclose(s.answers, oracles.softmax(np.einsum("bnd,bd->bn", s.queries, s.weights)), atol=1e-14)
+
+
+def test_noise_and_distractors_touch_only_what_they_say(key):
+    clean = sample(key, LINEAR, 4000)
+    noisy = sample(key, dataclasses.replace(LINEAR, noise=0.3), 4000)
+    np.testing.assert_array_equal(noisy.answers, clean.answers)
+    np.testing.assert_allclose((noisy.targets - clean.targets).std(), 0.3, rtol=0.03)
+    fake = sample(key, dataclasses.replace(LINEAR, distractors=2), 4000)
+    np.testing.assert_array_equal(fake.targets[:, 2:], clean.targets[:, 2:])
+    np.testing.assert_allclose(fake.targets[:, :2].std(), clean.targets.std(), rtol=0.05)
+    assert abs(np.corrcoef(fake.targets[:, 0], clean.targets[:, 0])[0, 1]) < 0.06
+
+
+def test_traced_scales_equal_the_config_ones(key):
+    other = dataclasses.replace(LINEAR, input_scale=2.0, weight_scale=0.5)
+    given = sample(key, LINEAR, 3, scales=Scales(*(jnp.asarray(v) for v in (2.0, 0.5, 0.0))))
+    for a, b in zip(given, sample(key, other, 3), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_streams_differ_and_pool_has_its_size(key):
+    tune, mark = (sample(stream(key, name), LINEAR, 5).context for name in ("tune", "evaluate"))
+    assert not np.intersect1d(tune, mark).size
+    pooled = dataclasses.replace(LINEAR, pool=3)
+    drawn = [sample(jax.random.key(i), pooled, 50).weights for i in range(2)]
+    assert len(np.unique(np.concatenate(drawn), axis=0)) == 3
+
+
+def test_documents_from_real_rows_standardise_with_the_context_only(key):
+    rows = np.random.default_rng(0).normal(size=(40, 5))
+    values = rows @ np.arange(5.0) + 7
+    config = dataclasses.replace(LINEAR, inputs="rows")
+    d = jax.tree.map(np.asarray, from_rows(key, jnp.asarray(rows), jnp.asarray(values), config, 6))
+    np.testing.assert_allclose(d.targets.mean(axis=1), 0, atol=1e-12)
+    np.testing.assert_allclose(d.targets.std(axis=1), 1, atol=1e-12)
+    picked = np.array([[np.flatnonzero((rows == row).all(1))[0] for row in doc] for doc in d.context])
+    raw = values[picked]
+    asked = np.array([[np.flatnonzero((rows == row).all(1))[0] for row in doc] for doc in d.queries])
+    assert all(not np.intersect1d(a, b).size for a, b in zip(picked, asked, strict=True))
+    expected = (values[asked] - raw.mean(1, keepdims=True)) / raw.std(1, keepdims=True)
+    np.testing.assert_allclose(d.answers, expected, atol=1e-12)
+    sampled = sample(key, config, 2, rows=jnp.asarray(rows))
+    assert np.isin(sampled.context, rows).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"problem": "cubic"}, "problem"),
+        ({"inputs": "cauchy"}, "inputs"),
+        ({"length": 0}, "at least 1"),
+        ({"problem": "softmax", "queries": 1}, "at least 2"),
+        ({"distractors": 9}, "distractors"),
+        ({"noise": -1.0}, "positive"),
+        ({"dtype": "bfloat16"}, "dtype"),
+    ],
+)
+def test_bad_configs_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(LINEAR, **change)
+
+
+def test_misspelt_fields_are_refused():
+    with pytest.raises(TypeError, match="distract_size"):
+        dataclasses.replace(LINEAR, distract_size=3)
+
+
+def test_missing_rows_are_refused(key):
+    with pytest.raises(ValueError, match="rows of shape"):
+        sample(key, dataclasses.replace(LINEAR, inputs="rows"), 2)
+    with pytest.raises(ValueError, match="stream"):
+        stream(key, "test")
