@@ -223,11 +223,11 @@ class AttentionObjective(Objective):
             return "blocks"
         return "entries" if 3 * k * n * m * size <= CACHE_BYTES else "none"
 
-    def kronecker(self, X: jax.Array) -> Kronecker:
-        """`S ⊗ M` near the Gauss–Newton matrix `Σ_j (a_j a_jᵀ) ⊗ M_j`, both factors positive semidefinite.
+    def kronecker_factors(self, X: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """S (d1, d1) and M (d2, d2) with `S ⊗ M` near the Gauss–Newton matrix `Σ_j (a_j a_jᵀ) ⊗ M_j`.
 
-        S = Σ_j w_j a_j a_jᵀ with `w_j = tr M_j / mean tr M`, M the mean of the M_j weighted by `‖a_j‖²`: exact when all
-        M_j are multiples of one matrix. Cost: about a gradient, plus O(n d1² + m d2²); no M_j is formed.
+        S = Σ_j tr(M_j) a_j a_jᵀ, M = Σ_j ‖a_j‖² M_j / Σ_j tr(M_j) ‖a_j‖²: the trace is kept, and the two are exact when
+        all M_j are multiples of one matrix. Cost: about a gradient, plus O(n d1² + m d2²); no M_j is formed.
         """
 
         def emit(block):
@@ -238,8 +238,11 @@ class AttentionObjective(Objective):
             return left, tt.weighted_block_sum(curvature, block.keys, norms), jnp.sum(traces * norms)
 
         left, right, total = self._sum(emit, X)
-        # Tr(S ⊗ M) is kept equal to the trace of the true matrix: tr(left) = tr(right) = total.
-        return Kronecker.of(left, right / jnp.where(total > 0, total, 1), shift=self.problem.ridge)
+        return left, right / jnp.where(total > 0, total, jnp.ones_like(total))
+
+    def kronecker(self, X: jax.Array) -> Kronecker:
+        """`S ⊗ M + ridge·I` from `kronecker_factors`, ready to be inverted. Cost: those, plus O(d1³ + d2³)."""
+        return Kronecker.of(*self.kronecker_factors(X), shift=self.problem.ridge)
 
 
 def _value(block: Block, terms: RowTerms) -> jax.Array:

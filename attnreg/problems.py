@@ -38,6 +38,14 @@ def pytree_dataclass(*static: str):
     return register
 
 
+def replaced(obj: Any, **changes: Any) -> Any:
+    """A copy of a pytree dataclass with some fields changed and nothing checked (for data derived from checked data)."""
+    copy = object.__new__(type(obj))
+    for field in dataclasses.fields(obj):
+        object.__setattr__(copy, field.name, changes.get(field.name, getattr(obj, field.name)))
+    return copy
+
+
 class ProblemError(ValueError):
     """The data of a problem are unusable; the message names the argument, what it has and what it must have."""
 

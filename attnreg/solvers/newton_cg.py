@@ -47,7 +47,7 @@ class NewtonCG(Solver):
         """Solve the trust-region subproblem, try the point, move the radius."""
         line = objective.linearize(state.params, gauss_newton=self.curvature == "gauss_newton", cache=self.cache)
         preconditioner = objective.kronecker(state.params)
-        damping = self.preconditioner_damping * preconditioner.mean()
+        damping = jax.tree.map(lambda mean: self.preconditioner_damping * mean, preconditioner.mean())
 
         def solve(v):
             return preconditioner.solve(v, damping)
