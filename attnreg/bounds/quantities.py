@@ -1,0 +1,115 @@
+"""The building blocks of attention regression as pure functions of one instance, straight from their definitions.
+
+Nothing here is a closed form: gradients and Hessians are autodiff of `attnreg.losses`, so that a bound is checked
+against something that shares no derivation with it. Every function takes a `Point` and, where it needs one, a
+direction. Letters: `S = A1 X A2ᵀ`, `u = exp S`, `α = u 1`, `f = u/α`, `h = A3 Y`, `c` the residual, `q = c hᵀ`.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from attnreg import losses
+from attnreg.bounds.domain import Point
+
+PRECISION = losses.PRECISION
+
+
+def _dot(A, B):
+    return jnp.matmul(A, B, precision=PRECISION)
+
+
+def logits(p: Point) -> jax.Array:
+    """`S = A1 X A2ᵀ` (n1, n)."""
+    return _dot(_dot(p.A1, p.X), p.A2.T)
+
+
+def u(p: Point) -> jax.Array:
+    """`exp(S)` (n1, n)."""
+    return jnp.exp(logits(p))
+
+
+def alpha(p: Point) -> jax.Array:
+    """Row sums `α = u 1` (n1,)."""
+    return jnp.sum(u(p), axis=1)
+
+
+def log_alpha(p: Point) -> jax.Array:
+    """`log α` (n1,)."""
+    return jax.nn.logsumexp(logits(p), axis=1)
+
+
+def alpha_inverse(p: Point) -> jax.Array:
+    """`1/α` (n1,)."""
+    return jnp.exp(-log_alpha(p))
+
+
+def f(p: Point) -> jax.Array:
+    """`softmax(S)` by rows (n1, n)."""
+    return jax.nn.softmax(logits(p), axis=1)
+
+
+def residual(p: Point) -> jax.Array:
+    """Normalized `c = f − B` (n1, n)."""
+    return f(p) - p.B
+
+
+def residual_rescaled(p: Point) -> jax.Array:
+    """Rescaled `c = u − diag(α) B` (n1, n)."""
+    return u(p) - alpha(p)[:, None] * p.B
+
+
+def h(p: Point) -> jax.Array:
+    """Value vectors `A3 Y` (n, m)."""
+    return _dot(p.A3, p.Y)
+
+
+def residual_one_layer(p: Point) -> jax.Array:
+    """`c = f A3 Y − B` (n1, m)."""
+    return _dot(f(p), h(p)) - p.B
+
+
+def q(p: Point) -> jax.Array:
+    """`q = c hᵀ` (n1, n): row j is `Σ_i c_{j,i} h_i`."""
+    return _dot(residual_one_layer(p), h(p).T)
+
+
+def loss(p: Point, problem: str, *, rescaled: bool = False) -> jax.Array:
+    """The objective of `problem` at p, from `attnreg.losses`."""
+    if problem == "one_layer":
+        return losses.one_layer_attention(p.X, p.Y, p.A1, p.A2, p.A3, p.B)
+    of = losses.rescaled_attention_regression if rescaled else losses.attention_regression
+    return of(p.X, p.A1, p.A2, p.B)
+
+
+def gradient(p: Point, problem: str, *, unknown: str = "X", rescaled: bool = False) -> jax.Array:
+    """Gradient of the objective in `unknown` ("X" or "Y"), by reverse-mode autodiff of the loss."""
+    return jax.grad(lambda z: loss(p._replace(**{unknown: z}), problem, rescaled=rescaled))(getattr(p, unknown))
+
+
+def curvature(p: Point, direction: dict[str, jax.Array], problem: str, *, rescaled: bool = False) -> jax.Array:
+    """`D²L(p)[w, w]` for w given by unknown name, e.g. {"X": W} or {"X": W, "Y": V}; two nested forward modes.
+
+    For a unit w this is at most the spectral norm of the Hessian, and reaches it at the extreme eigenvector; so the
+    change of a Hessian can be maximised over w without ever forming it.
+
+    >>> import jax.numpy as jnp
+    >>> from attnreg.bounds.domain import softmax_point
+    >>> p = softmax_point(jnp.eye(2), jnp.zeros(2), jnp.array([0.0, 1.0]))
+    >>> round(float(curvature(p, {"X": jnp.array([[0.5**0.5, -(0.5**0.5)]])}, "softmax")), 6)  # 8t²(1−t)(2−3t), t=1/2
+    0.5
+    """
+    names = tuple(direction)
+    tangents = tuple(direction[name] for name in names)
+
+    def along(*values):
+        return loss(p._replace(**dict(zip(names, values, strict=True))), problem, rescaled=rescaled)
+
+    def slope(*values):
+        return jax.jvp(along, values, tangents)[1]
+
+    return jax.jvp(slope, tuple(getattr(p, name) for name in names), tangents)[1]
+
+
+def row_loss(s: jax.Array, b: jax.Array) -> jax.Array:
+    """`‖softmax(s) − b‖²`, the normalized row function in its logits."""
+    return jnp.sum((jax.nn.softmax(s) - b) ** 2)
