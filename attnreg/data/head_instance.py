@@ -136,8 +136,9 @@ def head_instance(
         train: the name of each text and its (count, n) token ids, of one n; see
             `attnreg.data.real_texts.windows`.
         heldout: the same, for documents that are kept for judging; the same n.
-        components: ``None`` for the full 384 columns, where the problem has an exact solution; else 1..384,
-            the number of principal components of the training documents, to which a column of ones is added.
+        components: ``None`` for the full 384 columns, where the problem has an exact solution; else 1..383
+            (and fewer than training tokens), the number of principal components of the training documents, to
+            which a column of ones is added.
         dtype: of the arrays returned; ``None`` means the encoder's.
         vocabulary: the strings of the tokens; ``None`` means the fetched model's.
 
@@ -154,9 +155,10 @@ def head_instance(
             f"train has documents of {ids.shape[1]} tokens, heldout of {ids_heldout.shape[1]}: cut all alike."
         )
     weights = head_of(encoder, layer, head)
-    width = weights.w_q.shape[0]
-    if components is not None and not 1 <= components <= width:
-        raise ValueError(f"components is {components}; it must be 1..{width}, or None for all columns.")
+    # All rows satisfy hᵀu = 1 and the mean is taken off, hence one dimension less than columns or rows.
+    most = min(weights.w_q.shape[0], ids.size) - 1
+    if components is not None and not 1 <= components <= most:
+        raise ValueError(f"components is {components}; it must be 1..{most}, or None for all columns.")
     dtype = np.dtype(encoder.words.dtype if dtype is None else dtype)
     factors = tuple(np.asarray(part, np.float64) for part in (*true_factors(weights), true_y(weights)))
     H, H_heldout = (layer_inputs(encoder, part, layer).astype(np.float64) for part in (ids, ids_heldout))
