@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from attnreg.icl.constructions import step_layer
 from attnreg.icl.tasks import targets_of
 
 
@@ -97,16 +96,15 @@ def weight_distance(attention, construction, *, dimension):
     return jnp.mean(jnp.sqrt(jnp.maximum(gap, 0) / own))
 
 
-def interpolate(attention, gains, *, tokens, dimension, share=0.5):
-    """Weights between a one-head model and the construction of a gradient step, in one gauge.
+def interpolate(attention, construction, *, dimension, share=0.5):
+    """Weights between a one-head model and a construction, in one gauge.
 
     The size of the model's M, `c = sign(tr M_x) ‖M_x‖_F/√d` (M_x the d×d feature block; unlike the trace it is not zero by
-    accident), fixes the gauge: the construction at logit scale c is averaged with the model, `share` of the model.
+    accident), fixes the gauge: the construction at logit scale c, `(c M°, PV°/c)`, is averaged with the model.
 
     Args:
         attention: `Attention` with one head.
-        gains: (L,) of the construction, see `constructions.gain`.
-        tokens: `TokenConfig` of the model.
+        construction: `Attention` with one head and M° = diag(I, 0), e.g. of `constructions.linear_descent`.
         dimension: d.
         share: weight of the model.
 
@@ -115,15 +113,14 @@ def interpolate(attention, gains, *, tokens, dimension, share=0.5):
     """
     if attention.KQ.shape[1] != 1:
         raise ValueError(f"interpolate needs one head, the model has {attention.KQ.shape[1]}")
-
-    def layer(M, PV, gain):
-        block = M[:dimension, :dimension]
-        scale = jnp.where(jnp.trace(block) < 0, -1, 1) * jnp.linalg.norm(block) / dimension**0.5
-        M0, PV0 = step_layer(gain, scale, dimension, tokens=tokens, dtype=M.dtype)
-        return share * M + (1 - share) * M0, share * PV + (1 - share) * PV0
-
-    KQ, PV = jax.vmap(layer)(attention.KQ[:, 0], attention.PV[:, 0], gains)
-    return {"KQ": KQ[:, None], "PV": PV[:, None]}
+    block = attention.KQ[..., :dimension, :dimension]
+    trace = jnp.trace(block, axis1=-2, axis2=-1)[..., None, None]
+    size = jnp.sqrt(jnp.sum(block**2, axis=(-2, -1), keepdims=True) / dimension)
+    scale = jnp.where(trace < 0, -size, size)
+    return {
+        "KQ": share * attention.KQ + (1 - share) * scale * construction.KQ,
+        "PV": share * attention.PV + (1 - share) * construction.PV / scale,
+    }
 
 
 def plateau_end(steps, losses, zero, target):

@@ -189,11 +189,12 @@ def sample(key, config, batch, *, scales=None, rows=None):
     return jax.vmap(one)(index)
 
 
-def from_rows(key, features, targets, config, batch):
-    """`batch` documents cut from a real data set: random rows with their real targets, standardised per document.
+def from_rows(key, features, targets, config, batch, *, standardise=True):
+    """`batch` documents cut from a real data set: random rows with their real targets.
 
-    The context's mean and standard deviation of the targets (never the queries') standardise both parts; for the
-    softmax problem the standardised targets are the logits. `weights` is zero: nobody knows the true one.
+    `standardise` scales targets by the context's mean and standard deviation (never the queries'). For the softmax
+    problem the targets are logits, and softmax is taken over context and queries apart. `weights` is zero: nobody
+    knows the true one.
 
     Args:
         key: a typed key.
@@ -201,6 +202,7 @@ def from_rows(key, features, targets, config, batch):
         targets: N.
         config: `TaskConfig` with `inputs="rows"`; gives problem, n, m and dtype.
         batch: number of documents, static.
+        standardise: see above.
 
     Returns: `Documents`.
     Precision: exact selection; the standardisation is checked against NumPy in `test_tasks`.
@@ -222,7 +224,8 @@ def from_rows(key, features, targets, config, batch):
     def one(k):
         pick = jax.random.choice(k, features.shape[0], (n + m,), replace=False)
         rows, values = features[pick], targets[pick]
-        values = (values - jnp.mean(values[:n])) / jnp.maximum(jnp.std(values[:n]), 1e-6)
+        if standardise:
+            values = (values - jnp.mean(values[:n])) / jnp.maximum(jnp.std(values[:n]), 1e-6)
         answer = targets_of(config.problem, values[n:])
         return Documents(
             rows[:n],

@@ -127,10 +127,11 @@ def _step(state, run, rows, *, task, model, train):
     documents = sample(key, task, train.batch, scales=run.scales, rows=rows)
     value_and_slope = jax.value_and_grad(batch_loss)
     loss, slope = value_and_slope(state.weights, documents, problem=task.problem, model=model)
-    direction, moments = _transform(train).update(slope, state.moments, state.weights)
+    with jax.numpy_dtype_promotion("standard"):  # optax raises a Python float to an int32 count
+        direction, moments = _transform(train).update(slope, state.moments, state.weights)
     rate = run.learning_rate * _rate(train, state.step, task.dtype)
     weights = jax.tree.map(lambda w, u: w - rate * u, state.weights, direction)
-    sound = (state.stopped < 0) & jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(slope))
+    sound = (state.stopped < 0) & jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(slope))
     weights, moments = jax.tree.map(
         lambda new, old: jnp.where(sound, new, old), (weights, moments), (state.weights, state.moments)
     )

@@ -70,13 +70,13 @@ def test_interpolation_of_a_rescaled_construction_is_the_construction(key):
     config = ModelConfig(attention=("linear", "linear"))
     weights = constructions.linear_descent(gains, 4, dtype="float64")
     scaled = models.merge({"KQ": -0.2 * weights["KQ"], "PV": weights["PV"] / -0.2})
-    mixed = metrics.interpolate(scaled, gains, tokens=config.tokens, dimension=4)
+    mixed = metrics.interpolate(scaled, models.merge(weights), dimension=4)
     np.testing.assert_allclose(
         models.answer(mixed, config, batch)[0], models.answer(weights, config, batch)[0], atol=1e-12
     )
     two = models.merge(constructions.softmax_step(1.0, 0.5, 4, heads=2))
     with pytest.raises(ValueError, match="one head"):
-        metrics.interpolate(two, gains[:1], tokens=config.tokens, dimension=4)
+        metrics.interpolate(two, models.merge(weights), dimension=4)
 
 
 def test_bootstrap_band_covers_and_ignores_dead_runs():
