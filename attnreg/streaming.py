@@ -161,6 +161,6 @@ def _mask_rows(problem: AttentionRegression, take_rows, start, rows: int) -> jax
     if problem.mask is not None:
         mask = jnp.broadcast_to(take_rows(problem.mask), (rows, m))
     if problem.causal:
-        order = jnp.arange(m)[None, :] <= (start + jnp.arange(rows))[:, None]
+        order = jnp.arange(m, dtype=jnp.int32)[None, :] <= (start + jnp.arange(rows, dtype=jnp.int32))[:, None]
         mask = order if mask is None else mask & order
     return mask
