@@ -12,7 +12,16 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from attnreg import tensor_trick as tt
-from attnreg.objectives import AttentionObjective, Cache, Linearization, Objective, curvature_of, row_terms
+from attnreg.objectives import (
+    AttentionObjective,
+    Cache,
+    Linearization,
+    Objective,
+    curvature_of,
+    kronecker_sums,
+    normalised_kronecker,
+    row_terms,
+)
 from attnreg.preconditioner import Kronecker
 from attnreg.problems import AttentionRegression, pytree_dataclass, replaced
 from attnreg.streaming import Block, fold_blocks, map_over_blocks, put_rows, rows_of
@@ -75,7 +84,7 @@ class FactoredObjective(Objective):
         dtype = self.problem.dtype
         return Factors(jnp.zeros((d1, self.rank), dtype), jnp.zeros((d2, self.rank), dtype))
 
-    def spectral_start(self) -> Factors:
+    def spectral_start(self, damping: float = 1e-2) -> Factors:
         """A start outside the saddle at zero: the best rank-r factors of one preconditioned step from X = 0.
 
         At X = 0 the Gauss–Newton matrix without masks is exactly `S ⊗ M`, so this step is a Gauss–Newton step; its
@@ -85,10 +94,14 @@ class FactoredObjective(Objective):
         full = AttentionObjective(self.problem, self.block_rows, self.axis_name)
         origin = full.zeros()
         curvature = full.kronecker(origin)
-        step = -curvature.solve(full.value_and_grad(origin)[1], 1e-3 * curvature.mean())
+        step = -curvature.solve(full.value_and_grad(origin)[1], damping * curvature.mean())
         left, sizes, right = jnp.linalg.svd(step, full_matrices=False)
         root = jnp.sqrt(sizes[: self.rank])
-        return Factors(left[:, : self.rank] * root, right[: self.rank].T * root)
+        direction = Factors(left[:, : self.rank] * root, right[: self.rank].T * root)
+        scales = jnp.asarray(2.0, self.problem.dtype) ** -jnp.arange(0, 10, dtype=self.problem.dtype)
+        values = jax.lax.map(lambda c: self.value(jax.tree.map(lambda a: a * jnp.sqrt(c), direction)), scales)
+        best = jnp.sqrt(scales[jnp.nanargmin(values)])
+        return jax.tree.map(lambda a: a * best, direction)
 
     def _projected(self, x: Factors) -> AttentionRegression:
         """The problem seen in the rank-r space: queries A1 Q, keys A2 K, unknown the identity."""
@@ -143,9 +156,7 @@ class FactoredObjective(Objective):
             tt.einsum("knd,knr->dr", self.problem.A1, parts.Q), tt.einsum("kmd,kmr->dr", self.problem.A2, parts.K)
         )
 
-    def linearize(
-        self, x: Factors, *, gauss_newton: bool = False, cache: Cache = "auto"
-    ) -> "FactoredLinearization":
+    def linearize(self, x: Factors, *, gauss_newton: bool = False, cache: Cache = "auto") -> "FactoredLinearization":
         """Value, gradient and HVPs at x; cache "entries" (row curvatures and gradients, 4·n·m numbers) or "none"."""
         k, n, m = self.problem.sizes[:3]
         if cache == "auto":
@@ -174,7 +185,18 @@ class FactoredObjective(Objective):
 
     def kronecker(self, x: Factors) -> FactorPreconditioner:
         """Block-diagonal preconditioner: `S ⊗ (Kᵀ M K)` for Q and `M ⊗ (Qᵀ S Q)` for K, S ⊗ M that of the full X."""
-        S, M = AttentionObjective(self.problem, self.block_rows, self.axis_name).kronecker_factors(x.product())
+        projected = self._projected(x)
+
+        def update(total, block):
+            terms = row_terms(projected, block, tt.matmul(block.query, block.keys.T))
+            lift = jnp.where(block.fresh[:, None], rows_of(block, self.problem.A1), jnp.zeros((), x.Q.dtype))
+            sums = kronecker_sums(lift, terms, self.problem.A2[block.document])
+            return jax.tree.map(jnp.add, total, sums)
+
+        d1, d2 = self.problem.shape
+        zeros = tuple(jnp.zeros(shape, self.problem.dtype) for shape in ((d1, d1), (d2, d2), ()))
+        sums = fold_blocks(projected, update, zeros, block_rows=self.block_rows)
+        S, M = normalised_kronecker(*self._reduced(sums))
         shift = self.problem.ridge
         return FactorPreconditioner(
             Kronecker.of(S, tt.matmul(x.K.T, tt.matmul(M, x.K)), shift=shift),

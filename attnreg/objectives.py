@@ -230,19 +230,27 @@ class AttentionObjective(Objective):
         all M_j are multiples of one matrix. Cost: about a gradient, plus O(n d1² + m d2²); no M_j is formed.
         """
 
-        def emit(block):
-            curvature = self._rows(X, block).gauss_newton
-            norms = jnp.sum(block.lift**2, axis=1)
-            traces = jnp.maximum(tt.block_traces(curvature, block.keys), 0)
-            left = tt.matmul((block.lift * traces[:, None]).T, block.lift)
-            return left, tt.weighted_block_sum(curvature, block.keys, norms), jnp.sum(traces * norms)
-
-        left, right, total = self._sum(emit, X)
-        return left, right / jnp.where(total > 0, total, jnp.ones_like(total))
+        return normalised_kronecker(
+            *self._sum(lambda block: kronecker_sums(block.lift, self._rows(X, block), block.keys), X)
+        )
 
     def kronecker(self, X: jax.Array) -> Kronecker:
         """`S ⊗ M + ridge·I` from `kronecker_factors`, ready to be inverted. Cost: those, plus O(d1³ + d2³)."""
         return Kronecker.of(*self.kronecker_factors(X), shift=self.problem.ridge)
+
+
+def kronecker_sums(lift: jax.Array, terms: RowTerms, keys: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`Σ tr(M_j) a_j a_jᵀ`, `Σ ‖a_j‖² M_j` and `Σ tr(M_j) ‖a_j‖²` over some rows, M_j Gauss–Newton."""
+    curvature = terms.gauss_newton
+    norms = jnp.sum(lift**2, axis=1)
+    traces = jnp.maximum(tt.block_traces(curvature, keys), 0)
+    left = tt.matmul((lift * traces[:, None]).T, lift)
+    return left, tt.weighted_block_sum(curvature, keys, norms), jnp.sum(traces * norms)
+
+
+def normalised_kronecker(left: jax.Array, right: jax.Array, total: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The factors S and M whose product has the trace of the whole, from `kronecker_sums` over all rows."""
+    return left, right / jnp.where(total > 0, total, jnp.ones_like(total))
 
 
 def _value(block: Block, terms: RowTerms) -> jax.Array:

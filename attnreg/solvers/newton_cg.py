@@ -25,6 +25,7 @@ class NewtonCG(Solver):
         max_steps: outer steps. max_cg: products per step.
         forcing: largest relative residual at which CG may stop.
         preconditioner_damping: added to the Kronecker eigenvalues, relative to their mean.
+        refresh: steps between rebuilds of the preconditioner.
         curvature: "exact" or "gauss_newton". cache: see `AttentionObjective.linearize`.
 
     Cost per step: one value and gradient, one preconditioner, and the counted products.
@@ -37,16 +38,25 @@ class NewtonCG(Solver):
     preconditioner_damping: float = 1e-4
     curvature: str = "exact"
     cache: str = "auto"
+    refresh: int = 5
 
     def init(self, objective: Objective, params: Any) -> State:
         """One value and gradient; the first trust radius is the length of the preconditioned gradient step."""
         value, gradient = objective.value_and_grad(params)
-        return self.start(params, value, gradient, damping=jnp.inf, inner=(), counts=count(values=1, gradients=1))
+        return self.start(
+            params,
+            value,
+            gradient,
+            damping=jnp.inf,
+            inner=objective.kronecker(params),
+            counts=count(values=1, gradients=1),
+        )
 
     def step(self, objective: Objective, state: State) -> State:
         """Solve the trust-region subproblem, try the point, move the radius."""
         line = objective.linearize(state.params, gauss_newton=self.curvature == "gauss_newton", cache=self.cache)
-        preconditioner = objective.kronecker(state.params)
+        stale = (state.steps > 0) & (state.steps % self.refresh == 0)
+        preconditioner = jax.lax.cond(stale, lambda: objective.kronecker(state.params), lambda: state.inner)
         damping = jax.tree.map(lambda mean: self.preconditioner_damping * mean, preconditioner.mean())
 
         def solve(v):
@@ -75,6 +85,7 @@ class NewtonCG(Solver):
             gradient=gradient,
             gradient_norm=norm,
             damping=radius,
+            inner=preconditioner,
             status=jnp.where(stuck, Status.STALLED, state.status).astype(jnp.int32),
             steps=state.steps + 1,
             counts=add_counts(state.counts, extra),
