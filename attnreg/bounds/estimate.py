@@ -1,7 +1,7 @@
 """The calculus both columns of the table are computed with: how large a quantity is, and how fast it can change.
 
-An `Estimate(size, lip)` claims, for a quantity Q on a domain, `‖Q‖ ≤ size` and `‖Q(z') − Q(z)‖ ≤ lip · ‖z' − z‖_F` for all
-pairs in it. Sums and products of estimates follow from the triangle inequality and from
+An `Estimate(size, lip)` claims, for a quantity Q on a domain, `‖Q‖ ≤ size` and `‖Q(z') − Q(z)‖ ≤ lip · ‖z' − z‖_F`
+for all pairs in it. Sums and products of estimates follow from the triangle inequality and from
 `Q'P' − QP = (Q' − Q)P' + Q(P' − P)`; nothing about convexity or differentiability is needed.
 
 >>> A, x = Estimate(2.0), Estimate(3.0, 1.0)

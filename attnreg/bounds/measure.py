@@ -22,7 +22,7 @@ RADII = {"A1": "a1", "A2": "a2", "A3": "a3", "X": "x", "Y": "y"}
 
 
 class Shape(NamedTuple):
-    """Sizes of the instances: n1 queries, n keys, d columns of every factor, m columns of B in the one-layer problem."""
+    """Sizes of the instances: n1 queries, n keys, d columns of every factor, m columns of B in one-layer problems."""
 
     n1: int
     n: int
@@ -174,12 +174,7 @@ def measure(bound: Bound, key: jax.Array, domains: list[Norms], shape: Shape, *,
     Precision: a ratio of pairs at relative separation r carries a relative error of about eps/r of the quantity.
     Cost: `starts · (steps + 1)` values and gradients per domain; memory `O(starts)` instances.
 
-    Example:
-        >>> from attnreg.bounds.registry import BOUNDS
-        >>> grid = [Norms.ball("softmax", 1.0, n1=1, n=2)]
-        >>> found = measure(BOUNDS["softmax.f.x"], jax.random.key(0), grid, Shape(1, 2, 2, 1), starts=64, steps=20)
-        >>> bool(0.4 < found.supremum[0] <= BOUNDS["softmax.f.x"].sharp(grid[0]))
-        True
+    Example: tests/bounds/test_measure.py (compiling one ascent costs seconds, too much for a doctest).
     """
     dtype = jnp.zeros(()).dtype
     before, after, kept, pairs = [], [], 0, []

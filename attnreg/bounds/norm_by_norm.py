@@ -1,7 +1,7 @@
 """The published kind of constants: norms multiplied one by one, as arXiv 2304.13276 and 2307.02419 do.
 
-Each constant is *proved* but makes no attempt to be good: exponentials are limited entry by entry, `α ≥ β = e^{−L}`, every
-matrix product by the product of the norms, every sum over rows or keys by its number of terms (L is the largest
+Each constant is *proved* but makes no attempt to be good: exponentials are limited entry by entry, `α ≥ β = e^{−L}`,
+every matrix product by the product of the norms, every sum over rows or keys by its number of terms (L is the largest
 logit, R² on the published domain). The papers' `exp(O(R²))` factors and powers of n come out of exactly these steps.
 Derivation: docs/theory/bounds.md, section 1.
 """

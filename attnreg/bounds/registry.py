@@ -1,8 +1,8 @@
 """The one table of bounds: every quantity, in every variable it depends on, with both constants and their standing.
 
-A `Bound` claims `change(p, p') ≤ constant(norms) · distance(p, p')` for all pairs of points of its domain that differ in
-`variable` only. To add one, add a line to `_TABLE` and properties of that name to `NormByNorm` and `Sharp`: the
-variables it depends on are those in which the sharp estimate can move.
+A `Bound` claims `change(p, p') ≤ constant(norms) · distance(p, p')` for all pairs of points of its domain that
+differ in `variable` only. To add one, add a line to `_TABLE` and properties of that
+name to `NormByNorm` and `Sharp`: the variables it depends on are those in which the sharp estimate can move.
 """
 
 import dataclasses

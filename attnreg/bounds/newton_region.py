@@ -1,0 +1,55 @@
+"""What Newton's guarantee needs: how convex the regularizer makes the problem, and how far Newton may start.
+
+For `L(X) + ½‖diag(w) A x‖²`, `A = A1 ⊗ A2`, equal weights w: if every row Hessian is at least `−m`, then
+`∇² ⪰ l` as soon as `w² ≥ m + l/σ_min(A)²`. If `∇²(x*) ⪰ l` and the Hessian is M-Lipschitz, Newton converges
+quadratically from every `‖x − x*‖ < 2l/(3M)` (docs/theory/bounds.md, section 6).
+"""
+
+import math
+
+from attnreg.bounds import constants
+from attnreg.bounds.domain import Norms
+from attnreg.bounds.registry import BOUNDS
+
+
+def required_weight(l: float, sigma_min: float, *, kind: str = "sharp", alpha: float = 1.0) -> float:
+    """The least `w²` that guarantees `∇² ⪰ l`, for targets in the simplex.
+
+    Args:
+        l: wanted curvature, positive.
+        sigma_min: smallest singular value of A (of A1 ⊗ A2: the product).
+        kind: "sharp" (m = 0.4808…), "published" (m = 4), or "rescaled" (m = (4/27) α², α the largest row sum).
+        alpha: largest row sum of u, only read for "rescaled".
+
+    >>> round(required_weight(0.1, 1.0), 4), required_weight(0.1, 1.0, kind="published")
+    (0.5808, 4.1)
+    """
+    depth = {
+        "sharp": -constants.ROW_CURVATURE_MIN,
+        "published": constants.PUBLISHED_CONVEXITY,
+        "rescaled": -constants.RESCALED_CURVATURE_MIN * alpha * alpha,
+    }
+    if kind not in depth:
+        raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(depth)}")
+    return depth[kind] + l / sigma_min**2
+
+
+def newton_radius(l: float, lipschitz: float) -> float:
+    """`2l/(3M)`: Newton from any closer start contracts, `e' ≤ M e²/(2(l − M e))`.
+
+    >>> newton_radius(3.0, 2.0)
+    1.0
+    """
+    return 2.0 * l / (3.0 * lipschitz)
+
+
+def hessian_lipschitz(norms: Norms, *, kind: str = "sharp", problem: str = "softmax") -> float:
+    """M of the normalized objective in its unknown: `1.1428 ‖A‖³` (sharp) or norm by norm; inf if that overflows.
+
+    The quadratic regularizer has a constant Hessian and does not enter.
+    """
+    bound = next(b for b in BOUNDS.values() if (b.problem, b.quantity, b.variable) == (problem, "hessian", "X"))
+    try:
+        return bound.sharp(norms) if kind == "sharp" else bound.norm_by_norm(norms)
+    except OverflowError:
+        return math.inf
