@@ -23,7 +23,7 @@ def conditioned(key: jax.Array, n: int, d: int, condition: float, dtype) -> jax.
     """
     scales = jnp.asarray(condition, dtype) ** (-jnp.linspace(0, 1, d, dtype=dtype))
     scales = scales / jnp.linalg.norm(scales)
-    return jax.random.normal(key, (n, d), dtype) * scales
+    return jax.random.normal(key, (n, d), dtype) * scales[None, :]
 
 
 def attention_instance(
