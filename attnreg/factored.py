@@ -15,6 +15,7 @@ from attnreg import tensor_trick as tt
 from attnreg.objectives import (
     AttentionObjective,
     Cache,
+    Costs,
     Linearization,
     Objective,
     curvature_of,
@@ -83,6 +84,13 @@ class FactoredObjective(Objective):
         d1, d2 = self.problem.shape
         dtype = self.problem.dtype
         return Factors(jnp.zeros((d1, self.rank), dtype), jnp.zeros((d2, self.rank), dtype))
+
+    def costs(self) -> Costs:
+        """A dense Hessian takes one product per unknown."""
+        k, n, m, d1, d2 = self.problem.sizes
+        gradient = 2.0 * k * n * m * 3 * self.rank + 4.0 * k * (n * d1 + m * d2) * self.rank
+        p = (d1 + d2) * self.rank
+        return Costs(gradient, 2 * p * gradient, p)
 
     def spectral_start(self, damping: float = 1e-2) -> Factors:
         """A start outside the saddle at zero: the best rank-r factors of one preconditioned step from X = 0.

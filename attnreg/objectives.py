@@ -9,7 +9,7 @@ Every objective has the same methods, which is all a solver may use:
 """
 
 import abc
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,14 @@ class Linearization(abc.ABC):
         """The Hessian (or Gauss–Newton matrix) at the point, times `v`."""
 
 
+class Costs(NamedTuple):
+    """Flops of one value-and-gradient and of one dense Hessian, and the number of unknowns."""
+
+    gradient: float
+    hessian: float
+    unknowns: int
+
+
 class Objective(abc.ABC):
     """What solvers see. Unknowns are pytrees of arrays; `hessian` is in the order of `ravel_pytree`."""
 
@@ -64,6 +72,10 @@ class Objective(abc.ABC):
     @abc.abstractmethod
     def zeros(self) -> Any:
         """The unknowns, all zero."""
+
+    def costs(self) -> "Costs | None":
+        """What one evaluation costs, for `solve(method="auto")`; None when the objective cannot say."""
+        return None
 
     def hvp(self, x: Any, v: Any, *, gauss_newton: bool = False) -> Any:
         """Hessian at x times v, nothing cached."""
@@ -131,6 +143,13 @@ class AttentionObjective(Objective):
 
     def zeros(self) -> jax.Array:
         return jnp.zeros(self.problem.shape, self.problem.dtype)
+
+    def costs(self) -> Costs:
+        """From the formulas of the class docstring (tests/test_costs.py)."""
+        k, n, m, d1, d2 = self.problem.sizes
+        rows, p = float(k * n), d1 * d2
+        gradient = rows * (4 * m * d2 + 12 * m + 4 * d1 * d2)
+        return Costs(gradient, gradient + rows * (m * d2 * (d2 + 1) + d1 * (d1 + 1) * d2 * (d2 + 1) / 2), p)
 
     def _sum(self, emit, X) -> Any:
         """Sum over blocks, then over devices."""

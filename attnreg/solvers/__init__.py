@@ -4,10 +4,12 @@ from attnreg.solvers.first_order import GradientDescent, Optax
 from attnreg.solvers.newton import Newton
 from attnreg.solvers.newton_cg import NewtonCG
 from attnreg.solvers.result import MESSAGES, Counts, History, Result, Status, describe
+from attnreg.solvers.solve import METHODS, choose_method, make_solver, solve
 from attnreg.solvers.solver import Solver, State
 
 __all__ = [
     "MESSAGES",
+    "METHODS",
     "Counts",
     "GradientDescent",
     "History",
@@ -18,5 +20,8 @@ __all__ = [
     "Solver",
     "State",
     "Status",
+    "choose_method",
     "describe",
+    "make_solver",
+    "solve",
 ]

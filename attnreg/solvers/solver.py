@@ -5,8 +5,9 @@ A solver is a frozen dataclass of options (hashable, so it is static under jit).
 
 import abc
 import functools
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -104,6 +105,20 @@ class Solver(abc.ABC):
         """Solve from `params` in one compiled loop; can be jitted and vmapped over objectives and starts."""
         return _run(self, objective, params)
 
+    def iterate(self, objective: Objective, params: Any, *, state: State | None = None) -> Iterator[State]:
+        """States one by one from a host loop, the start first; ends by itself when the solver does.
+
+        Pass `state` (for example from a checkpoint) to go on from there; `params` then only gives shapes.
+        The step is compiled before the first state is handed out, so what a caller times is the work.
+        """
+        start = _init(self, objective, params)
+        compiled = _step.lower(self, objective, start).compile()
+        state = start if state is None else state
+        yield jax.block_until_ready(state)
+        while int(state.status) == Status.RUNNING and int(state.steps) < self.max_steps:
+            state = jax.block_until_ready(compiled(objective, state))
+            yield state
+
     def run_on_host(
         self,
         objective: Objective,
@@ -114,9 +129,40 @@ class Solver(abc.ABC):
     ) -> Result:
         """The same solve with a host loop: `callback(state, elapsed)` after each step, stopped after `seconds`.
 
-        Compilation is done before the clock starts.
+        Neither compilation nor the callback is on the clock.
         """
-        return _run_on_host(self, objective, params, callback, seconds)
+        clock = Stopwatch()
+        rows: list[tuple] = []
+        state = None
+        for state in clock.time(self.iterate(objective, params)):
+            late = clock.seconds >= seconds and int(state.status) == Status.RUNNING
+            if late:
+                state = state._replace(status=jnp.asarray(Status.OUT_OF_TIME, jnp.int32))
+            elapsed = jnp.asarray(clock.seconds, state.value.dtype)
+            rows.append((state.value, state.gradient_norm, state.damping, elapsed))
+            if callback is not None:
+                callback(state, clock.seconds)
+            if late:
+                break
+        assert state is not None, "a solver hands out its start"
+        return finished(state, History(*(jnp.stack(column) for column in zip(*rows, strict=True))))
+
+
+class Stopwatch:
+    """Time spent inside a generator of states after its first one, and nowhere else."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+
+    def time(self, states: Iterator[State]) -> Iterator[State]:
+        """The same states; `seconds` grows by what each took to make."""
+        for position in itertools.count():
+            begun = time.perf_counter()
+            state = next(states, None)
+            if state is None:
+                return
+            self.seconds += time.perf_counter() - begun if position else 0.0
+            yield state
 
 
 def rounding_of_value(state: State) -> jax.Array:
@@ -143,7 +189,8 @@ def select(condition: jax.Array, yes: Any, no: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
 
-def _result(state: State, history: History) -> Result:
+def finished(state: State, history: History) -> Result:
+    """The `Result` of a solve that ends in `state`."""
     status = jnp.where(state.status == Status.RUNNING, Status.MAX_STEPS, state.status).astype(jnp.int32)
     return Result(state.params, state.value, state.gradient_norm, status, state.steps, state.counts, history)
 
@@ -164,7 +211,7 @@ def _run(solver: Solver, objective: Objective, params: Any) -> Result:
         return state, _record(history, state)
 
     state, history = jax.lax.while_loop(unfinished, advance, (state, history))
-    return _result(state, history)
+    return finished(state, history)
 
 
 def _record(history: History, state: State) -> History:
@@ -186,26 +233,3 @@ def _init(solver: Solver, objective: Objective, params: Any) -> State:
 @functools.partial(jax.jit, static_argnums=0)
 def _step(solver: Solver, objective: Objective, state: State) -> State:
     return solver.ended(solver.step(objective, state))
-
-
-def _run_on_host(solver, objective, params, callback, seconds) -> Result:
-    compiled = _step.lower(solver, objective, _init(solver, objective, params)).compile()
-    started = time.perf_counter()
-    state = jax.block_until_ready(_init(solver, objective, params))
-    rows = []
-
-    def note():
-        elapsed = time.perf_counter() - started
-        rows.append((state.value, state.gradient_norm, state.damping, jnp.asarray(elapsed, state.value.dtype)))
-        if callback is not None:
-            callback(state, elapsed)
-        return elapsed
-
-    elapsed = note()
-    while int(state.status) == Status.RUNNING and int(state.steps) < solver.max_steps:
-        if elapsed >= seconds:
-            state = state._replace(status=jnp.asarray(Status.OUT_OF_TIME, jnp.int32))
-            break
-        state = jax.block_until_ready(compiled(objective, state))
-        elapsed = note()
-    return _result(state, History(*(jnp.stack(column) for column in zip(*rows, strict=True))))
