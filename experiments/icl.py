@@ -76,7 +76,7 @@ def _metric_names(arm: Arm) -> list[str]:
     names = ["loss", "train_loss"] + [f"gd/{m}" for m in measures]
     names += [f"gd_plus/{m}" for m in measures] if arm.plus else []
     if arm.steps_like_descent:
-        names += ["weight_distance"] + ["interpolated_loss"] * (arm.model.heads == 1)
+        names += ["weight_distance"] + ["interpolated_loss", "sharpness"] * (arm.model.heads == 1)
     return names
 
 

@@ -23,7 +23,9 @@ def anatomy(config: ConfigDict, arms: tuple[Arm, ...], finals: dict[str, Any], r
     task, tokens = arm.task, arm.model.tokens.targets
     tuning_batch = icl_arms.documents(config, arm, "tune", config.evaluation.fit, None, part=1)
     gain = constructions.gain(task.problem, tuned.eta[0], task.length)
-    trained_logits, _ = models.answer(_first(weights), arm.model, batch, block=arm.block)
+    losses = _losses(arm, weights, batch)
+    best_seed = jax.tree.map(lambda leaf: leaf[int(np.nanargmin(losses))], weights)
+    trained_logits, _ = jax.jit(lambda w, d: models.answer(w, arm.model, d, block=arm.block))(best_seed, batch)
     lines, fits = [], {}
     for name in kernels.KERNELS:
         fit = jax.jit(lambda d, name=name: kernels.fit_kernel(name, tokens, task.problem, d, gain=gain))(tuning_batch)
@@ -37,8 +39,8 @@ def anatomy(config: ConfigDict, arms: tuple[Arm, ...], finals: dict[str, Any], r
         }
         lines.append((name, *(float(v) for v in fits[name].values())))
     record.table("kernels", ("kernel", "beta", "gain", "loss", "difference to trained"), lines)
-    parts = _parts(arms, finals, fits, tokens)
-    names = [k for k in next(iter(parts.values())) if k != "weights"]
+    parts = _parts(arms, finals, tokens, fits["softmax"], (arm, batch, references))
+    names = list(next(iter(parts.values())))
     record.table("anatomy", ("learner", *names), [(who, *(float(p[k]) for k in names)) for who, p in parts.items()])
     step = references["gd"].logits
     best = _kernel_answer("softmax", tokens, fits["softmax"]["beta"], fits["softmax"]["gain"], batch, arm.block)[0]
@@ -46,8 +48,28 @@ def anatomy(config: ConfigDict, arms: tuple[Arm, ...], finals: dict[str, Any], r
     return {"kernels": fits, "parts": parts}
 
 
-def _first(weights: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf[0], weights)
+def _losses(arm: Arm, weights: Any, batch: Documents) -> np.ndarray:
+    """Loss of every seed."""
+
+    @jax.jit
+    def measure(weights, batch):
+        def one(w):
+            logits = models.answer(w, arm.model, batch, block=arm.block)[0]
+            return tuning.mean_loss(arm.task.problem, batch, logits)
+
+        return jax.lax.map(one, weights)
+
+    return np.asarray(measure(weights, batch), dtype=float)
+
+
+def _branches(arm: Arm, weights: Any) -> dict[str, np.ndarray]:
+    """Seeds of a one-head softmax arm by the sign of their sharpness; all seeds of any other arm."""
+    if arm.model.attention != ("softmax",) or arm.model.heads > 1:
+        return {arm.name: np.arange(jax.tree.leaves(weights)[0].shape[0])}
+    KQ = np.asarray(jax.vmap(models.merge)(weights).KQ[:, 0, 0])
+    sharpness = np.trace(KQ[:, : arm.task.dimension, : arm.task.dimension], axis1=1, axis2=2)
+    groups = {f"{arm.name}, attends away": sharpness < 0, f"{arm.name}, attends to": sharpness >= 0}
+    return {name: np.flatnonzero(chosen) for name, chosen in groups.items() if chosen.any()}
 
 
 @functools.partial(jax.jit, static_argnames=("name", "tokens", "block"))
@@ -63,33 +85,35 @@ def _kernel_answer(name: str, tokens: str, beta: Any, gain: Any, batch: Document
     return jax.lax.map(one, batch, batch_size=block)
 
 
-def _parts(arms: tuple[Arm, ...], finals: dict[str, Any], fits: dict[str, Any], tokens: str) -> dict[str, Any]:
-    """`kernels.anatomy` of every one-layer arm (mean over seeds), and of the best softmax kernel."""
+def _parts(
+    arms: tuple[Arm, ...], finals: dict[str, Any], tokens: str, fit: dict[str, Any], subject: tuple[Any, ...]
+) -> dict[str, Any]:
+    """Loss and `kernels.anatomy` of every one-layer learner (mean over the seeds of a branch), and of the best kernel."""
     parts = {}
     for arm in arms:
         if arm.model.depth > 1:
             continue
         weights, _, batch, references = finals[arm.name]
-        step = references["gd"].slopes[:, 0]
+        losses = _losses(arm, weights, batch)
 
         @jax.jit
-        def dissect(weights, batch=batch, step=step, arm=arm):
+        def dissect(weights, batch, step, arm=arm):
             def one(w):
-                answer = functools.partial(models.answer, w, arm.model, block=arm.block)
-                return kernels.anatomy(lambda d: answer(d), batch, step)
+                return kernels.anatomy(lambda d: models.answer(w, arm.model, d, block=arm.block), batch, step)
 
             return jax.tree.map(jnp.mean, jax.lax.map(one, weights))
 
-        parts[arm.name] = dissect(weights)
-    fit = fits["softmax"]
-    any_arm = next(iter(finals.values()))
+        for name, seeds in _branches(arm, weights).items():
+            chosen = jax.tree.map(lambda leaf, seeds=seeds: leaf[seeds], weights)
+            found = dissect(chosen, batch, references["gd"].slopes[:, 0])
+            parts[name] = {"seeds": len(seeds), "loss": losses[seeds].mean()} | found
+    arm, batch, references = subject
 
     def answer(d):
-        return _kernel_answer("softmax", tokens, fit["beta"], fit["gain"], d, arms[0].block)
+        return _kernel_answer("softmax", tokens, fit["beta"], fit["gain"], d, arm.block)
 
-    parts["best softmax kernel"] = jax.jit(lambda d, w: kernels.anatomy(answer, d, w))(
-        any_arm[2], any_arm[3]["gd"].slopes[:, 0]
-    )
+    found = jax.jit(lambda d, w: kernels.anatomy(answer, d, w))(batch, references["gd"].slopes[:, 0])
+    parts["best softmax kernel"] = {"seeds": 0, "loss": fit["loss"]} | found
     return parts
 
 

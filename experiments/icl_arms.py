@@ -159,9 +159,7 @@ def construction(arm: Arm, tuned: Tuned) -> models.Attention:
         eta, gammas = tuned.plus.eta, tuned.plus.gamma[:layers] * task.length
     gains = constructions.gain(task.problem, eta[:layers], task.length)
     return models.merge(
-        constructions.linear_descent(
-            gains, task.dimension, tokens=arm.model.tokens, dtype=task.dtype, gammas=gammas
-        )
+        constructions.linear_descent(gains, task.dimension, tokens=arm.model.tokens, dtype=task.dtype, gammas=gammas)
     )
 
 
@@ -185,6 +183,8 @@ def evaluate(arm: Arm, weights: Any, batch: Any, tuned: Tuned, references: dict[
             target, attention = construction(arm, tuned), models.merge(weights)
             found["weight_distance"] = metrics.weight_distance(attention, target, dimension=d)
             if arm.model.heads == 1:
+                # Signed sharpness of the first layer; negative attends to the least similar rows and subtracts them.
+                found["sharpness"] = jnp.trace(attention.KQ[0, 0, :d, :d]) / d
                 mixed = metrics.interpolate(attention, target, dimension=d)
                 merged = dataclasses.replace(arm.model, parametrisation="merged")
                 found["interpolated_loss"] = loss(models.answer(mixed, merged, batch, block=arm.block)[0])

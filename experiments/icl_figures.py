@@ -33,12 +33,28 @@ def curves(arms: tuple[Arm, ...], result: dict[str, Any], config: ConfigDict, re
         panel.set(title=title, xlabel="training step")
         for i, arm in enumerate(arms):
             r, color = result["arms"][arm.name], PALETTE[i % len(PALETTE)]
-            _band(panel, r["steps"], r["curves"][name], label=arm.series if same_task else arm.name, color=color)
+            label = arm.series if same_task else arm.name
+            _band(panel, r["steps"], r["curves"][name], label=label, color=color)
+            if len(arms) <= 3:
+                panel.plot(r["steps"], np.asarray(r["curves"][name]).T, color=color, lw=0.5, alpha=0.5)
             if name == "gd/cosine" and arm.plus:
-                _band(panel, r["steps"], r["curves"]["gd_plus/cosine"], label=f"{arm.name}, to GD++", color=color, style=":")
+                _band(
+                    panel,
+                    r["steps"],
+                    r["curves"]["gd_plus/cosine"],
+                    label=f"{arm.name}, to GD++",
+                    color=color,
+                    style=":",
+                )
             if name == "loss" and (i == 0 or not same_task):
                 line = r["references"]["gd"]
-                panel.axhline(line, color="black" if same_task else color, ls="--", lw=1, label="gradient descent" if i == 0 else None)
+                panel.axhline(
+                    line,
+                    color="black" if same_task else color,
+                    ls="--",
+                    lw=1,
+                    label="gradient descent" if i == 0 else None,
+                )
             if name == "loss" and "interpolated_loss" in r["curves"] and len(arms) <= 2:
                 mean = bootstrap_band(r["curves"]["interpolated_loss"])[0]
                 panel.plot(r["steps"], mean, ":", color=color, label=f"{arm.series}, interpolated")
@@ -64,7 +80,12 @@ def chart(arms: tuple[Arm, ...], result: dict[str, Any], config: ConfigDict, rec
             plus = [r["mean"]["gd_plus/cosine"][0] for r in members]
             panels[1].plot(x, plus, "s:", ms=3, color=color, label=f"{name}, to GD++")
     shown = [r for r in result["arms"].values() if r["series"] == series[0]]
-    for key, style, label in (("gd", "--", "gradient descent"), ("gd_plus", "-.", "GD++"), ("zero", ":", "zero"), ("best", "-", "ridge")):
+    for key, style, label in (
+        ("gd", "--", "gradient descent"),
+        ("gd_plus", "-.", "GD++"),
+        ("zero", ":", "zero"),
+        ("best", "-", "ridge"),
+    ):
         points = sorted((r["x"], r["references"][key]) for r in shown if key in r["references"])
         if points and not (key == "best" and max(p[1] for p in points) < 1e-3):
             panels[0].plot(*zip(*points, strict=True), style, color="black", lw=1, label=label)

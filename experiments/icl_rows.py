@@ -22,7 +22,7 @@ class Table(NamedTuple):
 
 
 def load(name: str) -> Table:
-    """"diabetes" (scikit-learn's, 442×10, split in half) or "activations" (layer 5, head 2 of the shipped head, d = 16)."""
+    """ "diabetes" (scikit-learn's, 442×10, split in half) or "activations" (layer 5, head 2 of the shipped head, d = 16)."""
     if name == "diabetes":
         try:
             from sklearn.datasets import load_diabetes

@@ -1,0 +1,35 @@
+"""K linear layers against K steps of gradient descent and of GD++, linear regression, looped and separate weights.
+
+Expected (d = n = 10, U(−0.5, 0.5)): gradient descent 0.1566 (K = 2), 0.1081 (K = 5); GD++ 0.1100 (K = 2, looped, γ ≈ 0.176); trained
+models beat K-step gradient descent and agree with GD++.
+Command:  python -m experiments.run --config configs/icl_depth.py
+"""
+
+from ml_collections import ConfigDict
+
+from experiments.icl_defaults import base
+
+
+def get_config(variant: str = "full") -> ConfigDict:
+    smoke = {"full": False, "smoke": True}[variant]
+    d, depths = (3, (2,)) if smoke else (10, (1, 2, 3, 5))
+    arms = {
+        f"{weights}_{K}": dict(
+            series=f"{weights} weights", x=K, model=dict(attention=("linear",) * K, shared=weights == "looped")
+        )
+        for weights in ("looped", "separate")
+        for K in depths
+        if K > 1 or weights == "looped"
+    }
+    return base(
+        task=dict(problem="linear", dimension=d, length=d, queries=1, inputs="uniform", input_scale=0.5),
+        train=dict(steps=10, batch=16, clip=1.0) if smoke else dict(steps=5000, batch=512, clip=1.0),
+        arms=arms,
+        model=dict(init_scale=0.05),
+        seeds=2 if smoke else 4,
+        learning_rate=0.002,
+        chunk=10 if smoke else 250,
+        evaluation=dict(curve=2048, final=16384, block=2048),
+        chart="layers, steps",
+        smoke=smoke,
+    )

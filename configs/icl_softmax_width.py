@@ -1,0 +1,34 @@
+"""Final loss against the dimension d, softmax regression with n = m = 25 words: one layer against one gradient step.
+
+Command:  python -m experiments.run --config configs/icl_softmax_width.py
+"""
+
+from ml_collections import ConfigDict
+
+from experiments.icl_defaults import base
+
+
+def get_config(variant: str = "full") -> ConfigDict:
+    smoke = {"full": False, "smoke": True}[variant]
+    n, widths = (8, (3, 5)) if smoke else (25, (5, 10, 20, 40))
+    arms = {
+        f"{kind}_d{d}": dict(
+            series=f"{kind} attention",
+            x=d,
+            task=dict(dimension=d, weight_scale=d**-0.5),
+            model=dict(attention=(kind,)),
+        )
+        for kind in ("linear", "softmax")
+        for d in widths
+    }
+    return base(
+        task=dict(problem="softmax", dimension=widths[0], length=n, queries=n),
+        train=dict(steps=10, batch=16) if smoke else dict(steps=2000, batch=128),
+        arms={name: arm for name, arm in arms.items() if not smoke or name in ("linear_d3", "softmax_d5")},
+        model=dict(parametrisation="factored"),
+        seeds=2 if smoke else 8,
+        learning_rate=0.005,
+        chunk=10 if smoke else 200,
+        chart="dimension d",
+        smoke=smoke,
+    )

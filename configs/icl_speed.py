@@ -1,0 +1,30 @@
+"""CPU per training step against the usual notebook loop, on its own default: d = n = 10, batch 2048, one linear layer.
+
+The peer (`experiments/icl_loop_peer.py`) is a re-implementation of that protocol; see docs/guides/icl.md for how it compares with the original.
+Expected: at least 4 times less CPU a step, the same losses.
+Command:  python -m experiments.run --config configs/icl_speed.py
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(variant: str = "full") -> ConfigDict:
+    smoke = {"full": False, "smoke": True}[variant]
+    return ConfigDict(
+        dict(
+            experiment="icl_speed",
+            seed=0,
+            precision="float32",
+            dimension=3 if smoke else 10,
+            length=4 if smoke else 10,
+            half_width=0.5,
+            batch=16 if smoke else 2048,
+            init_scale=0.0135,
+            learning_rate=0.001,
+            clip=10.0,
+            seeds=2 if smoke else 8,
+            steps=2 if smoke else 20,
+            rounds=2 if smoke else 9,
+            train_steps=0 if smoke else 5000,
+        )
+    )
