@@ -1,0 +1,18 @@
+"""The main job: fit the attention map of a real pretrained head (shipped in the package) and watch it converge.
+
+Shows: layer 5, head 2 of all-MiniLM-L6-v2, 8 documents of 64 tokens in 16 principal components and a constant; the
+exact Newton method against L-BFGS and Adam on the same closed-form objective; the fitted map on a text it has not seen.
+Command: python -m experiments.run --config configs/quickstart.py
+Expected: relative loss 0.752 at X = 0, 0.1134 fitted; held out 0.786 and 0.359; 272 of 289 directions identified.
+Time: about 20 s on two CPU cores, start-up and compilation included.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.fit_defaults import fit_config
+
+
+def get_config(variant: str = "full") -> ConfigDict:
+    config = fit_config(data=dict(source="embedded"), compare=("lbfgs", "adam"))
+    config.compare_seconds = {"full": 5.0, "smoke": 0.3}[variant]
+    return config
