@@ -27,6 +27,4 @@ def get_config(variant: str = "full") -> ConfigDict:
 
 
 def sweep(variant: str = "full") -> list[dict]:
-    return grid(
-        {"learning_rate": (0.005, 0.01, 0.02, 0.05), "seed": range({"full": 25, "smoke": 2}[variant])}
-    )
+    return grid({"learning_rate": (0.005, 0.01, 0.02, 0.05), "seed": range({"full": 25, "smoke": 2}[variant])})

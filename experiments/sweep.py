@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments import run
-from experiments.launch import local, process, worker
+from experiments.launch import execution, local, process, worker
 from experiments.launch.configuration import UsageError
 from experiments.launch.tasks import Task, batches, default_root, status, tasks, write_list
 from experiments.record import console, rich_table
@@ -29,11 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         listed = tasks(options.config, overrides, root)
         write_list(root, options.config, overrides, listed)
         return _dispatch(options, overrides, root, listed)
-    except (UsageError, folder.FolderError, CheckpointError) as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return run.EXIT_USAGE
-    except OSError as error:
-        return run.files_failed(error)
+    except (UsageError, folder.FolderError, CheckpointError, OSError) as error:
+        return execution.say_error(error)
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -91,7 +88,7 @@ def _dispatch(options: argparse.Namespace, overrides: list[str], root: Path, lis
     if options.worker:
         process.compilation_cache()
         chosen = [units[int(i)] for i in options.units.split(",")] if options.units else units
-        settings = run.Settings(checkpoint_seconds=options.checkpoint_seconds)
+        settings = execution.Settings(checkpoint_seconds=options.checkpoint_seconds)
         return worker.work(chosen, settings, retry=options.retry, say=lambda text: print(text, flush=True))
     command = ["--config", options.config, *overrides, f"--workdir={root}", f"--batch={options.batch}"]
     command += [f"--checkpoint-seconds={options.checkpoint_seconds}"]
@@ -110,7 +107,7 @@ def make_units(listed: Sequence[Task], size: int) -> list[list[Task]]:
     if size <= 1:
         return [[task] for task in listed]
     name = listed[0].resolved.config.experiment
-    module = run.experiment_module(name)
+    module = execution.experiment_module(name)
     if not (callable(getattr(module, "run_batch", None)) and hasattr(module, "BATCHED")):
         raise UsageError(f"experiments/{name}.py has no run_batch and BATCHED: leave --batch out")
     return batches(listed, module.BATCHED, size)

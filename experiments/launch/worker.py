@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
-from experiments import run
 from experiments.batch import Records
-from experiments.launch import process
+from experiments.launch import execution, process
 from experiments.launch.configuration import UsageError
 from experiments.launch.signals import EXIT_PREEMPTED, Preempted, Stop
 from experiments.launch.tasks import Task, status
@@ -20,7 +19,7 @@ from experiments.store.encoding import write_json
 
 def work(
     units: Sequence[Sequence[Task]],
-    settings: run.Settings,
+    settings: execution.Settings,
     *,
     retry: bool = False,
     say: Callable[[str], None],
@@ -42,7 +41,7 @@ def work(
             continue
         except (UsageError, folder.FolderError, CheckpointError) as error:
             _note(unit, error)
-            done = run.EXIT_FAILED
+            done = execution.EXIT_FAILED
         say(f"task {names}: exit code {done}")
         if done == EXIT_PREEMPTED:
             return done
@@ -55,28 +54,28 @@ def _note(unit: Sequence[Task], error: Exception) -> None:
     for task in unit:
         if (task.workdir / folder.CONFIG).exists() and not (task.workdir / folder.RESULT).exists():
             with contextlib.suppress(OSError):
-                write_json(task.workdir / folder.FAILURE, run.failure(error))
+                write_json(task.workdir / folder.FAILURE, execution.failure(error))
 
 
-def _single(task: Task, settings: run.Settings) -> int:
+def _single(task: Task, settings: execution.Settings) -> int:
     task.workdir.mkdir(parents=True, exist_ok=True)
     with open(task.workdir / folder.LOG, "a", buffering=1) as log:
-        return run.execute(task.resolved, task.workdir, settings, _screen(log))
+        return execution.execute(task.resolved, task.workdir, settings, screen=_screen(log))
 
 
 def _screen(log: object) -> Console:
     return Console(file=log, width=160, highlight=False, markup=False, emoji=False)  # pyright: ignore[reportArgumentType]
 
 
-def _batch(unit: Sequence[Task], settings: run.Settings) -> int:
+def _batch(unit: Sequence[Task], settings: execution.Settings) -> int:
     """Run a batch under the locks of all its members; finished members are computed, not rewritten."""
     first = unit[0].resolved.config
     with process.precision(first.precision), contextlib.ExitStack() as stack:
-        module = run.experiment_module(first.experiment)
+        module = execution.experiment_module(first.experiment)
         held = []
         for task in unit:
             stack.callback(folder.Lock(task.workdir).release)
-            held.append(run.prepare(task.resolved, task.workdir, settings))
+            held.append(execution.prepare(task.resolved, task.workdir, settings))
         log = stack.enter_context(open(unit[0].workdir / folder.LOG, "a", buffering=1))
         stop = stack.enter_context(Stop())
         members = [
@@ -102,13 +101,13 @@ def _run_batch(module: object, unit: Sequence[Task], members: Sequence[Record]) 
             raise ValueError(f"run_batch returned {len(results)} results for {len(unit)} configs")
         for task, result in zip(unit, results, strict=True):
             if not (task.workdir / folder.RESULT).exists():
-                run.finish(task.workdir, result)
+                execution.finish(task.workdir, result)
     except Preempted:
         return EXIT_PREEMPTED
     except Exception as error:
         traceback.print_exception(error)
         _note(unit, error)
-        return run.EXIT_FAILED
+        return execution.EXIT_FAILED
     return 0
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import run, sweep, torture
-from experiments.launch import tasks, worker
+from experiments import sweep, torture
+from experiments.launch import execution, tasks, worker
 from experiments.launch.signals import EXIT_PREEMPTED
 from experiments.record import Record
 from experiments.store import folder
@@ -48,7 +48,7 @@ def work(spec, root, *, batch=1, **settings):
     """What one worker process does, in this process."""
     listed = tasks.tasks(spec, [], root)
     tasks.write_list(root, spec, [], listed)
-    return worker.work(sweep.make_units(listed, batch), run.Settings(**settings), say=lambda text: None), listed
+    return worker.work(sweep.make_units(listed, batch), execution.Settings(**settings), say=lambda text: None), listed
 
 
 def test_grid_is_a_product_in_a_fixed_order():
@@ -84,7 +84,7 @@ def test_a_failed_task_is_reported_skipped_and_retried(config, tmp_path, capsys)
     spec = config("[{'n': -1}, {'n': 8}]")
     root = tmp_path / "s"
     code, listed = work(spec, root)
-    assert code == run.EXIT_FAILED
+    assert code == execution.EXIT_FAILED
     assert [tasks.status(t).state for t in listed] == ["failed", "finished"]
     assert sweep.finish(listed, 0) == 1
     assert "1 failed, 1 finished of 2 tasks" in capsys.readouterr().out
@@ -93,7 +93,7 @@ def test_a_failed_task_is_reported_skipped_and_retried(config, tmp_path, capsys)
     assert read_json(listed[0].workdir / folder.FAILURE) == first
     sweep.forget_failures(listed)
     assert tasks.status(listed[0]).state == "unfinished"
-    assert work(spec, root)[0] == run.EXIT_FAILED
+    assert work(spec, root)[0] == execution.EXIT_FAILED
 
 
 def test_a_held_task_is_left_to_its_holder(config, tmp_path):
