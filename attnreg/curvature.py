@@ -22,24 +22,33 @@ class Curvature(NamedTuple):
     uu: jax.Array | None = None
     uv: jax.Array | None = None
 
+    @property
+    def rank_two(self) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array] | None:
+        """(u, v, uu, uv), or None when purely diagonal."""
+        if self.u is None or self.v is None or self.uu is None or self.uv is None:
+            return None
+        return self.u, self.v, self.uu, self.uv
+
     def apply(self, t: jax.Array) -> jax.Array:
         """`H t` for each row; `t` is (..., m). Cost: about 9 flops per entry."""
         out = self.diag * t
-        if self.u is None:
+        low = self.rank_two
+        if low is None:
             return out
-        ut = jnp.sum(self.u * t, axis=-1)
-        vt = jnp.sum(self.v * t, axis=-1)
-        return out + self.u * (self.uu * ut + self.uv * vt)[..., None] + self.v * (self.uv * ut)[..., None]
+        u, v, uu, uv = low
+        ut, vt = jnp.sum(u * t, axis=-1), jnp.sum(v * t, axis=-1)
+        return out + u * (uu * ut + uv * vt)[..., None] + v * (uv * ut)[..., None]
 
     def dense(self) -> jax.Array:
         """The matrices themselves, (..., m, m): a reference for small sizes, never used in a hot path."""
         eye = jnp.eye(self.diag.shape[-1], dtype=self.diag.dtype)
         out = self.diag[..., None] * eye[(None,) * (self.diag.ndim - 1)]
-        if self.u is None:
+        low = self.rank_two
+        if low is None:
             return out
-        u_vT = self.u[..., :, None] * self.v[..., None, :]
-        u_uT = self.u[..., :, None] * self.u[..., None, :]
-        return out + self.uu[..., None, None] * u_uT + self.uv[..., None, None] * (u_vT + jnp.swapaxes(u_vT, -1, -2))
+        u, v, uu, uv = low
+        u_vT, u_uT = u[..., :, None] * v[..., None, :], u[..., :, None] * u[..., None, :]
+        return out + uu[..., None, None] * u_uT + uv[..., None, None] * (u_vT + jnp.swapaxes(u_vT, -1, -2))
 
 
 class RowTerms(NamedTuple):

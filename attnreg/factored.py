@@ -65,7 +65,8 @@ class FactoredObjective(Objective):
         block_rows, axis_name: as in `AttentionObjective`.
 
     Precision: agrees with autodiff through `Q Kᵀ` to a small multiple of eps × natural scale (tests/test_factored.py).
-    Cost: value and gradient `2·n·m·3r + 4·(n + m)·d·r` flops, against `2·n·m·2d` for the full X; memory O((n + m)(d + r)).
+    Cost: value and gradient `2·n·m·3r + 4·(n + m)·d·r` flops, against `2·n·m·2d` for the full X; memory
+    O((n + m)(d + r)).
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -81,6 +82,7 @@ class FactoredObjective(Objective):
     axis_name: str | None = None
 
     def zeros(self) -> Factors:
+        """Q = 0 and K = 0: a saddle; start from `spectral_start` instead."""
         d1, d2 = self.problem.shape
         dtype = self.problem.dtype
         return Factors(jnp.zeros((d1, self.rank), dtype), jnp.zeros((d2, self.rank), dtype))
@@ -127,6 +129,7 @@ class FactoredObjective(Objective):
         return total if self.axis_name is None else jax.lax.psum(total, self.axis_name)
 
     def value(self, x: Factors) -> jax.Array:
+        """The loss at X = Q Kᵀ."""
         projected = self._projected(x)
 
         def update(total, block):
@@ -140,6 +143,7 @@ class FactoredObjective(Objective):
         return self.problem.ridge * jnp.sum(tt.matmul(x.Q.T, x.Q) * tt.matmul(x.K.T, x.K)) / 2
 
     def value_and_grad(self, x: Factors) -> tuple[jax.Array, Factors]:
+        """The loss and its gradient in Q and K."""
         projected = self._projected(x)
 
         def update(carry, block):
@@ -232,7 +236,7 @@ class FactoredLinearization(Linearization):
     projected: AttentionRegression
     kept: Any
     objective: FactoredObjective
-    cache: str = "none"
+    cache: Cache = "none"
     gauss_newton: bool = False
 
     def hvp(self, v: Factors) -> Factors:

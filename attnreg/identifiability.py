@@ -22,8 +22,8 @@ class Identifiability(NamedTuple):
     """Which directions of X the data see.
 
     unknowns: d1·d2. rank_low ≤ rank of the map from X to row-centred logits ≤ rank_high (equal when exact).
-    gauge: dimension of the softmax gauge {v wᵀ : A2 w constant on every document, v in the row space of A1}; 0 for the
-    linear loss. missing: directions lost because A1 or A2 do not span their space, at most; unknowns − rank_high − gauge.
+    gauge: dimension of the softmax gauge {v wᵀ : A2 w constant on every document, v in the row space of A1}; 0 for
+    the linear loss. missing: directions lost because A1 or A2 do not span their space, at most; unknowns − rank_high − gauge.
     """
 
     unknowns: int
@@ -62,8 +62,8 @@ def identifiability(problem: AttentionRegression) -> Identifiability:
     """Rank of the map X ↦ row-centred logits (plain logits for the linear loss), and the softmax gauge.
 
     The Gram matrix of that map without masks is `Σ_k (A1ᵀA1) ⊗ (A2ᵀ C A2)`, C the centring projection. Up to
-    `DENSE_UNKNOWNS` its rank is exact (to rounding); beyond, it lies between the best single document and the product of the ranks of
-    the sums. Masks can only lower the rank; they are not taken into account.
+    `DENSE_UNKNOWNS` its rank is exact (to rounding); beyond, it lies between the best single document and the product
+    of the ranks of the sums. Masks can only lower the rank; they are not taken into account.
 
     Cost: O(n d1² + m d2²), plus O((d1 d2)³) when dense. Host computation, not for use inside jit.
 

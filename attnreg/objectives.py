@@ -5,11 +5,12 @@ n×m array exists unless a cache is asked for. No autodiff here: that is what th
 
 Every objective has the same methods, which is all a solver may use:
 
-    value(x)  value_and_grad(x)  linearize(x, ...) -> Linearization with .hvp(v)  value_grad_hessian(x, ...)  kronecker(x)
+    value(x)    value_and_grad(x)    value_grad_hessian(x, ...)    kronecker(x)
+    linearize(x, ...) -> Linearization with .hvp(v)
 """
 
 import abc
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +35,7 @@ class Linearization(abc.ABC):
     gradient: Any
 
     @abc.abstractmethod
-    def hvp(self, v: Any) -> Any:
+    def hvp(self, v: Any, /) -> Any:
         """The Hessian (or Gauss–Newton matrix) at the point, times `v`."""
 
 
@@ -50,23 +51,23 @@ class Objective(abc.ABC):
     """What solvers see. Unknowns are pytrees of arrays; `hessian` is in the order of `ravel_pytree`."""
 
     @abc.abstractmethod
-    def value(self, x: Any) -> jax.Array:
+    def value(self, x: Any, /) -> jax.Array:
         """The loss."""
 
     @abc.abstractmethod
-    def value_and_grad(self, x: Any) -> tuple[jax.Array, Any]:
+    def value_and_grad(self, x: Any, /) -> tuple[jax.Array, Any]:
         """The loss and its gradient."""
 
     @abc.abstractmethod
-    def linearize(self, x: Any, *, gauss_newton: bool = False, cache: Cache = "auto") -> Linearization:
+    def linearize(self, x: Any, /, *, gauss_newton: bool = False, cache: Cache = "auto") -> Linearization:
         """Value, gradient and Hessian-vector products at x."""
 
     @abc.abstractmethod
-    def value_grad_hessian(self, x: Any, *, gauss_newton: bool = False) -> tuple[jax.Array, Any, jax.Array]:
+    def value_grad_hessian(self, x: Any, /, *, gauss_newton: bool = False) -> tuple[jax.Array, Any, jax.Array]:
         """Value, gradient, and the dense Hessian over `ravel_pytree(x)`."""
 
     @abc.abstractmethod
-    def kronecker(self, x: Any) -> Any:
+    def kronecker(self, x: Any, /) -> Any:
         """A positive semidefinite Kronecker-factored approximation of the Hessian (see `attnreg.preconditioner`)."""
 
     @abc.abstractmethod
@@ -77,15 +78,15 @@ class Objective(abc.ABC):
         """What one evaluation costs, for `solve(method="auto")`; None when the objective cannot say."""
         return None
 
-    def hvp(self, x: Any, v: Any, *, gauss_newton: bool = False) -> Any:
+    def hvp(self, x: Any, v: Any, /, *, gauss_newton: bool = False) -> Any:
         """Hessian at x times v, nothing cached."""
         return self.linearize(x, gauss_newton=gauss_newton, cache="none").hvp(v)
 
-    def hessian(self, x: Any) -> jax.Array:
+    def hessian(self, x: Any, /) -> jax.Array:
         """The exact dense Hessian over `ravel_pytree(x)`."""
         return self.value_grad_hessian(x)[2]
 
-    def gauss_newton(self, x: Any) -> jax.Array:
+    def gauss_newton(self, x: Any, /) -> jax.Array:
         """The dense Gauss–Newton matrix over `ravel_pytree(x)`."""
         return self.value_grad_hessian(x, gauss_newton=True)[2]
 
@@ -142,6 +143,7 @@ class AttentionObjective(Objective):
     axis_name: str | None = None
 
     def zeros(self) -> jax.Array:
+        """X = 0."""
         return jnp.zeros(self.problem.shape, self.problem.dtype)
 
     def costs(self) -> Costs:
@@ -167,12 +169,16 @@ class AttentionObjective(Objective):
         return row_terms(self.problem, block, tt.logits(block.query, X, block.keys))
 
     def value(self, X: jax.Array) -> jax.Array:
+        """The loss at X, a scalar."""
+
         def emit(block):
             return jnp.sum(jnp.where(block.fresh, self._rows(X, block).value, 0))
 
         return self._sum(emit, X) + self.problem.ridge * jnp.sum(X * X) / 2
 
     def value_and_grad(self, X: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The loss and `A1ᵀ Γ A2`, shaped like X."""
+
         def emit(block):
             terms = self._rows(X, block)
             return _value(block, terms), tt.lift_gradient(block.lift, terms.gradient, block.keys)
@@ -181,6 +187,7 @@ class AttentionObjective(Objective):
         return value + self.problem.ridge * jnp.sum(X * X) / 2, gradient + self.problem.ridge * X
 
     def value_grad_hessian(self, X: jax.Array, *, gauss_newton: bool = False):
+        """Value, gradient and the dense `Σ_j (a_j a_jᵀ) ⊗ M_j` from one pass over the rows."""
         d1, d2 = self.problem.shape
 
         def emit(block):
@@ -231,7 +238,7 @@ class AttentionObjective(Objective):
             kept = map_over_blocks(self.problem, blocks, block_rows=self.block_rows)
         return AttentionLinearization(value, gradient, X, kept, self, cache, gauss_newton)
 
-    def _choose_cache(self, cache: Cache) -> str:
+    def _choose_cache(self, cache: Cache) -> Cache:
         if cache not in ("auto", "none", "entries", "blocks"):
             raise ValueError(f"cache is {cache!r}; it must be 'auto', 'none', 'entries' or 'blocks'")
         if cache != "auto":
@@ -285,12 +292,11 @@ class AttentionLinearization(Linearization):
     X: jax.Array
     kept: Any
     objective: AttentionObjective
-    cache: str = "none"
+    cache: Cache = "none"
     gauss_newton: bool = False
 
-    BLOCKS: ClassVar[str] = "blocks"
-
     def hvp(self, V: jax.Array) -> jax.Array:
+        """The Hessian times V, shaped like X."""
         objective, problem = self.objective, self.objective.problem
         if self.cache == "blocks":
             rows = tt.matmul(problem.A1, V)

@@ -5,13 +5,15 @@ only, never inside jit, so a problem can be passed through `jit`, `vmap` and `sh
 """
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, dataclass_transform
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
 
+@dataclass_transform(frozen_default=True, eq_default=False)
 def pytree_dataclass(*static: str):
     """Class decorator: a frozen dataclass that is a pytree; `static` fields are metadata.
 
@@ -39,7 +41,7 @@ def pytree_dataclass(*static: str):
 
 
 def replaced(obj: Any, **changes: Any) -> Any:
-    """A copy of a pytree dataclass with some fields changed and nothing checked (for data derived from checked data)."""
+    """A copy of a pytree dataclass with some fields changed and nothing checked: for data made from checked data."""
     copy = object.__new__(type(obj))
     for field in dataclasses.fields(obj):
         object.__setattr__(copy, field.name, changes.get(field.name, getattr(obj, field.name)))
@@ -212,7 +214,8 @@ class AttentionRegression:
     @property
     def sizes(self) -> tuple[int, int, int, int, int]:
         """(k documents, n queries, m keys, d1, d2)."""
-        return (*self.A1.shape[:2], self.A2.shape[1], self.A1.shape[2], self.A2.shape[2])
+        k, n, d1 = self.A1.shape
+        return (k, n, self.A2.shape[1], d1, self.A2.shape[2])
 
     @property
     def dtype(self) -> np.dtype:
@@ -247,7 +250,7 @@ def _single_row(A: Any, b: Any, **options) -> AttentionRegression:
 
 
 def SoftmaxRegression(A, b, *, loss: str = "normalized", weight=None, ridge=0.0) -> AttentionRegression:
-    """Single softmax regression: x with `softmax(A x) ≈ b`; "normalized", "rescaled", "cosh_rescaled" or "sinh_rescaled".
+    """Single softmax regression, x with `softmax(A x) ≈ b`: "normalized", "rescaled" or a hyperbolic relative.
 
     Args:
         A: (…, n, d); leading axes are documents that share x. b: (…, n). weight: w of `½‖w∘(Ax)‖²`, (…, n) or scalar.

@@ -93,7 +93,9 @@ def fit(config, record: Record | None, data, objective, start, solver: Solver, s
         if step:
             found, rows = saved, [tuple(row) for row in np.asarray(curve)[: step + 1]]
             clock = Stopwatch(rows.pop()[0])
-    for state in clock.time(solver.iterate(objective, start, state=found)):
+    state = None
+    for now in clock.time(solver.iterate(objective, start, state=found)):
+        state = now
         late = clock.seconds >= budget and int(state.status) == Status.RUNNING
         loss, heldout = float(state.value) / scale.train, float(held_loss(held, state.params)) / scale.heldout
         rows.append((clock.seconds, loss, heldout))
@@ -107,6 +109,7 @@ def fit(config, record: Record | None, data, objective, start, solver: Solver, s
         if late:
             state = state._replace(status=jnp.asarray(Status.OUT_OF_TIME, jnp.int32))
             break
+    assert state is not None, "a solver hands out its start"
     if int(state.status) == Status.RUNNING:
         state = state._replace(status=jnp.asarray(Status.MAX_STEPS, jnp.int32))
     return Fit(state, *np.asarray(rows).T)

@@ -1,5 +1,6 @@
 """First-order solvers: any optax optimiser, and gradient descent with a step size from the curvature."""
 
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -34,7 +35,8 @@ class Optax(Solver):
     def init(self, objective: Objective, params: Any) -> State:
         """Value, gradient and the optimiser's state."""
         value, gradient = objective.value_and_grad(params)
-        inner = self.optimizer.init(params)
+        with _as_optax_expects():
+            inner = self.optimizer.init(params)
         return self.start(params, value, gradient, damping=jnp.nan, inner=inner, counts=count(values=1, gradients=1))
 
     def step(self, objective: Objective, state: State) -> State:
@@ -43,10 +45,11 @@ class Optax(Solver):
         value_fn = _with_closed_form_gradient(objective, scale)
         gradient = jax.tree.map(lambda g: g / scale, state.gradient)
         optimizer = optax.with_extra_args_support(self.optimizer)
-        updates, inner = optimizer.update(
-            gradient, state.inner, state.params, value=state.value / scale, grad=gradient, value_fn=value_fn
-        )
-        params = optax.apply_updates(state.params, updates)
+        with _as_optax_expects():
+            updates, inner = optimizer.update(
+                gradient, state.inner, state.params, value=state.value / scale, grad=gradient, value_fn=value_fn
+            )
+            params = optax.apply_updates(state.params, updates)
         value, gradient = self._evaluate(objective, inner, params, scale)
         norm = tree_norm(gradient)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
@@ -72,6 +75,13 @@ class Optax(Solver):
         return value * scale, jax.tree.map(lambda g: g * scale, gradient)
 
 
+@contextlib.contextmanager
+def _as_optax_expects():
+    """JAX's default promotion rules: optax mixes integer and float types, which strict rules would refuse."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
 def _with_closed_form_gradient(objective: Objective, scale: jax.Array):
     """The scaled loss as a function whose reverse-mode derivative is the closed form (for line searches)."""
 
@@ -86,13 +96,13 @@ def _with_closed_form_gradient(objective: Objective, scale: jax.Array):
     def backward(gradient, cotangent):
         return (jax.tree.map(lambda g: cotangent * g / scale, gradient),)
 
-    value_fn.defvjp(forward, backward)
+    value_fn.defvjp(forward, backward)  # pyright: ignore[reportFunctionMemberAccess]
     return value_fn
 
 
 @dataclasses.dataclass(frozen=True)
 class GradientDescent(Solver):
-    """`x ← x − η ∇L`, the plain method; `step_size=None` takes η = 1/λ with λ the Kronecker estimate's largest eigenvalue.
+    """`x ← x − η ∇L`; `step_size=None` takes η = 1/λ with λ the largest eigenvalue of the Kronecker estimate.
 
     A step that raises the loss is undone and η halved, so the method cannot diverge.
 

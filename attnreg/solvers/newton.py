@@ -73,7 +73,7 @@ class Newton(Solver):
         eager = accepted & (ratio > 0.1)
 
         def again(carry):
-            state, eager = carry
+            state, _ = carry
             before = state.gradient_norm
             state, accepted, _ = self._try(objective, state, factor, shift)
             return state, accepted & (state.gradient_norm <= self.chord * before)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from attnreg.objectives import Objective
+from attnreg.objectives import Cache, Objective
 from attnreg.solvers.result import Status
 from attnreg.solvers.solver import Solver, State, acceptable, add_counts, count, select, tree_axpy, tree_dot, tree_norm
 
@@ -37,7 +37,7 @@ class NewtonCG(Solver):
     forcing: float = 0.3
     preconditioner_damping: float = 1e-4
     curvature: str = "exact"
-    cache: str = "auto"
+    cache: Cache = "auto"
     refresh: int = 5
 
     def init(self, objective: Objective, params: Any) -> State:

@@ -21,8 +21,9 @@ MESSAGES = {
     Status.RUNNING: "still running",
     Status.CONVERGED: "the gradient fell below the tolerance",
     Status.STALLED: (
-        "no step lowers the loss any more. Likely causes: the gradient is already rounding error (compare gradient_norm "
-        "with eps × its size at the start; use float64 or a larger tol), or the point is a saddle of a degenerate problem"
+        "no step lowers the loss any more. Likely causes: the gradient is already rounding error (compare "
+        "gradient_norm with eps × its size at the start; use float64 or a larger tol), or the point is a saddle of a "
+        "degenerate problem"
     ),
     Status.MAX_STEPS: "max_steps was reached before the tolerance; raise max_steps, loosen tol, or try another start",
     Status.BAD_START: (

@@ -50,8 +50,8 @@ def make_solver(
 ) -> Solver:
     """A solver by name: "newton", "newton_cg", "lbfgs" (optax), "adam" (optax), "gradient_descent".
 
-    `max_steps` None is the solver's own default; `learning_rate` is Adam's, on the loss divided by its value at the start;
-    `options` go to `Newton`, `NewtonCG`, `GradientDescent` or `optax.lbfgs`.
+    `max_steps` None is the solver's own default; `learning_rate` is Adam's, on the loss divided by its value at the
+    start; `options` go to `Newton`, `NewtonCG`, `GradientDescent` or `optax.lbfgs`.
     """
     limits: dict[str, Any] = dict(tol=tol) if max_steps is None else dict(tol=tol, max_steps=max_steps)
     match method:

@@ -113,11 +113,11 @@ class Solver(abc.ABC):
         """
         start = _init(self, objective, params)
         compiled = _step.lower(self, objective, start).compile()
-        state = start if state is None else state
-        yield jax.block_until_ready(state)
-        while int(state.status) == Status.RUNNING and int(state.steps) < self.max_steps:
-            state = jax.block_until_ready(compiled(objective, state))
-            yield state
+        now: State = jax.block_until_ready(start if state is None else state)
+        yield now
+        while int(now.status) == Status.RUNNING and int(now.steps) < self.max_steps:
+            now = jax.block_until_ready(compiled(objective, now))
+            yield now
 
     def run_on_host(
         self,
