@@ -50,12 +50,10 @@ class Identifiability(NamedTuple):
         )
 
 
-def _rank(gram: np.ndarray) -> int:
-    """Numerical rank of a symmetric positive semidefinite matrix: eigenvalues above size·eps·largest."""
-    values = np.linalg.eigvalsh(np.asarray(gram, np.float64))
-    # The Gram matrix squares the data, so its rounding error is relative to its largest eigenvalue.
-    eps = np.finfo(gram.dtype).eps
-    return int(np.sum(values > 8 * len(values) * eps * max(values[-1], 0.0))) if values[-1] > 0 else 0
+def _rank(gram: np.ndarray, rounding: float) -> int:
+    """Numerical rank of a symmetric positive semidefinite matrix: eigenvalues above `rounding` times the largest."""
+    values = np.linalg.eigvalsh(gram)
+    return int(np.sum(values > rounding * values[-1])) if values[-1] > 0 else 0
 
 
 def identifiability(problem: AttentionRegression) -> Identifiability:
@@ -73,19 +71,21 @@ def identifiability(problem: AttentionRegression) -> Identifiability:
         >>> identifiability(AttentionRegression(A, A, jnp.full((3, 3), 1 / 3)))
         Identifiability(unknowns=9, rank_low=6, rank_high=6, gauge=3, missing=0)
     """
-    A1, A2 = problem.A1, problem.A2
-    centred = A2 if problem.loss == "linear" else A2 - jnp.mean(A2, axis=1, keepdims=True)
-    grams1 = np.asarray(tt.einsum("kna,knb->kab", A1, A1))
-    grams2 = np.asarray(tt.einsum("kma,kmb->kab", centred, centred))
-    plain2 = np.asarray(tt.einsum("kma,kmb->ab", A2, A2))
-    d1, d2 = problem.shape
-    rank1, rank2 = _rank(grams1.sum(0)), _rank(grams2.sum(0))
-    gauge = rank1 * (_rank(plain2) - rank2)
+    A1, A2 = np.asarray(problem.A1, np.float64), np.asarray(problem.A2, np.float64)
+    centred = A2 if problem.loss == "linear" else A2 - A2.mean(axis=1, keepdims=True)
+    k, n, m, d1, d2 = problem.sizes
+    # Entries rounded to eps perturb singular values by about eps·√(rows)·‖A‖, and Gram eigenvalues by its square.
+    eps = float(jnp.finfo(problem.dtype).eps)
+    rounding = max((8 * eps) ** 2 * k * max(n, m), 8 * max(d1, d2) * np.finfo(np.float64).eps)
+    grams1, grams2 = np.swapaxes(A1, 1, 2) @ A1, np.swapaxes(centred, 1, 2) @ centred
+    rank1, rank2 = _rank(grams1.sum(0), rounding), _rank(grams2.sum(0), rounding)
+    gauge = rank1 * (_rank((np.swapaxes(A2, 1, 2) @ A2).sum(0), rounding) - rank2)
     if d1 * d2 <= DENSE_UNKNOWNS:
-        low = high = _rank(np.einsum("kac,kbd->abcd", grams1, grams2).reshape(d1 * d2, d1 * d2))
+        whole = np.einsum("kac,kbd->abcd", grams1, grams2).reshape(d1 * d2, d1 * d2)
+        low = high = _rank(whole, rounding)
     else:
-        low = max(_rank(g1) * _rank(g2) for g1, g2 in zip(grams1, grams2, strict=True))
-        high = rank1 * rank2
+        ranks = (_rank(g1, rounding) * _rank(g2, rounding) for g1, g2 in zip(grams1, grams2, strict=True))
+        low, high = max(ranks), rank1 * rank2
     return Identifiability(d1 * d2, low, high, gauge, d1 * d2 - high - gauge)
 
 
