@@ -23,7 +23,7 @@ class Identifiability(NamedTuple):
 
     unknowns: d1·d2. rank_low ≤ rank of the map from X to row-centred logits ≤ rank_high (equal when exact).
     gauge: dimension of the softmax gauge {v wᵀ : A2 w constant on every document, v in the row space of A1}; 0 for
-    the linear loss. missing: directions lost because A1 or A2 do not span their space, at most; unknowns − rank_high − gauge.
+    the linear loss. missing: unknowns − rank_high − gauge, directions lost because A1 or A2 do not span their space.
     """
 
     unknowns: int

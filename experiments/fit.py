@@ -140,7 +140,7 @@ def describe_sizes(problem: AttentionRegression) -> str:
 
 
 def loss_scale(data: fit_data.FitData) -> Scale:
-    """`‖B‖²` where the loss is in its units; the loss at X = 0 for the rescaled family, whose units are exp(2 logit)."""
+    """`‖B‖²` where the loss is in its units; the loss at X = 0 for the rescaled family, in units of exp(2 logit)."""
     if data.problem.loss in ("normalized", "linear"):
         return Scale(_norm2(data.problem), _norm2(data.heldout), "‖B‖²")
     train, heldout = (
