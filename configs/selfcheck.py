@@ -10,7 +10,7 @@ from experiments.launch.tasks import grid
 
 
 def get_config(variant: str = "full") -> ConfigDict:
-    steps = {"full": 2000, "smoke": 200}[variant]
+    steps = {"full": 2000, "slow": 2000, "smoke": 200}[variant]  # "slow" is long enough to be killed in
     return ConfigDict(
         dict(
             experiment="selfcheck",
@@ -21,10 +21,10 @@ def get_config(variant: str = "full") -> ConfigDict:
             steps=steps,
             chunk=20,
             learning_rate=0.02,
-            pause=0.0,
+            pause=0.03 if variant == "slow" else 0.0,
         )
     )
 
 
 def sweep(variant: str = "full") -> list[dict]:
-    return grid({"learning_rate": (0.005, 0.01, 0.02, 0.05), "seed": range({"full": 25, "smoke": 2}[variant])})
+    return grid({"learning_rate": (0.005, 0.01, 0.02, 0.05), "seed": range(2 if variant == "smoke" else 25)})

@@ -1,0 +1,82 @@
+"""Every config keeps the contract of CONTRIBUTING.md, and its smoke variant runs to a result."""
+
+import inspect
+import time
+from pathlib import Path
+
+import jax
+import matplotlib
+import pytest
+
+from experiments.launch import execution, tasks
+from experiments.launch.configuration import as_flags, load_module, resolve
+from experiments.store import folder
+from experiments.store.encoding import read_json
+
+ROOT = Path(__file__).parents[2]
+# x_defaults.py holds fields that several configs share; it is no config.
+CONFIGS = sorted(
+    p for p in (ROOT / "configs").glob("*.py") if p.stem != "__init__" and not p.stem.endswith("_defaults")
+)
+SMOKE_CPU_SECONDS = 60.0  # of one config; a smoke variant is seconds of work, compilation included
+
+
+def config_test(test):
+    return pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)(test)
+
+
+@config_test
+def test_a_config_opens_with_what_it_shows(path):
+    text = (load_module(path).__doc__ or "").lower()
+    for words in (("python -m experiments.",), ("expected", "shows"), ("time", " s ", "minutes", "seconds")):
+        assert any(word in text for word in words), f"{path.name}: its docstring does not say {words[0]!r}"
+    assert f"configs/{path.name}" in text
+
+
+@config_test
+@pytest.mark.parametrize("variant", ["full", "smoke"])
+def test_a_config_resolves_and_names_its_experiment(path, variant):
+    resolved = resolve(f"{path}:{variant}")
+    module = execution.experiment_module(resolved.config.experiment)
+    assert list(inspect.signature(module.run).parameters)[:2] == ["config", "record"]
+    folder.fingerprint(resolved.config.to_dict())
+    if hasattr(module, "run_batch"):
+        known = {name for name in module.BATCHED}
+        assert all(isinstance(name, str) for name in known)
+
+
+@config_test
+def test_smoke_is_the_same_experiment_with_the_same_fields(path):
+    full, smoke = (resolve(f"{path}:{variant}").config for variant in ("full", "smoke"))
+    assert full.experiment == smoke.experiment
+    assert set(full.keys()) == set(smoke.keys())
+    assert full.to_dict() != smoke.to_dict()
+
+
+@config_test
+def test_a_config_is_pure(path):
+    module = load_module(path)
+    assert module.get_config().to_dict() == module.get_config().to_dict()
+    if hasattr(module, "sweep"):
+        assert list(module.sweep()) == list(module.sweep())
+
+
+@config_test
+def test_every_task_of_a_sweep_resolves(path, tmp_path):
+    if not hasattr(load_module(path), "sweep"):
+        return
+    listed = tasks.tasks(str(path), [], tmp_path)
+    assert len({task.fingerprint for task in listed}) == len(listed)
+    assert all(as_flags(task.overrides) for task in listed)
+
+
+@config_test
+def test_the_smoke_variant_runs(path, tmp_path, monkeypatch):
+    matplotlib.use("Agg")
+    monkeypatch.setenv("ATTNREG_CACHE", "off")
+    started = time.process_time()
+    with jax.numpy_dtype_promotion("standard"):  # as users run it
+        code = execution.execute(resolve(f"{path}:smoke"), tmp_path / "run", execution.Settings())
+    assert code == 0
+    assert read_json(tmp_path / "run" / folder.RESULT)
+    assert time.process_time() - started < SMOKE_CPU_SECONDS
