@@ -107,7 +107,7 @@ class FactoredObjective(Objective):
         step = -curvature.solve(full.value_and_grad(origin)[1], damping * curvature.mean())
         left, sizes, right = jnp.linalg.svd(step, full_matrices=False)
         root = jnp.sqrt(sizes[: self.rank])
-        direction = Factors(left[:, : self.rank] * root, right[: self.rank].T * root)
+        direction = Factors(left[:, : self.rank] * root[None, :], right[: self.rank].T * root[None, :])
         scales = jnp.asarray(2.0, self.problem.dtype) ** -jnp.arange(0, 10, dtype=self.problem.dtype)
         values = jax.lax.map(lambda c: self.value(jax.tree.map(lambda a: a * jnp.sqrt(c), direction)), scales)
         best = jnp.sqrt(scales[jnp.nanargmin(values)])
