@@ -22,10 +22,10 @@ def fit_config(**changes) -> ConfigDict:
                 seconds=600.0,
                 newton=dict(damping=1e-3, curvature="auto"),
                 newton_cg=dict(
-                    curvature="gauss_newton",
+                    curvature="auto",
                     forcing=0.1,
                     max_cg=200,
-                    preconditioner_damping=1.0,
+                    preconditioner_damping=0.1,
                     refresh=5,
                     cache="auto",
                 ),

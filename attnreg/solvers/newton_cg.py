@@ -11,6 +11,13 @@ from attnreg.solvers.result import Status
 from attnreg.solvers.solver import Solver, State, acceptable, add_counts, count, select, tree_axpy, tree_dot, tree_norm
 
 
+class Inner(NamedTuple):
+    """Newton-CG's memory: the preconditioner, and whether the exact Hessian is in use (curvature "auto")."""
+
+    preconditioner: Any
+    exact: jax.Array
+
+
 @dataclasses.dataclass(frozen=True)
 class NewtonCG(Solver):
     """Trust-region Newton–CG (Steihaug–Toint) in the norm of the Kronecker preconditioner.
@@ -26,7 +33,9 @@ class NewtonCG(Solver):
         forcing: largest relative residual at which CG may stop.
         preconditioner_damping: added to the Kronecker eigenvalues, relative to their mean.
         refresh: steps between rebuilds of the preconditioner.
-        curvature: "exact" or "gauss_newton". cache: see `AttentionObjective.linearize`.
+        curvature: "gauss_newton", "exact", or "auto": Gauss–Newton until a full step no longer halves the gradient (large
+            residuals make it converge linearly), then exact until a step fails.
+        cache: see `AttentionObjective.linearize`.
 
     Cost per step: one value and gradient, one preconditioner, and the counted products.
     """
@@ -34,11 +43,15 @@ class NewtonCG(Solver):
     tol: float = 1e-8
     max_steps: int = 200
     max_cg: int = 200
-    forcing: float = 0.3
-    preconditioner_damping: float = 1e-4
-    curvature: str = "exact"
+    forcing: float = 0.1
+    preconditioner_damping: float = 0.1
+    curvature: str = "auto"
     cache: Cache = "auto"
     refresh: int = 5
+
+    def __post_init__(self):
+        if self.curvature not in ("auto", "exact", "gauss_newton"):
+            raise ValueError(f"curvature is {self.curvature!r}; it must be 'auto', 'exact' or 'gauss_newton'")
 
     def init(self, objective: Objective, params: Any) -> State:
         """One value and gradient; the first trust radius is the length of the preconditioned gradient step."""
@@ -48,15 +61,16 @@ class NewtonCG(Solver):
             value,
             gradient,
             damping=jnp.inf,
-            inner=objective.kronecker(params),
+            inner=Inner(objective.kronecker(params), jnp.asarray(self.curvature == "exact")),
             counts=count(values=1, gradients=1),
         )
 
     def step(self, objective: Objective, state: State) -> State:
         """Solve the trust-region subproblem, try the point, move the radius."""
-        line = objective.linearize(state.params, gauss_newton=self.curvature == "gauss_newton", cache=self.cache)
         stale = (state.steps > 0) & (state.steps % self.refresh == 0)
-        preconditioner = jax.lax.cond(stale, lambda: objective.kronecker(state.params), lambda: state.inner)
+        preconditioner = jax.lax.cond(
+            stale, lambda: objective.kronecker(state.params), lambda: state.inner.preconditioner
+        )
         damping = jax.tree.map(lambda mean: self.preconditioner_damping * mean, preconditioner.mean())
 
         def solve(v):
@@ -65,7 +79,15 @@ class NewtonCG(Solver):
         natural = jnp.sqrt(tree_dot(state.gradient, solve(state.gradient)))
         radius = jnp.where(jnp.isinf(state.damping), natural, state.damping)
         eta = jnp.minimum(self.forcing, jnp.sqrt(state.gradient_norm / state.start_gradient_norm))
-        cg = steihaug(line.hvp, solve, state.gradient, radius, eta, self.max_cg)
+
+        def subproblem(gauss_newton):
+            line = objective.linearize(state.params, gauss_newton=gauss_newton, cache=self.cache)
+            return steihaug(line.hvp, solve, state.gradient, radius, eta, self.max_cg)
+
+        if self.curvature == "auto":
+            cg = jax.lax.cond(state.inner.exact, lambda: subproblem(False), lambda: subproblem(True))
+        else:
+            cg = subproblem(self.curvature == "gauss_newton")
         trial = jax.tree.map(jnp.add, state.params, cg.s)
         value, gradient = objective.value_and_grad(trial)
         norm = tree_norm(gradient)
@@ -73,6 +95,8 @@ class NewtonCG(Solver):
         at_edge = cg.length >= 0.99 * radius
         radius = jnp.where(ratio > 0.75, jnp.where(at_edge, 3 * radius, radius), radius)
         radius = jnp.where(ratio < 0.25, 0.25 * jnp.minimum(cg.length, radius), radius)
+        slow = accepted & ~at_edge & (norm > 0.5 * state.gradient_norm)
+        exact = jnp.where(state.inner.exact, accepted & ~at_edge, slow)
         eps = jnp.finfo(value.dtype).eps
         stuck = ~accepted & (tree_norm(cg.s) <= eps * tree_norm(state.params))
         params, value, gradient, norm = select(
@@ -85,7 +109,7 @@ class NewtonCG(Solver):
             gradient=gradient,
             gradient_norm=norm,
             damping=radius,
-            inner=preconditioner,
+            inner=Inner(preconditioner, exact),
             status=jnp.where(stuck, Status.STALLED, state.status).astype(jnp.int32),
             steps=state.steps + 1,
             counts=add_counts(state.counts, extra),
