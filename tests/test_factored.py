@@ -15,7 +15,14 @@ from tests.oracles import factored, scale
 EPS = float(np.finfo(np.float64).eps)
 RANK = 2
 ALLOWED = 4.0
-every_loss = pytest.mark.parametrize("loss", AttentionRegression.LOSSES)
+# The chain rule is the same for every loss; two stand for all in the quick suite.
+every_loss = pytest.mark.parametrize(
+    "loss",
+    [
+        pytest.param(loss, marks=() if loss in ("normalized", "rescaled") else pytest.mark.slow)
+        for loss in AttentionRegression.LOSSES
+    ],
+)
 
 
 def draw(loss, seed, size=1.0):

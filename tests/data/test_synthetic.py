@@ -5,11 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attnreg.data.synthetic import attention_instance, conditioned, vector_instance
+from attnreg.data import synthetic
 from attnreg.objectives import AttentionObjective
 
 KEY = jax.random.key(7)
 DOUBLE = dict(dtype=jnp.float64)
+# Compiled once per structure; drawing eagerly would compile every operation for every shape.
+SIZES = ("n", "d", "m", "d2", "documents", "loss", "rank", "weight", "dtype")
+attention_instance = jax.jit(synthetic.attention_instance, static_argnames=SIZES)
+vector_instance = jax.jit(synthetic.vector_instance, static_argnames=("n", "d", "loss", "dtype"))
+conditioned = jax.jit(synthetic.conditioned, static_argnums=(1, 2, 4))
 EPS = float(np.finfo(np.float64).eps)
 
 
