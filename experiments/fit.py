@@ -13,11 +13,12 @@ from attnreg.identifiability import identifiability, logit_distance
 from attnreg.objectives import AttentionObjective
 from attnreg.problems import AttentionRegression
 from attnreg.rows import softmax
-from attnreg.solvers import Status, choose_method, describe, make_solver
+from attnreg.solvers import METHODS, Status, choose_method, describe, make_solver
 from attnreg.solvers.solver import Solver, State, Stopwatch
 from attnreg.streaming import map_over_blocks, sum_over_blocks
 from attnreg.tensor_trick import logits
 from experiments import fit_data, fit_figures
+from experiments.launch.configuration import UsageError
 from experiments.record import Record
 
 
@@ -40,6 +41,9 @@ class Scale(NamedTuple):
 
 def run(config: Any, record: Record) -> dict[str, Any]:
     """Solve with `config.solver`, then with each method of `config.compare`; leave tables and figures."""
+    for name in (config.solver.method, *config.compare):
+        if name not in METHODS:
+            raise UsageError(f"method {name!r} is not one of {', '.join(METHODS)}")
     data = fit_data.load(config)
     record.say(f"{data.title}: {describe_sizes(data.problem)}")
     scale = loss_scale(data)

@@ -9,6 +9,7 @@ from attnreg.data import HeadInstance, load_embedded_head, minilm_head
 from attnreg.data.synthetic import attention_instance, vector_instance
 from attnreg.factored import Factors
 from attnreg.problems import AttentionRegression, Teacher, replaced
+from experiments.launch.configuration import UsageError
 
 SOURCES = ("embedded", "minilm", "synthetic")
 
@@ -49,7 +50,7 @@ def load(config: Any) -> FitData:
         return _from_head(head, config, store=data.store_maps)
     if data.source == "synthetic":
         return _synthetic(config, dtype)
-    raise ValueError(f"config.data.source is {data.source!r}; it must be one of {', '.join(SOURCES)}")
+    raise UsageError(f"config.data.source is {data.source!r}; it must be one of {', '.join(SOURCES)}")
 
 
 def _from_head(head: HeadInstance, config: Any, *, store: bool) -> FitData:
@@ -87,7 +88,7 @@ def _synthetic(config: Any, dtype: Any) -> FitData:
         heldout, _ = attention_instance(jax.random.fold_in(key, 1), documents=1, **sizes, **both)
         heldout = _retarget(heldout, truth)
     else:
-        raise ValueError(f"config.data.kind is {data.kind!r}; it must be 'matrix' or 'vector'")
+        raise UsageError(f"config.data.kind is {data.kind!r}; it must be 'matrix' or 'vector'")
     title = f"synthetic {data.kind}, {config.loss}, n = {data.n}, d = {data.d}"
     return FitData(problem, heldout, truth, Labels(None, None), title)
 
