@@ -33,16 +33,17 @@ def run(config: Any, record: Any) -> dict:
     words = [w for w in config.only.split(",") if w]
     bounds = [b for name, b in BOUNDS.items() if not words or any(w in name for w in words)]
     record.expect(len(bounds))
-    rows, results = [], {}
-    for i, bound in enumerate(bounds):
-        results[bound.name] = entry = one_bound(bound, jax.random.fold_in(key, i), config)
-        best = int(np.argmax(entry["tightness"]))
-        pick = {k: entry[k][best] for k in ("measured", "sharp", "tightness", "norm_by_norm", "tightness_norm_by_norm")}
-        rows.append(
-            (bound.name, config.radii[best], pick["measured"], pick["sharp"], pick["tightness"], min(entry["tightness"]),
-             pick["norm_by_norm"], pick["tightness_norm_by_norm"], entry["improved_pairs"])
-        )  # fmt: skip
-        record.log(i + 1, tightness=pick["tightness"], improved_pairs=entry["improved_pairs"])
+    grid = np.zeros((len(bounds), len(config.radii)))
+    empty = {"measured": grid, "random": grid, "improved": grid[:, 0], "evaluated": grid[:, 0]}
+    done, state = record.restore(empty)
+    state = {name: np.array(value) for name, value in state.items()}
+    for i in range(done, len(bounds)):
+        one_bound(bounds[i], i, jax.random.fold_in(key, i), config, state)
+        tightness = state["measured"][i] / constants_of(bounds[i], config)[1]
+        record.log(i + 1, tightness=tightness.max(), improved_pairs=state["improved"][i])
+        record.save(i + 1, state)
+    results = {bound.name: entry(bound, i, config, state) for i, bound in enumerate(bounds)}
+    rows = [line(name, config.radii, result) for name, result in results.items()]
     record.table("lipschitz", COLUMNS, rows)
     suprema = row_suprema(config, jax.random.fold_in(key, len(bounds)), record)
     scaling = scaling_in_n(config, jax.random.fold_in(key, len(bounds) + 1))
@@ -53,39 +54,59 @@ def run(config: Any, record: Any) -> dict:
     return {"bounds": results, "row_suprema": suprema, "scaling": scaling, "violations": 0}
 
 
-def one_bound(bound: Bound, key: jax.Array, config: Any) -> dict:
-    """Measure one bound on all radii until enough improved pairs are counted; raises `Violation`."""
+def constants_of(bound: Bound, config: Any) -> tuple[list[Norms], np.ndarray, np.ndarray]:
+    """The domains of the grid with the sharp and the norm-by-norm constant on each."""
     shape = Shape(*config.shapes[bound.problem])
     domains = [Norms.ball(bound.problem, R, n1=shape.n1, n=shape.n) for R in config.radii]
-    sharp = np.array([bound.sharp(d) for d in domains])
-    crude = np.array([bound.norm_by_norm(d) for d in domains])
-    best, random, improved, evaluated = np.zeros(len(domains)), np.zeros(len(domains)), 0, 0
+    return domains, np.array([bound.sharp(d) for d in domains]), np.array([bound.norm_by_norm(d) for d in domains])
+
+
+def one_bound(bound: Bound, i: int, key: jax.Array, config: Any, state: dict) -> None:
+    """Measure bound i into `state` on all radii until enough improved pairs are counted; raises `Violation`."""
+    domains, sharp, crude = constants_of(bound, config)
+    shape = Shape(*config.shapes[bound.problem])
     for again in range(config.max_rounds):
         found = measure(bound, jax.random.fold_in(key, again), domains, shape, starts=config.starts, steps=config.steps)
         check(bound, domains, found, np.minimum(sharp, crude), config.tolerance)
-        best, random = np.maximum(best, found.supremum), np.maximum(random, found.random_supremum)
-        improved, evaluated = improved + found.improved, evaluated + found.evaluated
-        if improved >= config.improved_pairs:
-            break
-    else:
-        raise RuntimeError(
-            f"{bound.name}: {improved} improved pairs after {config.max_rounds} rounds, fewer than "
-            f"config.improved_pairs = {config.improved_pairs}; raise config.starts or config.max_rounds"
-        )
+        state["measured"][i] = np.maximum(state["measured"][i], found.supremum)
+        state["random"][i] = np.maximum(state["random"][i], found.random_supremum)
+        state["improved"][i] += found.improved
+        state["evaluated"][i] += found.evaluated
+        if state["improved"][i] >= config.improved_pairs:
+            return
+    raise RuntimeError(
+        f"{bound.name}: {state['improved'][i]} improved pairs after {config.max_rounds} rounds, fewer than "
+        f"config.improved_pairs = {config.improved_pairs}; raise config.starts or config.max_rounds"
+    )
+
+
+def entry(bound: Bound, i: int, config: Any, state: dict) -> dict:
+    """Everything known about one bound, for result.json."""
+    _, sharp, crude = constants_of(bound, config)
+    best = state["measured"][i]
     return {
         "radii": list(config.radii),
         "measured": best.tolist(),
-        "measured_at_random": random.tolist(),
+        "measured_at_random": state["random"][i].tolist(),
         "sharp": sharp.tolist(),
         "norm_by_norm": crude.tolist(),
         "tightness": (best / sharp).tolist(),
         "tightness_norm_by_norm": (best / crude).tolist(),
-        "improved_pairs": improved,
-        "evaluated_pairs": evaluated,
+        "improved_pairs": int(state["improved"][i]),
+        "evaluated_pairs": int(state["evaluated"][i]),
         "status": bound.status,
         "proof": bound.proof,
         "attained": bound.attained,
     }
+
+
+def line(name: str, radii: Any, result: dict) -> tuple:
+    """One line of the table, at the radius where the sharp constant is tightest."""
+    best = int(np.argmax(result["tightness"]))
+    measured, sharp, crude = (result[k][best] for k in ("measured", "sharp", "norm_by_norm"))
+    nbn = result["tightness_norm_by_norm"][best]
+    worst = min(result["tightness"])
+    return (name, radii[best], measured, sharp, measured / sharp, worst, crude, nbn, result["improved_pairs"])
 
 
 def check(bound: Bound, domains: list[Norms], found: Measured, limit: np.ndarray, tolerance: float) -> None:

@@ -9,7 +9,7 @@ import math
 
 from attnreg.bounds import constants
 from attnreg.bounds.domain import Norms
-from attnreg.bounds.registry import BOUNDS
+from attnreg.bounds.norm_by_norm import NormByNorm
 
 
 def required_weight(l: float, sigma_min: float, *, kind: str = "sharp", alpha: float = 1.0) -> float:
@@ -43,13 +43,18 @@ def newton_radius(l: float, lipschitz: float) -> float:
     return 2.0 * l / (3.0 * lipschitz)
 
 
-def hessian_lipschitz(norms: Norms, *, kind: str = "sharp", problem: str = "softmax") -> float:
-    """M of the normalized objective in its unknown: `1.1428 ‖A‖³` (sharp) or norm by norm; inf if that overflows.
+def hessian_lipschitz(norms: Norms, *, kind: str = "sharp") -> float:
+    """M of the normalized objective in its unknown: `1.1428 (‖A1‖ ‖A2‖)³` on the whole space, or norm by norm.
 
-    The quadratic regularizer has a constant Hessian and does not enter.
+    The norm-by-norm constant holds on the ball `norms` only and is infinite where its exponential overflows. The
+    quadratic regularizer has a constant Hessian and does not enter.
+
+    >>> round(hessian_lipschitz(Norms.ball("softmax", 2.0, n1=1, n=5)) / 8.0, 4)
+    1.1428
     """
-    bound = next(b for b in BOUNDS.values() if (b.problem, b.quantity, b.variable) == (problem, "hessian", "X"))
+    if kind == "sharp":
+        return constants.ROW_THIRD * (norms.a1 * norms.a2) ** 3
     try:
-        return bound.sharp(norms) if kind == "sharp" else bound.norm_by_norm(norms)
+        return NormByNorm(norms, "X").hessian.lip
     except OverflowError:
         return math.inf

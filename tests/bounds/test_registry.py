@@ -1,0 +1,116 @@
+"""The table of bounds: complete, ordered (sharp ≤ norm by norm), and true on random pairs computed with NumPy."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from attnreg.bounds import BOUNDS, Norms, Point, softmax_point
+from attnreg.bounds import quantities as Q
+from attnreg.bounds.domain import contains, spectral_ceiling
+from attnreg.bounds.sharp import exponential_sum, largest_probability
+
+# theory.md, section 4: every quantity of every problem in every variable it depends on.
+ROW_QUANTITIES = (
+    "u alpha log_alpha alpha_inverse f residual residual_rescaled u_relative alpha_relative residual_rescaled_relative "
+    "gradient gradient_rescaled hessian hessian_rescaled"
+).split()
+EXPECTED = (
+    {f"softmax.{q}.{v}" for q in ROW_QUANTITIES for v in ("x", "A")}
+    | {f"attention.{q}.{v}" for q in ROW_QUANTITIES for v in ("X", "A1", "A2")}
+    | {f"one_layer.h.{v}" for v in ("Y", "A3")}
+    | {
+        f"one_layer.{q}.{v}"
+        for q in ("residual", "q", "gradient_X", "gradient_Y", "hessian")
+        for v in ("X", "Y", "A1", "A2", "A3")
+    }
+)
+
+
+def test_every_quantity_is_there_in_every_variable():
+    assert set(BOUNDS) == EXPECTED
+
+
+@pytest.mark.parametrize("R", [0.25, 1.0, 2.0])
+@pytest.mark.parametrize("n", [2, 7])
+def test_sharp_never_exceeds_norm_by_norm(R, n):
+    for bound in BOUNDS.values():
+        norms = Norms.ball(bound.problem, R, n1=3, n=n)
+        assert 0 < bound.sharp(norms) <= bound.norm_by_norm(norms) * (1 + 1e-12), bound.name
+
+
+def test_constants_grow_with_the_domain():
+    for bound in BOUNDS.values():
+        for column in ("sharp", "norm_by_norm"):
+            values = [getattr(bound, column)(Norms.ball(bound.problem, R, n1=2, n=4)) for R in (0.5, 1.0, 2.0)]
+            assert values == sorted(values), (bound.name, column)
+
+
+def test_largest_probability_and_exponential_sum_are_attained_or_above():
+    rng = np.random.default_rng(0)
+    for n, L in ((2, 0.5), (5, 1.0), (5, 4.0)):
+        s = rng.normal(size=(20000, n))
+        s *= L / np.linalg.norm(s, axis=1, keepdims=True)
+        e = np.exp(s)
+        p = (e / e.sum(1, keepdims=True)).max()
+        assert 0.9 * largest_probability(n, L) < p <= largest_probability(n, L)
+        assert 0.8 * exponential_sum(n, L) < e.sum(1).max() <= exponential_sum(n, L)
+
+
+def test_spectral_ceiling_is_a_tight_upper_bound():
+    rng = np.random.default_rng(1)
+    for shape in ((4, 1), (4, 2), (3, 5), (6, 4)):
+        A = rng.normal(size=shape)
+        exact = np.linalg.norm(A, 2)
+        assert exact <= float(spectral_ceiling(jnp.asarray(A))) * (1 + 1e-14) <= exact * 1.004
+
+
+def test_quantities_against_numpy():
+    rng = np.random.default_rng(2)
+    A1, A2, A3, X, Y, B = (rng.normal(size=s) for s in ((3, 2), (4, 2), (4, 2), (2, 2), (2, 5), (3, 5)))
+    p = Point(*map(jnp.asarray, (A1, A2, X, B, A3, Y)))
+    u = np.exp(A1 @ X @ A2.T)
+    alpha = u.sum(1)
+    f = u / alpha[:, None]
+    c = f @ A3 @ Y - B
+    for got, want in (
+        (Q.u(p), u),
+        (Q.alpha(p), alpha),
+        (Q.log_alpha(p), np.log(alpha)),
+        (Q.alpha_inverse(p), 1 / alpha),
+        (Q.f(p), f),
+        (Q.h(p), A3 @ Y),
+        (Q.residual_one_layer(p), c),
+        (Q.q(p), c @ (A3 @ Y).T),
+    ):
+        np.testing.assert_allclose(got, want, rtol=1e-13, atol=1e-13)
+    square = p._replace(B=jnp.asarray(f))
+    np.testing.assert_allclose(Q.residual(square), 0, atol=1e-15)
+    np.testing.assert_allclose(Q.residual_rescaled(square), 0, atol=1e-14)
+
+
+def test_curvature_is_the_quadratic_form_of_the_hessian():
+    rng = np.random.default_rng(3)
+    A, x, b = rng.normal(size=(4, 3)), rng.normal(size=3), rng.dirichlet(np.ones(4))
+    p = softmax_point(jnp.asarray(A), jnp.asarray(x), jnp.asarray(b))
+    w, step = rng.normal(size=3), 1e-4
+    loss = [float(np.sum((np.exp(A @ z) / np.exp(A @ z).sum() - b) ** 2)) for z in (x - step * w, x, x + step * w)]
+    difference = (loss[0] - 2 * loss[1] + loss[2]) / step**2
+    np.testing.assert_allclose(float(Q.curvature(p, {"X": jnp.asarray(w[None])}, "softmax")), difference, rtol=1e-5)
+
+
+def test_the_domain_predicate_refuses_what_is_outside():
+    norms = Norms.ball("softmax", 1.0, n1=1, n=2)
+    p = softmax_point(jnp.eye(2), jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0]))
+    assert contains(norms, p, simplex=True)
+    assert not contains(norms, p._replace(X=2 * p.X), simplex=True)
+    assert not contains(norms, p._replace(B=jnp.array([[0.5, 0.6]])), simplex=True)
+    assert not contains(norms, p._replace(B=jnp.array([[-0.1, 1.1]])), simplex=True)
+
+
+def test_norms_of_measures_what_it_says():
+    p = softmax_point(jnp.diag(jnp.array([3.0, 1.0])), jnp.array([3.0, 4.0]), jnp.array([0.6, 0.8]))
+    norms = Norms.of(p)
+    assert (norms.a2, norms.x, norms.b, norms.n) == (3.0, 5.0, 1.0, 2)
+    assert math.isclose(norms.logits, 15.0)
