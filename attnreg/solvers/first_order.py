@@ -10,7 +10,7 @@ import optax
 
 from attnreg.objectives import Objective
 from attnreg.solvers.result import Status
-from attnreg.solvers.solver import Solver, State, add_counts, count, tree_norm
+from attnreg.solvers.solver import Solver, State, add_counts, count, select, tree_norm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +53,9 @@ class Optax(Solver):
         value, gradient = self._evaluate(objective, inner, params, scale)
         norm = tree_norm(gradient)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
+        # A step to infinity ends the run where it stood before, not at NaN.
+        old = (state.params, state.value, state.gradient, state.gradient_norm)
+        params, value, gradient, norm = select(finite, (params, value, gradient, norm), old)
         searched = optax.tree_utils.tree_get(inner, "num_linesearch_steps")
         extra = 1 if searched is None else searched
         return state._replace(

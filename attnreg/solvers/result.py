@@ -66,7 +66,7 @@ class History(NamedTuple):
 
 
 class Result(NamedTuple):
-    """Outcome of a solve: params (best point), value, gradient_norm, status, steps, counts, history."""
+    """Outcome of a solve: params (the last accepted point), value, gradient_norm, status, steps, counts, history."""
 
     params: Any
     value: jax.Array

@@ -1,0 +1,108 @@
+"""Newton's own promises: the damping rule, quadratic convergence, chord steps that save Hessians, refusals."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from attnreg.solvers import Newton
+from attnreg.solvers.newton import _cholesky, nielsen
+from attnreg.solvers.solver import Solver, acceptable, count
+from tests.solvers import table
+
+NOISY = table.stack()["noisy"]
+OBJECTIVE = table.objective(NOISY)
+START = OBJECTIVE.zeros()
+
+
+def state(damping=1.0, growth=2.0, value=1.0, gradient_norm=1.0):
+    zero = jnp.zeros(())
+    new = Solver.start(Newton(), zero, zero + value, zero + gradient_norm, damping=damping, inner=(), counts=count())
+    return new._replace(growth=zero + growth)
+
+
+def test_a_linear_problem_takes_one_newton_step():
+    problem = table.others()["linear"]
+    objective = table.objective(problem)
+    result = Newton(damping=0.0, tol=1e-6).run(objective, objective.zeros())
+    assert int(result.steps) == 1
+    g, H = objective.value_grad_hessian(objective.zeros())[1:]
+    np.testing.assert_allclose(np.ravel(result.params), -np.linalg.solve(H, np.ravel(g)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("chord", [0.0])
+def test_convergence_is_quadratic_without_chord_steps(chord):
+    result = Newton(chord=chord, tol=1e-12).run(OBJECTIVE, START)
+    norms = np.asarray(result.history.gradient_norm[: int(result.steps) + 1]) / float(result.history.gradient_norm[0])
+    tail = norms[(norms < 1e-2) & (norms > 1e-10)]
+    assert len(tail) >= 1
+    # Each step at least squares the norm, up to a constant, until rounding.
+    later = norms[1:][norms[:-1] < 1e-2]
+    before = norms[:-1][norms[:-1] < 1e-2]
+    assert np.all(later <= np.maximum(100 * before**2, 1e-12))
+
+
+def test_chord_steps_save_factorisations():
+    plain, chord = Newton(chord=0.0).run(OBJECTIVE, START), Newton().run(OBJECTIVE, START)
+    assert bool(plain.converged)
+    assert bool(chord.converged)
+    assert int(chord.counts.hessians) < int(plain.counts.hessians)
+    assert int(chord.counts.gradients) >= int(chord.counts.hessians)
+
+
+def test_damping_shrinks_on_good_steps_and_grows_faster_at_each_failure():
+    good, bad = jnp.asarray(True), jnp.asarray(False)
+    damping, growth = nielsen(state(), good, jnp.asarray(1.0))
+    assert float(damping) < 0.1
+    assert float(growth) == 2.0
+    damping, growth = nielsen(state(growth=4.0), bad, jnp.asarray(-1.0))
+    assert (float(damping), float(growth)) == (4.0, 8.0)
+    floor, _ = nielsen(state(damping=0.0), good, jnp.asarray(1.0))
+    assert float(floor) == pytest.approx(np.finfo(np.float64).eps ** (2 / 3))
+
+
+def test_the_damped_factor_is_that_of_the_shifted_matrix_and_nan_when_indefinite():
+    H = np.diag([2.0, 4.0])
+    factor, shift = _cholesky(jnp.asarray(H), jnp.asarray(0.5))
+    assert float(shift) == 1.5
+    np.testing.assert_allclose(factor @ factor.T, H + 1.5 * np.eye(2), rtol=1e-14)
+    assert np.isnan(_cholesky(jnp.asarray(np.diag([1.0, -4.0])), jnp.asarray(1e-3))[0]).any()
+
+
+@pytest.mark.parametrize(
+    ("value", "norm", "predicted", "accepted"),
+    [
+        (0.5, 0.5, 0.6, True),
+        (1.5, 0.5, 0.6, False),
+        (np.inf, 0.5, 0.6, False),
+        (np.nan, 0.5, 0.6, False),
+        (0.5, np.nan, 0.6, False),
+        (0.5, 0.5, -0.6, False),
+        (1.0, 0.5, 1e-17, True),
+        (1.0, 1.5, 1e-17, False),
+    ],
+)
+def test_what_is_accepted(value, norm, predicted, accepted):
+    """The last two: below rounding error of the loss, the gradient decides."""
+    got, ratio = acceptable(state(), *(jnp.asarray(x) for x in (value, norm, predicted)))
+    assert bool(got) == accepted
+    assert ratio.dtype == jnp.float64
+
+
+def test_unknown_curvature_is_refused():
+    with pytest.raises(ValueError, match="curvature is 'fisher'; it must be one of auto, exact, gauss_newton"):
+        Newton(curvature="fisher")
+
+
+def test_the_same_shapes_compile_once():
+    solver = Newton(max_steps=3)
+    traces = []
+
+    @jax.jit
+    def solve(objective, X):
+        traces.append(1)
+        return solver.run(objective, X).value
+
+    for problem in (table.stack()["noisy"], table.stack()["masked"]):
+        solve(table.objective(problem), START)
+    assert len(traces) == 1
