@@ -51,7 +51,8 @@ class Checkpoints:
         """Write a checkpoint and wait until it is on disk under its final name."""
         import orbax.checkpoint as ocp
 
-        items = ocp.args.Composite(state=ocp.args.StandardSave(state), beside=ocp.args.JsonSave(beside))
+        # In a dict: orbax refuses a bare array.
+        items = ocp.args.Composite(state=ocp.args.StandardSave({"state": state}), beside=ocp.args.JsonSave(beside))
         manager = self._open()
         manager.save(step, args=items, force=True)
         manager.wait_until_finished()
@@ -67,13 +68,13 @@ class Checkpoints:
         failures = []
         target = jax.tree.map(_abstract, template)
         for step in reversed(self.steps() if at is None else [at]):
-            items = ocp.args.Composite(state=ocp.args.StandardRestore(target), beside=ocp.args.JsonRestore())
+            items = ocp.args.Composite(state=ocp.args.StandardRestore({"state": target}), beside=ocp.args.JsonRestore())
             try:
                 found = self._open().restore(step, args=items)
             except Exception as error:  # orbax and tensorstore raise many types for damage
                 failures.append(f"step {step}: {type(error).__name__}: {str(error).splitlines()[0][:200]}")
                 continue
-            return Restored(step, found["state"], {**found["beside"], "passed_over": failures})
+            return Restored(step, found["state"]["state"], {**found["beside"], "passed_over": failures})
         if failures:
             raise CheckpointError(
                 f"no checkpoint in {self._directory} can be read into this experiment's state "

@@ -116,6 +116,16 @@ def _bytes(leaf):
     return np.asarray(leaf).tobytes()
 
 
+def test_a_bare_array_is_a_state(tmp_path):
+    record = Record(tmp_path)
+    record.checkpoint(5, jnp.arange(3.0))
+    record.close()
+    again = Record(tmp_path, resume=True)
+    step, found = again.restore(jnp.zeros(3))
+    again.close()
+    assert (step, found.tolist()) == (5, [0.0, 1.0, 2.0])
+
+
 def test_logging_before_restoring_is_refused(tmp_path):
     record = Record(tmp_path)
     record.checkpoint(5, {"x": jnp.ones(2)})
