@@ -1,0 +1,133 @@
+"""A real Slurm on loopback: arrays, requeue with the state kept, killed workers, two nodes. See docs/guides/slurm.md."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.launch import slurm, tasks
+from experiments.launch.configuration import UsageError
+from experiments.store import folder
+from experiments.store.encoding import read_json, read_lines
+from tests.experiments.conftest import SELFCHECK
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """Two emulated nodes of four CPUs."""
+    script, directory = ROOT / "tests/experiments/slurm/cluster.sh", tmp_path_factory.mktemp("slurm")
+    subprocess.run([script, "up", directory, "4", "2"], check=True)
+    environment = {"SLURM_CONF": f"{directory}/slurm.conf", "PATH": f"{directory}/bin:{os.environ['PATH']}"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield
+        subprocess.run([script, "down", directory], check=True)
+
+
+def submit(root, *flags):
+    command = [sys.executable, "-m", "experiments.sweep", "--config=configs/selfcheck.py:smoke", f"--workdir={root}"]
+    done = subprocess.run([*command, "--submit=slurm", *flags], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def wait(condition, seconds=600):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, subprocess.run(["squeue"], capture_output=True, text=True).stdout
+        time.sleep(0.5)
+
+
+def queue_empty():
+    return not subprocess.run(["squeue", "-h"], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def listed(root, *flags):
+    return tasks.tasks(SELFCHECK, flags, root)
+
+
+@pytest.mark.slow
+@pytest.mark.slurm
+def test_an_array_computes_every_task_and_nothing_is_left_to_submit(cluster, tmp_path):
+    assert "submitted 4 jobs" in submit(tmp_path / "s", "--pack=2", "--jobs=4", "--slurm", "partition=main")
+    wait(queue_empty)
+    assert [tasks.status(t).state for t in listed(tmp_path / "s")] == ["finished"] * 8
+    assert "nothing to submit" in submit(tmp_path / "s")
+
+
+@pytest.mark.slow
+@pytest.mark.slurm
+def test_a_preempted_job_saves_is_requeued_and_goes_on(cluster, tmp_path):
+    flags = ("--config.pause=1.0",)
+    out = submit(tmp_path / "s", *flags, "--pack=8", "--slurm", "signal_delay_s=30", "--slurm", "time=10")
+    job = out.split("as array ")[1].split(";")[0]
+    first = listed(tmp_path / "s", *flags)[0]
+    wait(lambda: len(read_lines(first.workdir / folder.METRICS)) >= 2)
+    subprocess.run(["scancel", "--signal=USR2", f"{job}_0"], check=True)
+    wait(lambda: len(_sessions(first)) >= 2)
+    assert "resumed at step" in (first.workdir / folder.LOG).read_text()
+    wait(lambda: tasks.status(first).state == "finished")
+    subprocess.run(["scancel", job], check=True)
+    wait(queue_empty)
+    steps = [line["step"] for line in read_lines(first.workdir / folder.METRICS)]
+    assert steps == list(range(20, 201, 20))
+
+
+def _sessions(task):
+    path = task.workdir / folder.ENVIRONMENT
+    return read_json(path) if path.exists() else []
+
+
+@pytest.mark.slow
+@pytest.mark.slurm
+def test_a_killed_worker_is_started_again_in_its_job(cluster, tmp_path):
+    submit(tmp_path / "s", "--config.pause=0.5", "--checkpoint-seconds=0", "--pack=8")
+    first = listed(tmp_path / "s", "--config.pause=0.5")[0]
+    wait(lambda: len(read_lines(first.workdir / folder.METRICS)) >= 2)
+    os.kill(folder.holder(first.workdir).process, 9)
+    wait(queue_empty)
+    assert all(tasks.status(t).state == "finished" for t in listed(tmp_path / "s", "--config.pause=0.5"))
+    assert len(_sessions(first)) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.slurm
+def test_two_nodes_run_one_run(cluster, tmp_path):
+    command = [sys.executable, "-m", "experiments.run", "--config=configs/scaling.py:smoke"]
+    subprocess.run([*command, f"--workdir={tmp_path / 'one'}"], cwd=ROOT, check=True)
+    srun = ["srun", "-N2", "-n2", *command, f"--workdir={tmp_path / 'two'}", "--distributed"]
+    done = subprocess.run(srun, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr
+    one, two = (read_json(tmp_path / name / folder.RESULT) for name in ("one", "two"))
+    assert two["processes"] == 2
+    np.testing.assert_allclose(two["x"], one["x"], rtol=0, atol=100 * np.finfo(float).eps)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["time=3"], "must be at least 4 minutes"),
+        (["time=ten"], "must be a int"),
+        (["time"], "write --slurm name=value"),
+        (["setup=rm -rf /"], "no Slurm option 'setup'"),
+        (["partition=a\n#SBATCH --wrap=x"], "must be a str"),
+        (["exclusive=maybe"], "must be a bool"),
+    ],
+)
+def test_wrong_slurm_options_are_refused_before_anything_is_submitted(flags, message):
+    with pytest.raises(UsageError, match=message):
+        slurm.slurm_options(SELFCHECK, flags)
+
+
+def test_slurm_options_come_from_the_config_and_flags_win(tmp_path):
+    path = tmp_path / "c.py"
+    path.write_text("def get_config(variant='full'): ...\ndef slurm(): return {'partition': 'a', 'time': 30}\n")
+    found = slurm.slurm_options(str(path), ["partition=b", "gpus_per_node=2"])
+    assert found == {"partition": "b", "time": 30, "signal_delay_s": 120, "gpus_per_node": 2}
