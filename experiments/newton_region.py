@@ -127,6 +127,9 @@ def region(key: jax.Array, R: float, case: str, config: Any) -> Region:
         b = jnp.zeros((config.n,), dtype).at[jax.random.randint(kb, (), 0, config.n)].set(1.0)
     ends, _ = newton(x[None], A, b, w2, x, steps=60)
     star = ends[0]
+    slope = float(jnp.linalg.norm(gradient(star, A, b, w2)))
+    if not slope < 1e-10 * (1.0 + R):
+        raise RuntimeError(f"Newton from 0 did not find a minimiser to study: gradient {slope} at R = {R}, {case}")
     curvature = float(jnp.linalg.eigvalsh(hessian(star, A, b, w2))[0])
     norms = Norms.ball("softmax", R, n1=1, n=config.n)
     radius = newton_radius(curvature, hessian_lipschitz(norms))
@@ -153,6 +156,7 @@ def objective(x: jax.Array, A: jax.Array, b: jax.Array, w2: Any) -> jax.Array:
     return losses.softmax_regression(x, A, b) + 0.5 * w2 * jnp.sum(s * s)
 
 
+gradient = jax.jit(jax.grad(objective))
 hessian = jax.jit(jax.hessian(objective))
 
 

@@ -9,7 +9,7 @@ from sympy import QQ
 
 
 def polya(form, variables, largest: int = 45) -> int | None:
-    """The least N with `(Σ variables)^N · form` free of negative coefficients; None if there is none up to `largest`."""
+    """The least N with `(Σ variables)^N · form` free of negative coefficients; None if none up to `largest`."""
     total = sum(variables)
     for power in range(largest + 1):
         if all(c >= 0 for c in form.coeffs()):

@@ -1,6 +1,4 @@
-"""The adversary: it stays in the domain, improves on random pairs, finds what is attained, and catches a false bound."""
-
-import dataclasses
+"""The adversary stays in the domain, improves on random pairs, finds what is attained, and catches a false bound."""
 
 import jax
 import numpy as np
@@ -46,10 +44,9 @@ def test_a_false_bound_fails_and_prints_the_pair(found):
     check(bound, domains, result, np.array([bound.sharp(d) for d in domains]), 1e-8)
     with pytest.raises(Violation, match=r"softmax\.f\.x is violated.*ratio(?s:.*)from Point(?s:.*)to   Point"):
         check(bound, domains, result, 0.9 * np.array([bound.sharp(d) for d in domains]), 1e-8)
-    outside = dataclasses.replace(bound)
     small = [Norms.ball("softmax", 0.1, n1=1, n=2)] * 2
     with pytest.raises(RuntimeError, match="outside its domain"):
-        check(outside, small, result, np.full(2, np.inf), 1e-8)
+        check(bound, small, result, np.full(2, np.inf), 1e-8)
 
 
 @pytest.mark.slow

@@ -12,10 +12,9 @@ from attnreg.bounds.domain import contains, spectral_ceiling
 from attnreg.bounds.sharp import exponential_sum, largest_probability
 
 # theory.md, section 4: every quantity of every problem in every variable it depends on.
-ROW_QUANTITIES = (
-    "u alpha log_alpha alpha_inverse f residual residual_rescaled u_relative alpha_relative residual_rescaled_relative "
-    "gradient gradient_rescaled hessian hessian_rescaled"
-).split()
+BLOCKS = ("u", "alpha", "log_alpha", "alpha_inverse", "f", "residual", "residual_rescaled")
+RELATIVE = ("u_relative", "alpha_relative", "residual_rescaled_relative")
+ROW_QUANTITIES = (*BLOCKS, *RELATIVE, "gradient", "gradient_rescaled", "hessian", "hessian_rescaled")
 EXPECTED = (
     {f"softmax.{q}.{v}" for q in ROW_QUANTITIES for v in ("x", "A")}
     | {f"attention.{q}.{v}" for q in ROW_QUANTITIES for v in ("X", "A1", "A2")}
