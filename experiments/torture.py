@@ -6,8 +6,9 @@ for fields whose name says that they are times. Exit code 1 when anything differ
 """
 
 import argparse
+import multiprocessing
+import os
 import random
-import subprocess
 import sys
 import tempfile
 import time
@@ -15,10 +16,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments import run
 from experiments.record import console, rich_table
 from experiments.store import folder
 from experiments.store.encoding import dumps, read_json, read_lines
 
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(["experiments.run", "matplotlib.pyplot", "optax", "orbax.checkpoint"])
 TIMES = ("time", "seconds", "speed")
 
 
@@ -61,9 +65,10 @@ def torture(configs: Sequence[str], overrides: list[str], root: Path, options: A
     for i, config in enumerate(configs):
         started = time.monotonic()
         workdir = root / f"reference-{i}"
-        code = _start(config, overrides, workdir, options).wait()
-        if code:
-            raise SystemExit(f"{config} fails undisturbed, exit code {code}: {(workdir / folder.LOG)}")
+        process = _start(config, overrides, workdir, options)
+        process.join()
+        if process.exitcode:
+            raise SystemExit(f"{config} fails undisturbed, exit code {process.exitcode}: {workdir / folder.LOG}")
         references[config] = (workdir, time.monotonic() - started)
     trials, left = [], options.kills
     while left > 0:
@@ -90,27 +95,37 @@ def _trial(
     kills, resumed = 0, []
     while True:
         process = _start(config, overrides, workdir, options)
-        try:
-            code = process.wait(None if kills == most else moments.uniform(0.05, 0.75 * duration))
-        except subprocess.TimeoutExpired:
+        process.join(None if kills == most else moments.uniform(0.02, 0.75 * duration))
+        if process.is_alive():
             process.kill()
-            process.wait()
+            process.join()
             kills += 1
             continue
-        if code:
-            raise SystemExit(f"{config} failed with exit code {code} after {kills} kills: {workdir / folder.LOG}")
+        if process.exitcode:
+            raise SystemExit(
+                f"{config} failed with exit code {process.exitcode} after {kills} kills: {workdir / folder.LOG}"
+            )
         break
     log = (workdir / folder.LOG).read_text().splitlines()
     resumed = [int(line.split()[-1]) for line in log if line.startswith("resumed at step ")]
     return Trial(config, kills, resumed, *same(reference, workdir))
 
 
-def _start(config: str, overrides: list[str], workdir: Path, options: Any) -> subprocess.Popen[bytes]:
+def _start(config: str, overrides: list[str], workdir: Path, options: Any) -> Any:
+    """One session in a process of its own, forked from a server that has imported everything: a start costs little."""
     workdir.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "experiments.run", "--config", config, *overrides, f"--workdir={workdir}"]
-    command.append(f"--checkpoint-seconds={options.checkpoint_seconds}")
-    with open(workdir / folder.LOG, "ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    arguments = ["--config", config, *overrides, f"--workdir={workdir}"]
+    arguments.append(f"--checkpoint-seconds={options.checkpoint_seconds}")
+    process = _SERVER.Process(target=_session, args=(arguments, str(workdir / folder.LOG)))
+    process.start()
+    return process
+
+
+def _session(arguments: list[str], log: str) -> None:
+    with open(log, "ab") as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+    sys.exit(run.main(arguments))
 
 
 def same(one: Path, other: Path) -> tuple[bool, bool]:

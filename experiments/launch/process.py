@@ -38,14 +38,14 @@ def compilation_cache() -> Path | None:
     """Turn on JAX's persistent compilation cache in a folder only this user can write; None without one.
 
     The folder is `$ATTNREG_CACHE/jax/<host type>`, by default under `$XDG_CACHE_HOME` or `~/.cache/attnreg`.
-    `JAX_COMPILATION_CACHE_DIR` wins; `ATTNREG_CACHE=off` turns it off. Cached programs are executed, so a
+    `JAX_COMPILATION_CACHE_DIR` wins; `ATTNREG_COMPILATION_CACHE=off` turns it off. Cached programs are executed, so a
     folder that belongs to someone else, or that others may write, is not used.
     """
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
-    root = os.environ.get("ATTNREG_CACHE", "")
-    if root == "off":
+    if os.environ.get("ATTNREG_COMPILATION_CACHE") == "off":
         return None
+    root = os.environ.get("ATTNREG_CACHE", "")
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     folder = Path(root or Path(base) / "attnreg") / "jax" / host_type()
     try:

@@ -18,6 +18,9 @@ ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(
     p for p in (ROOT / "configs").glob("*.py") if p.stem != "__init__" and not p.stem.endswith("_defaults")
 )
+# JAXopt, a peer in the benchmarks, announces its end when it is imported.
+pytestmark = pytest.mark.filterwarnings("ignore:JAXopt is no longer maintained")
+
 SMOKE_CPU_SECONDS = 60.0  # of one config; a smoke variant is seconds of work, compilation included
 
 
@@ -73,10 +76,13 @@ def test_every_task_of_a_sweep_resolves(path, tmp_path):
 @config_test
 def test_the_smoke_variant_runs(path, tmp_path, monkeypatch):
     matplotlib.use("Agg")
-    monkeypatch.setenv("ATTNREG_CACHE", "off")
+    monkeypatch.setenv("ATTNREG_COMPILATION_CACHE", "off")
     started = time.process_time()
     with jax.numpy_dtype_promotion("standard"):  # as users run it
         code = execution.execute(resolve(f"{path}:smoke"), tmp_path / "run", execution.Settings())
+    failure = tmp_path / "run" / folder.FAILURE
+    if failure.exists() and read_json(failure)["error"] == "ModelMissingError":
+        pytest.skip(read_json(failure)["message"])  # the fetched model is not on this machine
     assert code == 0
     assert read_json(tmp_path / "run" / folder.RESULT)
     assert time.process_time() - started < SMOKE_CPU_SECONDS

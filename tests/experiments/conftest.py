@@ -15,7 +15,7 @@ SELFCHECK = str(Path(__file__).parents[2] / "configs" / "selfcheck.py") + ":smok
 def _elsewhere(monkeypatch, tmp_path):
     matplotlib.use("Agg")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ATTNREG_CACHE", "off")
+    monkeypatch.setenv("ATTNREG_COMPILATION_CACHE", "off")
     with jax.numpy_dtype_promotion("standard"):  # as users run it: optax.adam is not clean under "strict"
         yield
 

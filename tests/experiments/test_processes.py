@@ -27,7 +27,7 @@ def start(workdir, processes=1, devices=1, *flags):
         port = probe.getsockname()[1]
     environment = os.environ | {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "ATTNREG_CACHE": "off",
+        "ATTNREG_COMPILATION_CACHE": "off",
         "JAX_PLATFORMS": "cpu",
     }
     command = [sys.executable, "-m", "experiments.run", "--config", "configs/scaling.py:smoke", *flags]

@@ -1,4 +1,4 @@
-"""A real Slurm on loopback: arrays, requeue with the state kept, killed workers, two nodes. See docs/guides/slurm.md."""
+"""A real Slurm on loopback: arrays, requeue with the state kept, killed workers, two nodes (docs/guides/slurm.md)."""
 
 import os
 import subprocess

@@ -110,7 +110,8 @@ def test_a_held_task_is_left_to_its_holder(config, tmp_path):
 
 def test_a_dead_holder_does_not_hold(config, tmp_path):
     task = tasks.tasks(config("[{'seed': 0}]"), [], tmp_path / "s")[0]
-    die = "import os, pathlib, sys; from experiments.store import folder; folder.Lock(pathlib.Path(sys.argv[1])); os._exit(9)"
+    die = "import os, pathlib, sys; from experiments.store import folder\n"
+    die += "folder.Lock(pathlib.Path(sys.argv[1])); os._exit(9)"
     child = subprocess.Popen([sys.executable, "-c", die, str(task.workdir)], cwd=ROOT)
     assert child.wait() == 9
     assert folder.holder(task.workdir).process == child.pid
