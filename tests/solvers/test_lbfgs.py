@@ -43,7 +43,7 @@ def test_race_keeps_the_best_of_each_stage_in_order(objective):
     survivors = race([Stage(LBFGS(max_steps=3), objective, 2)], starts)
     np.testing.assert_allclose(survivors.values, first.value[order], rtol=1e-12)
     np.testing.assert_allclose(survivors.params, take(first.params, order), rtol=1e-9)
-    assert int(survivors.evaluations) == int(jnp.sum(first.counts.gradients))
+    assert int(survivors.evaluations) == int(jnp.sum(first.counts.gradients, dtype=jnp.int32))
 
 
 def test_race_refuses_to_keep_more_than_it_has(objective):
