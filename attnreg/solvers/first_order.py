@@ -42,7 +42,7 @@ class Optax(Solver):
     def step(self, objective: Objective, state: State) -> State:
         """One update of the optimiser."""
         scale = jnp.where(state.start_value > 0, state.start_value, jnp.ones_like(state.start_value))
-        value_fn = _with_closed_form_gradient(objective, scale)
+        value_fn = _with_closed_form_gradient(objective, scale, state.params)
         gradient = jax.tree.map(lambda g: g / scale, state.gradient)
         optimizer = optax.with_extra_args_support(self.optimizer)
         with _as_optax_expects():
@@ -50,6 +50,7 @@ class Optax(Solver):
                 gradient, state.inner, state.params, value=state.value / scale, grad=gradient, value_fn=value_fn
             )
             params = optax.apply_updates(state.params, updates)
+        inner = _as_typed(inner, state.inner)
         value, gradient = self._evaluate(objective, inner, params, scale)
         norm = tree_norm(gradient)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
@@ -85,19 +86,27 @@ def _as_optax_expects():
         yield
 
 
-def _with_closed_form_gradient(objective: Objective, scale: jax.Array):
-    """The scaled loss as a function whose reverse-mode derivative is the closed form (for line searches)."""
+def _as_typed(tree: Any, like: Any) -> Any:
+    """`tree` in the dtypes of `like`: where 64-bit types are on, optax searches lines in float64 on float32 data."""
+    return jax.tree.map(lambda x, y: jnp.asarray(x, jnp.asarray(y).dtype), tree, like)
+
+
+def _with_closed_form_gradient(objective: Objective, scale: jax.Array, like: Any):
+    """The scaled loss as a function whose reverse-mode derivative is the closed form (for line searches).
+
+    It is evaluated in the dtypes of `like`, whatever the line search hands in.
+    """
 
     @jax.custom_vjp
     def value_fn(params):
-        return objective.value(params) / scale
+        return objective.value(_as_typed(params, like)) / scale
 
     def forward(params):
-        value, gradient = objective.value_and_grad(params)
-        return value / scale, gradient
+        value, gradient = objective.value_and_grad(_as_typed(params, like))
+        return value / scale, _as_typed(jax.tree.map(lambda g: g / scale, gradient), params)
 
     def backward(gradient, cotangent):
-        return (jax.tree.map(lambda g: cotangent * g / scale, gradient),)
+        return (jax.tree.map(lambda g: jnp.asarray(cotangent, g.dtype) * g, gradient),)
 
     value_fn.defvjp(forward, backward)  # pyright: ignore[reportFunctionMemberAccess]
     return value_fn

@@ -48,7 +48,7 @@ def test_a_step_that_climbs_is_undone_and_halved():
 
 def test_line_searches_differentiate_the_closed_form():
     scale = jnp.asarray(3.0)
-    function = _with_closed_form_gradient(OBJECTIVE, scale)
+    function = _with_closed_form_gradient(OBJECTIVE, scale, START)
     X = START + 0.1
     value, gradient = jax.jit(jax.value_and_grad(function))(X)
     expected_value, expected = value_and_grad(OBJECTIVE, X)
