@@ -8,14 +8,14 @@ The rank-two part is n rows of length d1·d2 and is kept exact: it costs no more
 flops.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
 from attnreg import tensor_trick as tt
-from attnreg.curvature import Curvature
 from attnreg.objectives import AttentionObjective, row_terms
-from attnreg.streaming import _block as row_block
-from attnreg.streaming import map_over_blocks, sum_over_blocks
+from attnreg.streaming import fold_blocks, rows_of, sum_over_blocks
 
 
 def leverage_scores(A: jax.Array, *, ridge: float = 0.0) -> jax.Array:
@@ -34,81 +34,92 @@ def leverage_scores(A: jax.Array, *, ridge: float = 0.0) -> jax.Array:
     return tt.matmul(tt.matmul(A, vectors) ** 2, inverse)
 
 
-def _diagonal_and_low_rank(objective: AttentionObjective, X, scores2):
-    """One pass: the mass Σ_i |D_ji| ℓ2_i of every row (k, n), and the exact rank-two part of the Hessian, packed."""
+def _weights(block, diag, scores1, scores2) -> jax.Array:
+    """`|D_ji| ℓ1_j ℓ2_i` on a block, (r, m); zero on rows an earlier block has done."""
+    scores = jnp.where(block.fresh, rows_of(block, scores1), jnp.zeros((), diag.dtype))
+    return jnp.abs(diag) * scores[:, None] * scores2[block.document][None, :]
+
+
+def _total_and_low_rank(objective: AttentionObjective, X, scores1, scores2):
+    """One pass: the sum of all weights, and the exact rank-two part of the Hessian, packed."""
     problem = objective.problem
     rows, cols = tt.triangle(problem.shape[1])
 
-    def terms(block):
-        return row_terms(problem, block, tt.logits(block.query, X, block.keys)).hessian
-
-    def mass(block):
-        return tt.matmul(jnp.abs(terms(block).diag), scores2[block.document])
-
-    def low_rank(block):
-        curvature = terms(block)
+    def emit(block):
+        curvature = row_terms(problem, block, tt.logits(block.query, X, block.keys)).hessian
+        total = jnp.sum(_weights(block, curvature.diag, scores1, scores2))
         if curvature.u is None:
-            return jnp.zeros((tt.triangle(problem.shape[0])[0].size, rows.size), X.dtype)
+            return total, jnp.zeros((tt.triangle(problem.shape[0])[0].size, rows.size), X.dtype)
         p, q = tt.matmul(curvature.u, block.keys), tt.matmul(curvature.v, block.keys)
         uu, uv = curvature.uu[:, None], curvature.uv[:, None]
         packed = p[:, rows] * (uu * p + uv * q)[:, cols] + (uv * q)[:, rows] * p[:, cols]
-        return tt.lift_blocks(tt.khatri_rao_square(block.lift), packed)
+        return total, tt.lift_blocks(tt.khatri_rao_square(block.lift), packed)
 
-    masses = map_over_blocks(problem, mass, block_rows=objective.block_rows)
-    return masses, sum_over_blocks(problem, low_rank, block_rows=objective.block_rows)
+    return sum_over_blocks(problem, emit, block_rows=objective.block_rows)
 
 
 def sampled_hessian(key: jax.Array, objective: AttentionObjective, X: jax.Array, *, samples: int) -> jax.Array:
     """An unbiased estimate of the exact Hessian from `samples` rows of A1 ⊗ A2, (d1·d2, d1·d2).
 
-    Queries j are drawn with probability ∝ `ℓ1_j Σ_i |D_ji| ℓ2_i` and keys i of each with probability ∝ `|D_ji| ℓ2_i`.
+    Row (j, i) is drawn with probability `|D_ji| ℓ1_j ℓ2_i / W`, W the sum, by inverting the cumulative sum over all
+    rows at stratified uniforms: draw t falls in the t-th of `samples` equal parts of [0, W).
 
     Args:
         key: PRNG key. objective: an `AttentionObjective` (single or matrix problem, any loss). X: (d1, d2).
         samples: rows of A1 ⊗ A2 to draw.
 
-    Precision: relative spectral error falls as 1/√samples (tests/test_sampling.py, configs/greedy_newton.py).
-    Cost: one pass, O(n·m·d2), for the probabilities; min(n, samples)·m·d2 for the drawn rows; samples·d2² +
-    n·(d1·d2)²/2.
+    Precision: relative spectral error falls at least as 1/√samples (tests/test_sampling.py, configs/greedy_newton.py).
+    Cost: two passes, O(n·m·d2) each; samples·(d2²/2 + log(n·m)) per block of rows; n·(d1·d2)²/2.
     Source: arXiv 2304.10411, 2305.00660 sample the rows of one weighted matrix; the product form is derived in
     docs/theory/greedy_newton.md.
     """
     problem = objective.problem
-    k, n, m, d1, d2 = problem.sizes
-    drawn = min(k * n, samples)
-    each = -(-samples // drawn)
-    scores1 = leverage_scores(problem.A1.reshape(k * n, d1))
+    k, n, _, d1, d2 = problem.sizes
+    scores1 = jax.vmap(leverage_scores)(problem.A1)
     scores2 = jax.vmap(leverage_scores)(problem.A2)
-    masses, packed = _diagonal_and_low_rank(objective, X, scores2)
-    weights = scores1 * masses.reshape(-1)
-    total = jnp.sum(weights)
-    key_rows, key_keys = jax.random.split(key)
-    which = draw(weights, jax.random.uniform(key_rows, (drawn,), X.dtype))
-    uniform = jax.random.uniform(key_keys, (drawn, each), X.dtype)
-
-    def one(j, u):
-        document, row = j // n, j % n
-        diag, keys = _diagonal_of(problem, X, document, row)
-        conditional = jnp.abs(diag) * scores2[document]
-        i = draw(conditional, u)
-        mass = jnp.sum(conditional)
-        picked = jnp.sign(diag[i]) * mass / (each * scores2[document][i])
-        M = tt.matmul((keys[i] * picked[:, None]).T, keys[i])
-        return jnp.where(weights[j] > 0, total / (drawn * weights[j]), 0.0) * M
-
-    batch = max(1, 2**18 // m)
-    M = jax.lax.map(lambda args: one(*args), (which, uniform), batch_size=min(batch, drawn))
+    total, packed = _total_and_low_rank(objective, X, scores1, scores2)
+    parts = jnp.arange(samples, dtype=X.dtype) + jax.random.uniform(key, (samples,), X.dtype)
+    drawn = _find(objective, X, scores1, scores2, parts / samples * total)
     rows, cols = tt.triangle(d2)
-    lift = problem.A1.reshape(k * n, d1)[which]
-    packed = packed + tt.lift_blocks(tt.khatri_rao_square(lift), M[:, rows, cols])
+    document = drawn.row // n
+    chosen = problem.A2[document, drawn.column]
+    share = scores1.reshape(-1)[drawn.row] * scores2[document, drawn.column]
+    weight = drawn.sign * total / (samples * jnp.where(share > 0, share, jnp.ones_like(share)))
+    blocks = jax.ops.segment_sum(chosen[:, rows] * chosen[:, cols] * weight[:, None], drawn.row, k * n)
+    packed = packed + tt.lift_blocks(tt.khatri_rao_square(problem.A1.reshape(k * n, d1)), blocks)
     return tt.unpack_hessian(packed, d1, d2) + problem.ridge * jnp.eye(d1 * d2, dtype=X.dtype)
 
 
-def _diagonal_of(problem, X, document, row):
-    """Diagonal of the row Hessian of one query, (m,), and its keys."""
-    block = row_block(problem, document, row, 1)
-    curvature: Curvature = row_terms(problem, block, tt.logits(block.query, X, block.keys)).hessian
-    return curvature.diag[0], block.keys
+class Drawn(NamedTuple):
+    """Drawn rows of A1 ⊗ A2: query (over all documents), key, and the sign of D there, (samples,) each."""
+
+    row: jax.Array
+    column: jax.Array
+    sign: jax.Array
+
+
+def _find(objective: AttentionObjective, X, scores1, scores2, targets) -> Drawn:
+    """Where the cumulative sum of `|D_ji| ℓ1_j ℓ2_i` over all (j, i) reaches each target; one pass over the rows."""
+    problem = objective.problem
+    n, m = problem.sizes[1:3]
+
+    def update(carry, block):
+        offset, found = carry
+        diag = row_terms(problem, block, tt.logits(block.query, X, block.keys)).hessian.diag
+        weights = _weights(block, diag, scores1, scores2)
+        ladder = jnp.cumsum(weights.reshape(-1))
+        local = targets - offset
+        here = (local >= 0) & (local < ladder[-1])
+        index = jnp.searchsorted(ladder, local, side="right").astype(jnp.int32)
+        index = jnp.minimum(index, ladder.shape[0] - 1)
+        row = block.document * n + block.start + index // m
+        new = Drawn(row.astype(jnp.int32), index % m, jnp.sign(diag.reshape(-1)[index]))
+        return offset + ladder[-1], jax.tree.map(lambda a, b: jnp.where(here, a, b), new, found)
+
+    # A target that rounding puts beyond the last ladder keeps sign 0 and counts nothing.
+    nowhere = jnp.zeros(targets.shape, jnp.int32)
+    start = (jnp.zeros((), X.dtype), Drawn(nowhere, nowhere, jnp.zeros_like(targets)))
+    return fold_blocks(problem, update, start, block_rows=objective.block_rows)[1]
 
 
 def draw(weights: jax.Array, uniform: jax.Array) -> jax.Array:
