@@ -14,7 +14,7 @@ usual way in:
 """
 
 from attnreg.factored import FactoredObjective, Factors
-from attnreg.identifiability import identifiability, logit_distance
+from attnreg.identifiability import logit_distance
 from attnreg.objectives import AttentionObjective, Objective
 from attnreg.problems import AttentionRegression, LinearRegression, ProblemError, SoftmaxRegression, Teacher
 from attnreg.solvers import Newton, NewtonCG, Optax, Result, Status, describe, solve
@@ -35,7 +35,6 @@ __all__ = [
     "Status",
     "Teacher",
     "describe",
-    "identifiability",
     "logit_distance",
     "solve",
 ]

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from attnreg.data import HeadInstance, load_embedded_head, minilm_head
-from attnreg.data.synthetic import attention_instance, vector_instance
+from attnreg.data.synthetic import attention_instance, targets, vector_instance
 from attnreg.factored import Factors
 from attnreg.problems import AttentionRegression, Teacher, replaced
 from experiments.launch.configuration import UsageError
@@ -96,4 +96,4 @@ def _synthetic(config: Any, dtype: Any) -> FitData:
 def _retarget(problem: AttentionRegression, X: jax.Array) -> AttentionRegression:
     """The same documents with noiseless targets from X."""
     S = jnp.einsum("kna,ab,kmb->knm", problem.A1, X, problem.A2, precision="highest")
-    return replaced(problem, B=S if problem.loss == "linear" else jax.nn.softmax(S, axis=-1))
+    return replaced(problem, B=targets(S, problem.loss))

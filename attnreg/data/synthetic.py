@@ -9,6 +9,18 @@ from attnreg.problems import AttentionRegression, LinearRegression, SoftmaxRegre
 from attnreg.tensor_trick import logits, matmul
 
 
+def targets(S: jax.Array, loss: str) -> jax.Array:
+    """What logits S make of a row under a loss: S itself, `cosh(S)/Σ cosh(S)`, or the softmax.
+
+    The sum of sinh over a row can vanish, so "sinh_rescaled" gets the softmax too: its truth is not exact.
+    """
+    if loss == "linear":
+        return S
+    if loss == "cosh_rescaled":
+        return jnp.cosh(S) / jnp.sum(jnp.cosh(S), axis=-1, keepdims=True)
+    return jax.nn.softmax(S, axis=-1)
+
+
 class Instance(NamedTuple):
     """A problem and the X it was made from (before noise)."""
 
@@ -73,7 +85,7 @@ def attention_instance(
         X = matmul(factors[0], factors[1].T) / jnp.sqrt(jnp.asarray(rank, dtype))
     X = X * jnp.asarray(logit_scale, dtype)
     S = jax.vmap(logits, (0, None, 0))(A1, X, A2)
-    B = S if loss == "linear" else jax.nn.softmax(S, axis=-1)
+    B = targets(S, loss)
     rms = jnp.sqrt(jnp.mean(B * B))
     B = B + jnp.asarray(noise, dtype) * rms * jax.random.normal(kn, B.shape, dtype)
     return Instance(AttentionRegression(A1, A2, B, loss=loss, ridge=ridge, weight=weight), X)
@@ -99,7 +111,7 @@ def vector_instance(
     A = conditioned(ka, n, d, condition, dtype)
     x = jax.random.normal(kx, (d,), dtype) * jnp.asarray(logit_scale, dtype)
     s = matmul(A, x)
-    b = s if loss == "linear" else jax.nn.softmax(s)
+    b = targets(s, loss)
     rms = jnp.sqrt(jnp.mean(b * b))
     b = b + jnp.asarray(noise, dtype) * rms * jax.random.normal(kn, b.shape, dtype)
     if loss == "linear":

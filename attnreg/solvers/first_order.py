@@ -141,7 +141,8 @@ class GradientDescent(Solver):
         old = (state.params, state.value, state.gradient, state.gradient_norm)
         params, value, gradient, norm = jax.tree.map(lambda a, b: jnp.where(better, a, b), new, old)
         eta = jnp.where(better, state.damping, state.damping / 2)
-        lost = ~better & (eta * norm <= jnp.finfo(value.dtype).eps * tree_norm(params))
+        # No shorter step can help once what it promises is below rounding of the loss.
+        lost = ~better & (eta * norm * norm <= jnp.finfo(value.dtype).eps * jnp.abs(value))
         return state._replace(
             params=params,
             value=value,
