@@ -179,8 +179,7 @@ def measure(bound: Bound, key: jax.Array, domains: list[Norms], shape: Shape, *,
     dtype = jnp.zeros(()).dtype
     before, after, kept, pairs = [], [], 0, []
     for i, norms in enumerate(domains):
-        # Sizes are Python integers of the shape; only the radii are traced, so all domains share one program.
-        limits = Norms(shape.n1, shape.n, *(jnp.asarray(v, dtype) for v in norms[2:]))
+        limits = jax.tree.map(lambda v: jnp.asarray(v, dtype), norms)  # traced: all domains share one program
         draw_key, separation_key = jax.random.split(jax.random.fold_in(key, i))
         raw = _draw(bound, shape, draw_key, starts, dtype)
         exponent = jax.random.uniform(separation_key, (starts,), dtype, float(np.log(CLOSEST)), 0.0)

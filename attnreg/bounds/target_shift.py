@@ -93,7 +93,7 @@ def published_limit(p: Point, moved: Point, problem: str) -> float:
     total = 0.0
     for variable in ("X", "Y", "A1", "A2", "A3"):
         before, after = getattr(p, variable), getattr(moved, variable)
-        if before is None:
+        if before is None or after is None:
             continue
         move = float(np.linalg.norm(np.asarray(after, np.float64) - np.asarray(before, np.float64)))
         if move:
