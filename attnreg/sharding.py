@@ -107,8 +107,8 @@ def _check_divides(leaf: Any, mesh: Mesh, spec: PartitionSpec) -> None:
     for i, name in enumerate(spec):
         if name is not None and leaf.shape[i] % mesh.shape[name]:
             raise ValueError(
-                f"an array of shape {leaf.shape} cannot be split over axis {i}: {leaf.shape[i]} is not a multiple of the "
-                f"{mesh.shape[name]} devices of mesh axis {name!r}; choose another mesh, or over='rows'"
+                f"an array of shape {leaf.shape} cannot be split over axis {i}: {leaf.shape[i]} is not a multiple of "
+                f"the {mesh.shape[name]} devices of mesh axis {name!r}; choose another mesh, or over='rows'"
             )
 
 

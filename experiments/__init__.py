@@ -2,7 +2,7 @@
 
 import os
 
-# OpenBLAS (LAPACK's Cholesky and eigh, through SciPy) spins its threads at barriers: on a machine that does anything else
-# a 1024×1024 Cholesky then takes 10 to 100 times longer. Measured in docs/decisions.md, 2026-11-22. XLA's own products
-# keep all cores. Must be set before SciPy is loaded; a user's own setting wins.
+# OpenBLAS (LAPACK's Cholesky and eigh, through SciPy) spins its threads at barriers: on a machine that does anything
+# else a 1024×1024 Cholesky then takes 10 to 100 times longer. Measured in docs/decisions.md, 2026-11-22. XLA's own
+# products keep all cores. Must be set before SciPy is loaded; a user's own setting wins.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

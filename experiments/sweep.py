@@ -45,12 +45,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         help="config file with sweep() beside get_config()",
     )
     add("--workdir", default="", help="the sweep's folder (default runs/<config name>-sweep)")
-    add(
-        "--jobs",
-        type=int,
-        default=1,
-        help="local worker processes; with --submit, array tasks that run at once",
-    )
+    add("--jobs", type=int, default=None, help="local processes (default 1), or Slurm jobs at once (default 256)")
     add("--index", type=int, default=None, help="run this one task, here")
     add("--list", action="store_true", help="show the tasks and their state, run nothing")
     add("--retry", action="store_true", help="also run the tasks that failed")
@@ -98,7 +93,9 @@ def _dispatch(options: argparse.Namespace, overrides: list[str], root: Path, lis
         from experiments.launch import slurm
 
         return slurm.submit(root, command, units, options)
-    code = local.drive(root, command, units, jobs=options.jobs, max_deaths=options.max_deaths)
+    code = local.drive(
+        root, command, units, jobs=1 if options.jobs is None else options.jobs, max_deaths=options.max_deaths
+    )
     return finish(listed, code)
 
 
@@ -128,7 +125,7 @@ def finish(listed: Sequence[Task], code: int) -> int:
     if failed:
         screen.print(rich_table("failed", ("task", "error"), failed))
     screen.print(", ".join(f"{n} {name}" for name, n in sorted(counts.items())) + f" of {len(listed)} tasks")
-    return 1 if failed and code == 0 else code
+    return code or int(counts["finished"] < len(listed))
 
 
 def show(listed: Sequence[Task]) -> None:

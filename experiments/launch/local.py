@@ -25,9 +25,9 @@ POLL_SECONDS = 0.5
 class _Worker:
     """One worker process and its log."""
 
-    def __init__(self, number: int, root: Path, command: Sequence[str]) -> None:
+    def __init__(self, number: int, root: Path, command: Sequence[str], open_before: int) -> None:
         (root / "logs").mkdir(parents=True, exist_ok=True)
-        self.number = number
+        self.number, self.open_before = number, open_before
         self._log: IO[bytes] = open(root / "logs" / f"worker-{number}.log", "ab")  # noqa: SIM115
         arguments = [sys.executable, "-m", "experiments.sweep", *command, "--worker"]
         self.process = subprocess.Popen(arguments, stdout=self._log, stderr=subprocess.STDOUT)
@@ -48,7 +48,7 @@ def drive(root: Path, command: Sequence[str], units: Sequence[Sequence[Task]], *
     deaths: Counter[int] = Counter()
     code, stopping = 0, False
     with Stop() as stop, _Progress(listed) as progress:
-        workers = [_Worker(n, root, command) for n in range(min(jobs, waiting))]
+        workers = [_Worker(n, root, command, len(_open(listed))) for n in range(min(jobs, waiting))]
         while workers:
             time.sleep(POLL_SECONDS)
             if stop.requested and not stopping:
@@ -58,18 +58,21 @@ def drive(root: Path, command: Sequence[str], units: Sequence[Sequence[Task]], *
             for done in [w for w in workers if w.ended() is not None]:
                 workers.remove(done)
                 ended = done.process.returncode
-                if ended not in (0, 1, EXIT_PREEMPTED):
+                if ended < 0:
                     _count_death(listed, done.process.pid, ended, deaths, max_deaths)
-                    code = ended if ended in (2, 74) else code
-                if not stopping and ended != 2 and _work_left(listed, workers):
-                    workers.append(_Worker(done.number, root, command))
+                code = ended if ended in (2, 74) else code
+                left = _open(listed)
+                # A worker that left by itself and changed nothing would leave again: no use in another one.
+                useful = ended < 0 or ended == EXIT_PREEMPTED or len(left) < done.open_before
+                if left and useful and not stopping and code not in (2, 74):
+                    workers.append(_Worker(done.number, root, command, len(left)))
             progress.show(len(workers))
     return EXIT_PREEMPTED if stopping else code
 
 
-def _work_left(listed: Sequence[Task], workers: Sequence[_Worker]) -> bool:
-    """Whether some task is neither finished nor failed nor held by anyone alive."""
-    return any(status(task).state in ("new", "unfinished") for task in listed)
+def _open(listed: Sequence[Task]) -> list[Task]:
+    """The tasks that are neither finished nor failed nor held by anyone alive."""
+    return [task for task in listed if status(task).state in ("new", "unfinished")]
 
 
 def _count_death(listed: Sequence[Task], process: int, code: int, deaths: Counter[int], max_deaths: int) -> None:

@@ -104,7 +104,7 @@ def submit(root: Path, command: Sequence[str], units: Sequence[Sequence[Task]], 
     stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S%f")
     executor = submitit.SlurmExecutor(folder=root.absolute() / "slurm" / stamp, max_num_timeout=1000)
     # The job ends by its own exit code; submitit's default of killing all tasks on one bad exit would hide it.
-    executor.update_parameters(**parameters, array_parallelism=options.jobs, job_name=root.name)
+    executor.update_parameters(**parameters, array_parallelism=options.jobs or 256, job_name=root.name)
     with executor.batch():  # one array
         submitted = [executor.submit(job) for job in jobs]
     array = submitted[0].job_id.split("_")[0]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from experiments import sweep, torture
-from experiments.launch import execution, tasks, worker
+from experiments.launch import execution, local, tasks, worker
 from experiments.launch.signals import EXIT_PREEMPTED
 from experiments.record import Record
 from experiments.store import folder
@@ -178,6 +178,13 @@ def test_a_task_that_kills_its_workers_is_given_up(config, tmp_path):
     write_json(task.workdir / folder.CONFIG, task.resolved.config.to_dict())
     worker.died(task, -9, 5)
     assert tasks.status(task) == ("failed", "WorkerDied: 5 workers died on it, the last with exit code -9")
+
+
+def test_workers_that_do_nothing_are_not_replaced_for_ever(config, tmp_path, capsys):
+    listed = tasks.tasks(config("[{'seed': 0}]"), [], tmp_path / "s")
+    assert local.drive(tmp_path / "s", ["--help"], [listed], jobs=1, max_deaths=5) == 0
+    assert sweep.finish(listed, 0) == 1
+    assert "1 new of 1 tasks" in capsys.readouterr().out
 
 
 def test_local_workers_survive_kill_nine(tmp_path):
