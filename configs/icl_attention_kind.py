@@ -7,7 +7,7 @@ Command:  python -m experiments.run --config configs/icl_attention_kind.py
 
 from ml_collections import ConfigDict
 
-from experiments.icl_defaults import base
+from configs.icl_defaults import base
 
 
 def get_config(variant: str = "full") -> ConfigDict:
@@ -26,7 +26,7 @@ def get_config(variant: str = "full") -> ConfigDict:
     }
     return base(
         task=dict(problem="softmax", dimension=d, length=n, queries=n),
-        train=dict(steps=10, batch=16) if smoke else dict(steps=4000, batch=128),
+        train=dict(steps=10, batch=16) if smoke else dict(steps=3000, batch=64),
         arms={"softmax_softmax2": arms["softmax_softmax2"]} if smoke else arms,
         model=dict(parametrisation="factored"),
         seeds=2 if smoke else 8,

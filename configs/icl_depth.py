@@ -7,7 +7,7 @@ Command:  python -m experiments.run --config configs/icl_depth.py
 
 from ml_collections import ConfigDict
 
-from experiments.icl_defaults import base
+from configs.icl_defaults import base
 
 
 def get_config(variant: str = "full") -> ConfigDict:
@@ -23,7 +23,7 @@ def get_config(variant: str = "full") -> ConfigDict:
     }
     return base(
         task=dict(problem="linear", dimension=d, length=d, queries=1, inputs="uniform", input_scale=0.5),
-        train=dict(steps=10, batch=16, clip=1.0) if smoke else dict(steps=5000, batch=512, clip=1.0),
+        train=dict(steps=10, batch=16, clip=1.0) if smoke else dict(steps=3000, batch=256, clip=1.0),
         arms=arms,
         model=dict(init_scale=0.05),
         seeds=2 if smoke else 4,

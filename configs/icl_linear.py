@@ -8,7 +8,7 @@ Command:  python -m experiments.run --config configs/icl_linear.py
 
 from ml_collections import ConfigDict
 
-from experiments.icl_defaults import base
+from configs.icl_defaults import base
 
 
 def get_config(variant: str = "full") -> ConfigDict:
@@ -17,7 +17,7 @@ def get_config(variant: str = "full") -> ConfigDict:
     factored = dict(parametrisation="factored", init_scale=0.024)
     return base(
         task=dict(problem="linear", dimension=d, length=d, queries=1, inputs="uniform", input_scale=0.5),
-        train=dict(steps=20, batch=32) if smoke else dict(steps=5000, batch=2048),
+        train=dict(steps=20, batch=32) if smoke else dict(steps=5000, batch=512),
         arms=dict(
             factored=dict(series="Q, K, P, V learned", x=1, model=factored),
             merged=dict(series="products learned", x=2, model=dict(init_scale=0.02)),

@@ -6,7 +6,7 @@ Command:  python -m experiments.run --config configs/icl_noise.py
 
 from ml_collections import ConfigDict
 
-from experiments.icl_defaults import base
+from configs.icl_defaults import base
 
 
 def get_config(variant: str = "full") -> ConfigDict:
@@ -15,7 +15,7 @@ def get_config(variant: str = "full") -> ConfigDict:
     levels = (0.0, 0.5) if smoke else (0.0, 0.5, 1.0, 2.0)
     return base(
         task=dict(problem="linear", dimension=d, length=n, queries=4),
-        train=dict(steps=10, batch=16) if smoke else dict(steps=3000, batch=512),
+        train=dict(steps=10, batch=16) if smoke else dict(steps=3000, batch=256),
         arms={f"noise_{v}".replace(".", "_"): dict(series="linear attention", x=v, task=dict(noise=v)) for v in levels},
         seeds=2 if smoke else 4,
         learning_rate=0.003,

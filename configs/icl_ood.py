@@ -6,7 +6,7 @@ Command:  python -m experiments.run --config configs/icl_ood.py
 
 from ml_collections import ConfigDict
 
-from experiments.icl_defaults import base
+from configs.icl_defaults import base
 
 
 def get_config(variant: str = "full") -> ConfigDict:
@@ -28,7 +28,7 @@ def get_config(variant: str = "full") -> ConfigDict:
     )
     return base(
         task=dict(problem="linear", dimension=d, length=n, queries=n),
-        train=dict(steps=10, batch=16) if smoke else dict(steps=3000, batch=256),
+        train=dict(steps=10, batch=16) if smoke else dict(steps=3000, batch=128),
         arms={"softmax": arms["softmax"]} if smoke else arms,
         model=dict(parametrisation="factored"),
         seeds=2 if smoke else 4,

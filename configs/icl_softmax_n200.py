@@ -6,7 +6,7 @@ Command:  python -m experiments.run --config configs/icl_softmax_n200.py
 
 from ml_collections import ConfigDict
 
-from experiments.icl_defaults import base
+from configs.icl_defaults import base
 
 
 def get_config(variant: str = "full") -> ConfigDict:
@@ -14,7 +14,7 @@ def get_config(variant: str = "full") -> ConfigDict:
     d, n = (5, 12) if smoke else (20, 200)
     return base(
         task=dict(problem="softmax", dimension=d, length=n, queries=n, weight_scale=d**-0.5),
-        train=dict(steps=20, batch=16) if smoke else dict(steps=2000, batch=32),
+        train=dict(steps=20, batch=16) if smoke else dict(steps=2000, batch=16),
         arms=dict(
             linear=dict(series="linear attention", x=1, model=dict(attention=("linear",))),
             softmax=dict(series="softmax attention", x=2, model=dict(attention=("softmax",))),

@@ -6,7 +6,7 @@ Command:  python -m experiments.run --config configs/icl_softmax_n25.py
 
 from ml_collections import ConfigDict
 
-from experiments.icl_defaults import base
+from configs.icl_defaults import base
 from experiments.launch.tasks import grid
 
 

@@ -5,7 +5,7 @@ Command:  python -m experiments.run --config configs/icl_softmax_width.py
 
 from ml_collections import ConfigDict
 
-from experiments.icl_defaults import base
+from configs.icl_defaults import base
 
 
 def get_config(variant: str = "full") -> ConfigDict:
@@ -23,10 +23,10 @@ def get_config(variant: str = "full") -> ConfigDict:
     }
     return base(
         task=dict(problem="softmax", dimension=widths[0], length=n, queries=n),
-        train=dict(steps=10, batch=16) if smoke else dict(steps=2000, batch=128),
+        train=dict(steps=10, batch=16) if smoke else dict(steps=1600, batch=64),
         arms={name: arm for name, arm in arms.items() if not smoke or name in ("linear_d3", "softmax_d5")},
         model=dict(parametrisation="factored"),
-        seeds=2 if smoke else 8,
+        seeds=2 if smoke else 4,
         learning_rate=0.005,
         chunk=10 if smoke else 200,
         chart="dimension d",

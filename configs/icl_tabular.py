@@ -8,7 +8,7 @@ Command:  python -m experiments.run --config configs/icl_tabular.py   and   ... 
 
 from ml_collections import ConfigDict
 
-from experiments.icl_defaults import base
+from configs.icl_defaults import base
 
 
 def get_config(variant: str = "full") -> ConfigDict:
@@ -27,7 +27,7 @@ def get_config(variant: str = "full") -> ConfigDict:
         }
     return base(
         task=dict(inputs="rows", **task),
-        train=dict(steps=10, batch=8, clip=1.0) if smoke else dict(steps=3000, batch=128, clip=1.0),
+        train=dict(steps=10, batch=8, clip=1.0) if smoke else dict(steps=2000, batch=64, clip=1.0),
         arms={"softmax": arms["softmax"]} if smoke else arms,
         model=dict(parametrisation="factored"),
         seeds=2 if smoke else 4,

@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from attnreg.icl import metrics, training
 from experiments import icl_analyses, icl_arms, icl_figures, icl_rows
@@ -21,12 +20,12 @@ from experiments.record import Record
 BATCHED = ("seed", "learning_rate")
 
 
-def run(config: ConfigDict, record: Record) -> dict[str, Any]:
+def run(config: Any, record: Record) -> dict[str, Any]:
     """Train and compare one config; the result holds per-seed final numbers and curves."""
     return run_batch([config], Records([record]))[0]
 
 
-def run_batch(configs: Sequence[ConfigDict], records: Records) -> list[dict[str, Any]]:
+def run_batch(configs: Sequence[Any], records: Records) -> list[dict[str, Any]]:
     """Train configs that differ in `BATCHED` fields in one program; one result each."""
     config, arms = configs[0], icl_arms.build(configs[0])
     for arm in arms:
@@ -46,7 +45,7 @@ def run_batch(configs: Sequence[ConfigDict], records: Records) -> list[dict[str,
     return [_finish(c, arms, _pick(state, i), records[i], rows, setups) for i, c in enumerate(configs)]
 
 
-def _setup(config: ConfigDict, arm: Arm, rows: Any) -> tuple[Any, Any, Any]:
+def _setup(config: Any, arm: Arm, rows: Any) -> tuple[Any, Any, Any]:
     """Tuned step sizes, the curve's evaluation documents and the references' answers on them."""
     sizes = config.evaluation
     tuned = icl_arms.tune(arm, icl_arms.documents(config, arm, "tune", sizes.tune, rows))
@@ -80,7 +79,7 @@ def _metric_names(arm: Arm) -> list[str]:
     return names
 
 
-def _start(config: ConfigDict, arm: Arm, runs: Any, configs: int) -> dict[str, Any]:
+def _start(config: Any, arm: Arm, runs: Any, configs: int) -> dict[str, Any]:
     fresh = jax.jit(lambda r: training.start(r, task=arm.task, model=arm.model, train=arm.train))(runs)
     points = arm.train.steps // config.chunk + 1
     curves = np.full((configs, config.seeds, points), np.nan, arm.task.dtype)
@@ -88,7 +87,7 @@ def _start(config: ConfigDict, arm: Arm, runs: Any, configs: int) -> dict[str, A
 
 
 def _train(
-    config: ConfigDict,
+    config: Any,
     arm: Arm,
     runs: Any,
     state: dict[str, Any],
@@ -130,7 +129,7 @@ def _train(
 
 
 def _finish(
-    config: ConfigDict,
+    config: Any,
     arms: tuple[Arm, ...],
     state: dict[str, Any],
     record: Record,
@@ -159,7 +158,7 @@ def _finish(
 
 
 def _summary(
-    config: ConfigDict, arm: Arm, trained: Any, curves: Any, final: Any, losses: Any, tuned: Any, record: Record
+    config: Any, arm: Arm, trained: Any, curves: Any, final: Any, losses: Any, tuned: Any, record: Record
 ) -> dict[str, Any]:
     steps = [config.chunk * i for i in range(arm.train.steps // config.chunk + 1)]
     final = {name: np.asarray(value, dtype=float) for name, value in final.items()}

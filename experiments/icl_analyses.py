@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from attnreg.icl import constructions, descent, kernels, metrics, models, tuning
 from attnreg.icl.tasks import Documents, TaskConfig, sample, stream
@@ -16,7 +15,7 @@ from experiments.icl_arms import Arm, Tuned
 from experiments.record import Record
 
 
-def anatomy(config: ConfigDict, arms: tuple[Arm, ...], finals: dict[str, Any], record: Record) -> dict[str, Any]:
+def anatomy(config: Any, arms: tuple[Arm, ...], finals: dict[str, Any], record: Record) -> dict[str, Any]:
     """Why softmax attention leaves the gradient step: kernels between the two, and the parts of its sensitivity."""
     arm = next(arm for arm in arms if arm.model.attention == ("softmax",) and arm.model.heads == 1)
     weights, tuned, batch, references = finals[arm.name]
@@ -26,9 +25,9 @@ def anatomy(config: ConfigDict, arms: tuple[Arm, ...], finals: dict[str, Any], r
     losses = _losses(arm, weights, batch)
     best_seed = jax.tree.map(lambda leaf: leaf[int(np.nanargmin(losses))], weights)
     trained_logits, _ = jax.jit(lambda w, d: models.answer(w, arm.model, d, block=arm.block))(best_seed, batch)
+    found = jax.jit(lambda d: kernels.fit_kernels(tokens, task.problem, d, gain=gain))(tuning_batch)
     lines, fits = [], {}
-    for name in kernels.KERNELS:
-        fit = jax.jit(lambda d, name=name: kernels.fit_kernel(name, tokens, task.problem, d, gain=gain))(tuning_batch)
+    for name, fit in found.items():
         logits = _kernel_answer(name, tokens, fit.beta, fit.gain, batch, arm.block)[0]
         distance = metrics.targets_of(task.problem, logits) - metrics.targets_of(task.problem, trained_logits)
         fits[name] = {
@@ -88,7 +87,7 @@ def _kernel_answer(name: str, tokens: str, beta: Any, gain: Any, batch: Document
 def _parts(
     arms: tuple[Arm, ...], finals: dict[str, Any], tokens: str, fit: dict[str, Any], subject: tuple[Any, ...]
 ) -> dict[str, Any]:
-    """Loss and `kernels.anatomy` of every one-layer learner (mean over the seeds of a branch), and of the best kernel."""
+    """Loss and `kernels.anatomy` of every one-layer learner (mean over a branch's seeds), and of the best kernel."""
     parts = {}
     for arm in arms:
         if arm.model.depth > 1:
@@ -138,7 +137,7 @@ def _shifted(arm: Arm, task: TaskConfig, count: int, key: Any, scales: Any, weig
     return found
 
 
-def shifts(config: ConfigDict, arms: tuple[Arm, ...], finals: dict[str, Any], record: Record) -> dict[str, Any]:
+def shifts(config: Any, arms: tuple[Arm, ...], finals: dict[str, Any], record: Record) -> dict[str, Any]:
     """Losses off the training distribution, along each axis of `config.shifts`; nothing is tuned again."""
     result: dict[str, Any] = {}
     lines = []
@@ -171,8 +170,8 @@ def _shift(task: TaskConfig, axis: str, value: Any) -> tuple[TaskConfig, Any]:
     return dataclasses.replace(task, **{axis: value}), scales
 
 
-def real(config: ConfigDict, arms: tuple[Arm, ...], finals: dict[str, Any], record: Record) -> dict[str, Any]:
-    """Documents with real targets: the trained models, descent tuned on synthetic and on real tuning documents, ridge."""
+def real(config: Any, arms: tuple[Arm, ...], finals: dict[str, Any], record: Record) -> dict[str, Any]:
+    """Documents with real targets: trained models, descent tuned on synthetic and on real tuning documents, ridge."""
     table = icl_rows.load(config.rows)
     result: dict[str, Any] = {}
     lines = []

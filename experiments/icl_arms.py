@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from attnreg.icl import constructions, descent, metrics, models, training, tuning
 from attnreg.icl.models import ModelConfig
@@ -69,7 +68,7 @@ class Tuned(NamedTuple):
     ridge: jax.Array
 
 
-def build(config: ConfigDict) -> tuple[Arm, ...]:
+def build(config: Any) -> tuple[Arm, ...]:
     """The arms of a config: its task, model and train sections, overridden by each arm's own."""
     found = []
     for name, arm in config.arms.items():
@@ -91,13 +90,13 @@ def build(config: ConfigDict) -> tuple[Arm, ...]:
     return tuple(found)
 
 
-def runs_of(config: ConfigDict, arm: Arm) -> training.Runs:
+def runs_of(config: Any, arm: Arm) -> training.Runs:
     """The seeds of one config as runs of one program; seed i of config seed s is 1000 s + i."""
     seeds = [1000 * config.seed + i for i in range(config.seeds)]
     return training.make_runs(arm.task, arm.model, seeds=seeds, learning_rates=(config.learning_rate,))
 
 
-def documents(config: ConfigDict, arm: Arm, name: str, count: int, rows: Any, *, part: int = 0) -> Any:
+def documents(config: Any, arm: Arm, name: str, count: int, rows: Any, *, part: int = 0) -> Any:
     """`count` documents of a stream; `part` separates the curve's evaluation documents from the final ones."""
     key = jax.random.fold_in(stream(jax.random.key(config.evaluation.seed), name), part)
     draw = jax.jit(sample, static_argnums=(1, 2))

@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from attnreg.icl.metrics import bootstrap_band
 from experiments.figures import PALETTE, canvas
@@ -25,7 +24,7 @@ def _band(axes: Any, x: Any, runs: Any, *, label: str, color: str, style: str = 
     axes.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
 
 
-def curves(arms: tuple[Arm, ...], result: dict[str, Any], config: ConfigDict, record: Record) -> None:
+def curves(arms: tuple[Arm, ...], result: dict[str, Any], config: Any, record: Record) -> None:
     """Loss and the three measures of closeness over training, one colour an arm, 90% bootstrap bands over seeds."""
     figure, axes = canvas(2, 2)
     same_task = len({arm.task for arm in arms}) == 1 and len({arm.model.depth for arm in arms}) == 1
@@ -66,7 +65,7 @@ def curves(arms: tuple[Arm, ...], result: dict[str, Any], config: ConfigDict, re
     record.figure("curves", figure)
 
 
-def chart(arms: tuple[Arm, ...], result: dict[str, Any], config: ConfigDict, record: Record) -> None:
+def chart(arms: tuple[Arm, ...], result: dict[str, Any], config: Any, record: Record) -> None:
     """Final loss and cosine against the arms' x, one line a series, with the references."""
     figure, (panels,) = canvas(1, 2)
     series = list(dict.fromkeys(arm.series for arm in arms))
@@ -115,7 +114,7 @@ def curvature(step: Any, learners: dict[str, Any], record: Record) -> None:
     record.figure("curvature", figure)
 
 
-def shifts(result: dict[str, Any], config: ConfigDict, record: Record) -> None:
+def shifts(result: dict[str, Any], config: Any, record: Record) -> None:
     """Loss along each axis of shift: trained (mean and 90% band over seeds), gradient descent, ridge."""
     axes_of = list(config.shifts)
     figure, panels = canvas(len(result), len(axes_of), width=2.6, height=2.3)
@@ -137,7 +136,7 @@ def shifts(result: dict[str, Any], config: ConfigDict, record: Record) -> None:
     record.figure("shifts", figure)
 
 
-def real(result: dict[str, Any], config: ConfigDict, record: Record) -> None:
+def real(result: dict[str, Any], config: Any, record: Record) -> None:
     """Loss on documents with real targets, one bar a learner."""
     figure, panels = canvas(len(result), 1, width=6.5, height=2.2)
     for panel, (arm, losses) in zip(panels[:, 0], result.items(), strict=True):

@@ -22,13 +22,13 @@ class Table(NamedTuple):
 
 
 def load(name: str) -> Table:
-    """ "diabetes" (scikit-learn's, 442×10, split in half) or "activations" (layer 5, head 2 of the shipped head, d = 16)."""
+    """ "diabetes" (scikit-learn's, 442×10, split in half) or "activations" (the shipped attention head, d = 16)."""
     if name == "diabetes":
         try:
             from sklearn.datasets import load_diabetes
         except ImportError as error:
             raise ImportError("rows='diabetes' needs scikit-learn: pip install 'attnreg[tabular]'") from error
-        features, targets = load_diabetes(return_X_y=True)
+        features, targets = (np.asarray(leaf) for leaf in load_diabetes(return_X_y=True))
         order = np.random.default_rng(0).permutation(len(features))
         train, test = order[:221], order[221:]
         centre, size = features[train].mean(0), features[train].std(0)

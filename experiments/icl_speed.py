@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from ml_collections import ConfigDict
 
 from attnreg.icl import draws, models, training
 from attnreg.icl.models import ModelConfig
@@ -19,7 +18,7 @@ from experiments import icl_loop_peer as peer
 from experiments.record import Record
 
 
-def run(config: ConfigDict, record: Record) -> dict[str, Any]:
+def run(config: Any, record: Record) -> dict[str, Any]:
     """Measure steps, start-ups and parts; check that both loops compute and reach the same losses."""
     ours, theirs = _ours(config), _theirs(config)
     agreement = _agreement(config)
@@ -39,12 +38,12 @@ def run(config: ConfigDict, record: Record) -> dict[str, Any]:
         "final": _train_both(config, record) if config.train_steps else None,
     }
     record.say(
-        f"the peer takes {np.median(ratios):.1f} times the CPU of ours a step ({ratios.min():.1f} to {ratios.max():.1f})"
+        f"the peer takes {np.median(ratios):.1f} times our CPU a step ({ratios.min():.1f} to {ratios.max():.1f})"
     )
     return result
 
 
-def _static(config: ConfigDict) -> dict[str, Any]:
+def _static(config: Any) -> dict[str, Any]:
     d = config.dimension
     return {
         "task": TaskConfig(
@@ -60,12 +59,10 @@ def _static(config: ConfigDict) -> dict[str, Any]:
     }
 
 
-def _ours(config: ConfigDict, seeds: int | None = None) -> dict[str, Callable[..., Any]]:
+def _ours(config: Any) -> dict[str, Callable[..., Any]]:
     static = _static(config)
-    seeds = config.seeds if seeds is None else seeds
-    # The learning rate makes every call of `start` a new value, never a new compilation.
     runs = training.make_runs(
-        static["task"], static["model"], seeds=range(seeds), learning_rates=(config.learning_rate,)
+        static["task"], static["model"], seeds=range(config.seeds), learning_rates=(config.learning_rate,)
     )
     one = jax.tree.map(lambda leaf: leaf[:1], runs)
     single = training.start(one, **static)
@@ -80,7 +77,7 @@ def _ours(config: ConfigDict, seeds: int | None = None) -> dict[str, Callable[..
     return {"start": begin, "steps": steps}
 
 
-def _theirs(config: ConfigDict) -> dict[str, Callable[..., Any]]:
+def _theirs(config: Any) -> dict[str, Callable[..., Any]]:
     optimizer = _adam(config)
     weights = _weights(config)
     loop = peer.loop(optimizer, config.batch, config.length, config.dimension, config.half_width)
@@ -88,20 +85,20 @@ def _theirs(config: ConfigDict) -> dict[str, Callable[..., Any]]:
     return {"start": lambda: loop(carry, 1), "steps": lambda count: loop(carry, count)}
 
 
-def _adam(config: ConfigDict) -> Any:
+def _adam(config: Any) -> Any:
     return optax.chain(
         optax.clip_by_global_norm(config.clip), optax.adamw(config.learning_rate, b1=0.9, b2=0.98, weight_decay=0.0)
     )
 
 
-def _weights(config: ConfigDict, seed: int = 0) -> dict[str, Any]:
+def _weights(config: Any, seed: int = 0) -> dict[str, Any]:
     """One set of factored weights D×D, for both."""
     static = _static(config)
     made = models.init(jax.random.key(seed), static["model"], config.dimension, "float32")
     return {name: leaf[0, 0] for name, leaf in made.items()}
 
 
-def _agreement(config: ConfigDict) -> float:
+def _agreement(config: Any) -> float:
     """Largest relative difference of the two losses on the same documents and weights (they divide by n or do not)."""
     static, worst = _static(config), 0.0
     for seed in range(3):
@@ -117,7 +114,7 @@ def _agreement(config: ConfigDict) -> float:
     return worst
 
 
-def _parts(config: ConfigDict) -> dict[str, Callable[[int], Any]]:
+def _parts(config: Any) -> dict[str, Callable[[int], Any]]:
     """Where the time goes: documents alone, with our draws, with jax.random's, and the peer's."""
     task, batch = _static(config)["task"], config.batch
     shape = (batch, task.length + 1, task.dimension)
@@ -147,7 +144,7 @@ def _parts(config: ConfigDict) -> dict[str, Callable[[int], Any]]:
     }
 
 
-def _interleave(loops: dict[str, Callable[[int], Any]], config: ConfigDict) -> dict[str, list[float]]:
+def _interleave(loops: dict[str, Callable[[int], Any]], config: Any) -> dict[str, list[float]]:
     """CPU milliseconds a step (all threads of this process), rounds interleaved so that load hits all alike."""
     times: dict[str, list[float]] = {name: [] for name in loops}
     for steps in loops.values():
@@ -170,7 +167,7 @@ def _spread(times: list[float]) -> tuple[float, ...]:
     return tuple(float(q) for q in np.quantile(times, (0.5, 0.25, 0.75)))
 
 
-def _train_both(config: ConfigDict, record: Record) -> dict[str, Any]:
+def _train_both(config: Any, record: Record) -> dict[str, Any]:
     """Train both for as long as published; losses on the same fresh documents, and CPU seconds spent."""
     static, steps = _static(config), config.train_steps
     runs = training.make_runs(static["task"], static["model"], seeds=(0,), learning_rates=(config.learning_rate,))

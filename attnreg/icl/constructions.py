@@ -1,7 +1,7 @@
 """Weights with which a self-attention model *is* an algorithm: the theorems of docs/theory/icl.md as arrays.
 
-All are `Attention`-shaped dicts {"KQ", "PV"} for `ModelConfig(parametrisation="merged")`. A linear layer divides by n, so
-one gradient step of linear regression has weight η on the target channel; `gain` converts a step size of either problem.
+All are dicts {"KQ", "PV"} for `ModelConfig(parametrisation="merged")`. A linear layer divides by n, so one gradient
+step of linear regression has weight η on the target channel; `gain` converts a step size of either problem.
 """
 
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ def _blocks(tokens, dimension, dtype):
 
 
 def step_layer(gain_value, scale, dimension, *, tokens=None, dtype="float32"):
-    """(M, PV) of one layer that performs one gradient step at logit scale s: `M = s·diag(I, 0)`, `PV = −(gain/s)·target`.
+    """(M, PV) of one layer that performs one gradient step: `M = s·diag(I, 0)`, `PV = −(gain/s)·target`, s the scale.
 
     Exactly (linear attention, any s) or to O(s) (softmax attention). `scale` may be negative.
     """
@@ -52,7 +52,7 @@ def linear_descent(gains, dimension, *, tokens=None, dtype="float32", gammas=Non
         gammas: (K,) γ_k·n, the data step of GD++ in units of the mean `AᵀA/n`; None for plain descent.
 
     Returns: weights {"KQ", "PV"} of shape K×1×D×D; K = 1 also fits a shared model of any depth.
-    Precision: equals `descent.gradient_descent` / `gd_plus_logits` to 1e-6 (float32), 1e-12 (float64): `test_constructions`.
+    Precision: equals the explicit algorithm to 1e-6 (float32), 1e-12 (float64): `test_constructions`.
     Cost: none.
     Source: derived in docs/theory/icl.md; after Proposition 1 of arXiv 2212.07677.
 
@@ -95,8 +95,7 @@ def softmax_step(total_gain, scale, dimension, *, heads=1, tokens=None, dtype="f
     if heads not in (1, 2):
         raise ValueError(f"heads is {heads}; the construction exists for 1 and 2")
     layers = [
-        step_layer(total_gain / heads, sign * scale, dimension, tokens=tokens, dtype=dtype)
-        for sign in (1, -1)[:heads]
+        step_layer(total_gain / heads, sign * scale, dimension, tokens=tokens, dtype=dtype) for sign in (1, -1)[:heads]
     ]
     KQ, PV = (jnp.stack(leaves)[None] for leaves in zip(*layers, strict=True))
     return {"KQ": KQ, "PV": PV}
@@ -107,8 +106,8 @@ def copy_and_step(total_gain, sharpness, dimension, code, *, dtype="float32"):
 
     Layer 1: every context token attends, by position code and with logits `sharpness·⟨code_i, code_j⟩`, to the two
     tokens of its own pair, and receives 2·mean(a_i, 0) = a_i in the scratch channels. Layer 2, linear over 2n tokens,
-    compares a query's features with scratch: `Σ_i y_i ⟨scratch_i, a_q⟩/(2n)`, gain doubled. The error falls exponentially
-    in the sharpness (`test_constructions`).
+    compares a query's features with scratch: `Σ_i y_i ⟨scratch_i, a_q⟩/(2n)`, gain doubled. The error falls
+    exponentially in the sharpness (`test_constructions`).
 
     Returns: weights {"KQ", "PV"} of shape 2×1×D×D for `TokenConfig(layout="alternating", code=code, scratch=d)`.
 

@@ -68,4 +68,4 @@ def normal(key, shape, dtype):
     (4,)
     """
     low = np.nextafter(np.asarray(-1.0, dtype), np.asarray(0.0, dtype), dtype=jnp.dtype(dtype))
-    return np.asarray(np.sqrt(2), dtype) * jax.lax.erf_inv(uniform(key, shape, dtype, low=low, high=1.0))
+    return np.asarray(np.sqrt(2), dtype) * jax.lax.erf_inv(uniform(key, shape, dtype, low=float(low), high=1.0))

@@ -1,7 +1,7 @@
 """Why a trained softmax layer is not a gradient step: two-parameter learners between the two, and what curvature is.
 
-Every learner here answers `l(a_q) = g · Σ_i κ_i(β⟨a_q, a_i⟩) y_i`, the isotropic form that all trained layers approach. They
-differ in κ only, so the losses of their best (g, β) say which ingredient of softmax attention is worth what.
+Every learner here answers `l(a_q) = (g/β) · Σ_i κ_i(β⟨a_q, a_i⟩) y_i`, the isotropic form that trained layers approach.
+They differ in κ only, so the losses of their best (g, β) say which ingredient of softmax attention is worth what.
 """
 
 from typing import NamedTuple
@@ -71,43 +71,56 @@ def kernel_logits(name, beta, gain, tokens, document, queries=None):
         document: one `Documents` without batch axis.
         queries: m×d, replaces `document.queries`.
 
-    Returns: (m,) logits. As β → 0 all kernels tend to "linear" for centred targets (`test_kernels`).
+    Returns: (m,) logits. As β → 0 all kernels tend to "linear" for centred targets (`test_metrics`).
+    Cost: n m (2 d + 2) flops and at most one exp a pair.
     """
     queries = document.queries if queries is None else queries
     s = beta * jnp.matmul(queries, document.context.T, precision=PRECISION)
     size = (beta**2 * jnp.sum(queries**2, axis=-1))[:, None]
-    y = carried(tokens, document.targets)
-    return gain / beta * jnp.matmul(KERNELS[name](s, size), y, precision=PRECISION)
+    return gain / beta * jnp.matmul(KERNELS[name](s, size), carried(tokens, document.targets), precision=PRECISION)
 
 
-def fit_kernel(name, tokens, problem, documents, *, gain, beta=0.1, iterations=30):
-    """Best (β, gain) of a kernel on tuning documents: L-BFGS in log|β| and log gain, from +β and from −β.
+def fit_kernels(tokens, problem, documents, *, gain, beta=0.1, iterations=30):
+    """Best (β, gain) of every kernel on tuning documents: L-BFGS in log|β| and log gain, from +β and from −β.
 
     Args:
-        name: a key of `KERNELS`.
         tokens: "plain" or "simplex".
         problem: "linear" or "softmax".
         documents: tuning documents.
         gain: start, usually that of the tuned gradient step.
         beta: start of |β|.
-        iterations: of L-BFGS, each sign.
+        iterations: of L-BFGS, for each kernel and sign.
 
-    Returns: `Fit` of the better sign. β tending to 0 means that the gradient step is the best of the family.
+    Returns: dict of `Fit`, the better sign of each. β tending to 0 means that no sharper kernel of the family beats
+        the gradient step.
+    Cost: 2 · 6 · iterations · about 1.5 gradients on all documents, one after the other; one compilation.
     """
     dtype = documents.context.dtype
 
-    def fit(sign):
-        def loss(theta):
-            beta, gain = sign * jnp.exp(theta[0]), jnp.exp(theta[1])
+    def branch(name):
+        def loss(beta, gain):
             found = jax.vmap(lambda document: kernel_logits(name, beta, gain, tokens, document))(documents)
             return tuning.mean_loss(problem, documents, found)
+
+        return loss
+
+    branches = [branch(name) for name in KERNELS]
+
+    def fit(choice):
+        index, sign = choice
+
+        def loss(theta):
+            return jax.lax.switch(index, branches, sign * jnp.exp(theta[0]), jnp.exp(theta[1]))
 
         start = jnp.log(jnp.stack([jnp.asarray(beta, dtype), jnp.asarray(gain, dtype)]))
         theta, value = tuning.minimise(loss, start, iterations=iterations)
         return Fit(sign * jnp.exp(theta[0]), jnp.exp(theta[1]), value)
 
-    fits = jax.lax.map(fit, jnp.asarray([1, -1], dtype))
-    return jax.tree.map(lambda leaf: leaf[jnp.argmin(fits.loss)], fits)
+    count = len(KERNELS)
+    choices = jnp.tile(jnp.arange(count), 2), jnp.repeat(jnp.asarray([1, -1], dtype), count)
+    fits = jax.lax.map(fit, choices)
+    best = jnp.where(fits.loss[:count] <= fits.loss[count:], 0, count) + jnp.arange(count)
+    return {name: jax.tree.map(lambda leaf, i=i: leaf[best[i]], fits) for i, name in enumerate(KERNELS)}
 
 
 def anatomy(answer, documents, step):

@@ -1,6 +1,5 @@
 """How far an in-context learner is from an algorithm: losses, predictions, sensitivities, weights; bands over seeds."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -47,9 +46,7 @@ def compare(problem, logits, slopes, reference_logits, reference_slopes):
     """
     difference = targets_of(problem, logits) - targets_of(problem, reference_logits)
     prediction = (
-        jnp.mean(jnp.abs(difference))
-        if problem == "linear"
-        else jnp.mean(jnp.linalg.norm(difference, axis=-1))
+        jnp.mean(jnp.abs(difference)) if problem == "linear" else jnp.mean(jnp.linalg.norm(difference, axis=-1))
     )
     return {
         "prediction_difference": prediction,
@@ -59,7 +56,7 @@ def compare(problem, logits, slopes, reference_logits, reference_slopes):
 
 
 def _active(attention, dimension):
-    """The part of a one-layer model that its answer depends on: readers are queries (target channel 0), read channel y."""
+    """The part of a one-layer model that its answer depends on: queries have target channel 0 and are read there."""
     y = dimension
     KQ = attention.KQ.at[..., y, :].set(0)
     PV = jnp.zeros_like(attention.PV).at[..., y, :].set(attention.PV[..., y, :])
@@ -69,8 +66,8 @@ def _active(attention, dimension):
 def weight_distance(attention, construction, *, dimension):
     """Relative distance of merged weights from a construction, blind to what the function does not depend on.
 
-    For each layer `‖Σ_h M_h ⊗ PV_h − Σ_h M°_h ⊗ PV°_h‖_F / ‖Σ_h M°_h ⊗ PV°_h‖_F`, mean over layers. The tensor is all that a
-    linear layer depends on (no head order, no scale to trade between M and PV) and the first-order part of a softmax
+    For each layer `‖Σ_h M_h ⊗ PV_h − Σ_h M°_h ⊗ PV°_h‖_F / ‖Σ_h M°_h ⊗ PV°_h‖_F`, mean over layers. The tensor is all
+    that a linear layer depends on (no head order, no scale to trade between M and PV) and the first-order part of a softmax
     layer. A one-layer model is compared on the entries its answer reads. Computed from Gram matrices.
 
     Args:
@@ -99,8 +96,8 @@ def weight_distance(attention, construction, *, dimension):
 def interpolate(attention, construction, *, dimension, share=0.5):
     """Weights between a one-head model and a construction, in one gauge.
 
-    The size of the model's M, `c = sign(tr M_x) ‖M_x‖_F/√d` (M_x the d×d feature block; unlike the trace it is not zero by
-    accident), fixes the gauge: the construction at logit scale c, `(c M°, PV°/c)`, is averaged with the model.
+    The size of the model's M, `c = sign(tr M_x) ‖M_x‖_F/√d` (M_x the d×d feature block; unlike the trace it is not zero
+    by accident), fixes the gauge: the construction at logit scale c, `(c M°, PV°/c)`, is averaged with the model.
 
     Args:
         attention: `Attention` with one head.

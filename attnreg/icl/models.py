@@ -28,7 +28,7 @@ class ModelConfig:
     """One architecture; hashable, static.
 
     Attributes:
-        attention: kind of every layer, "linear", "softmax" or "mix" (a learned gate between both), e.g. ("softmax", "linear").
+        attention: kind of every layer, "linear", "softmax" or "mix" (a learned gate between both).
         heads: heads per layer.
         shared: one set of weights applied len(attention) times (needs one kind).
         parametrisation: "merged" learns M and PV; "factored" learns Q, K, P, V and multiplies them. The functions
@@ -53,19 +53,13 @@ class ModelConfig:
     def __post_init__(self):
         """Refuse unknown kinds and contradictory options."""
         if not self.attention or not set(self.attention) <= {"linear", "softmax", "mix"}:
-            raise ValueError(
-                f"attention is {self.attention!r}; it must be a tuple of 'linear', 'softmax' or 'mix'"
-            )
+            raise ValueError(f"attention is {self.attention!r}; it must be a tuple of 'linear', 'softmax' or 'mix'")
         if self.shared and len(set(self.attention)) > 1:
             raise ValueError("shared weights need the same kind of attention in every layer")
         if self.parametrisation not in ("merged", "factored"):
-            raise ValueError(
-                f"parametrisation is {self.parametrisation!r}; it must be 'merged' or 'factored'"
-            )
+            raise ValueError(f"parametrisation is {self.parametrisation!r}; it must be 'merged' or 'factored'")
         if self.heads < 1 or self.key_size < 0 or self.mlp < 0 or self.init_scale <= 0:
-            raise ValueError(
-                "heads must be at least 1, key_size and mlp not negative, init_scale positive"
-            )
+            raise ValueError("heads must be at least 1, key_size and mlp not negative, init_scale positive")
 
     @property
     def depth(self):
@@ -177,12 +171,12 @@ def _head(kind, M, values, gate, readers, context):
 
 def _attend(kind, attention, layer, readers, context, channel=slice(None)):
     """Sum over heads of what `readers` receive in `channel` (a slice of token channels)."""
-    total = None
-    for h in range(attention.KQ.shape[1]):
+
+    def head(h):
         values = _dot(context, attention.PV[layer, h, channel].T)
-        out = _head(kind, attention.KQ[layer, h], values, attention.gate[layer, h], readers, context)
-        total = out if total is None else total + out
-    return total
+        return _head(kind, attention.KQ[layer, h], values, attention.gate[layer, h], readers, context)
+
+    return sum((head(h) for h in range(1, attention.KQ.shape[1])), start=head(0))
 
 
 def _mlp(weights, layer, tokens, config):

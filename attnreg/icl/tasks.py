@@ -216,9 +216,7 @@ def from_rows(key, features, targets, config, batch, *, standardise=True):
     """
     n, m = config.length, config.queries
     if features.ndim != 2 or targets.shape != features.shape[:1] or features.shape[0] < n + m:
-        raise ValueError(
-            f"features {features.shape} and targets {targets.shape} must be N×d and N with N ≥ {n + m}"
-        )
+        raise ValueError(f"features {features.shape} and targets {targets.shape} must be N×d and N with N ≥ {n + m}")
     features, targets = features.astype(config.dtype), targets.astype(config.dtype)
 
     def one(k):

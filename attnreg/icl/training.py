@@ -64,7 +64,7 @@ class State(NamedTuple):
     """One run (or R of them along the leading axis).
 
     weights, moments: parameters and Adam state. key: of the training stream. step: finished steps.
-    stopped: step at which the loss or gradient was not finite, −1 while the run is sound; its weights are the last good ones.
+    stopped: step at which the loss or gradient was not finite (the weights are those before), −1 while sound.
     """
 
     weights: Any
@@ -81,9 +81,7 @@ def make_runs(task, model, *, seeds, learning_rates=(1e-3,), weight_scales=(), i
     grid = [(s, l, w, i) for i in init_scales for w in weight_scales for l in learning_rates for s in seeds]
     seed, rate, weight, start = zip(*grid, strict=True)
     R, dtype = len(grid), task.dtype
-    scales = Scales(
-        jnp.full(R, task.input_scale, dtype), jnp.asarray(weight, dtype), jnp.full(R, task.noise, dtype)
-    )
+    scales = Scales(jnp.full(R, task.input_scale, dtype), jnp.asarray(weight, dtype), jnp.full(R, task.noise, dtype))
     return Runs(jnp.asarray(seed, jnp.uint32), jnp.asarray(rate, dtype), jnp.asarray(start, dtype), scales)
 
 
@@ -158,7 +156,7 @@ def train_chunk(state, runs, *, task, model, train, length, rows=None):
     Returns: (`State`, R×length losses).
     Precision: with threefry keys a run is the same whichever runs share the program, up to the rounding of differently
         tiled reductions (`test_training`); chunk boundaries change nothing, bit for bit.
-    Cost: one compilation for all runs of equal shape (`test_training` counts traces); see docs/guides/icl.md for CPU per step.
+    Cost: one compilation for all runs of equal shape (`test_training` counts them); CPU a step in docs/guides/icl.md.
     """
 
     def one(state, run):

@@ -1,6 +1,7 @@
 """Step sizes of the descent algorithms: in closed form, by line search, or learned; always on tuning documents."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,8 @@ def closed_form(task):
     """Optimal single gradient step of the linear task, exactly.
 
     With `s = E x²`, `k = E x⁴` of one feature, `T1 = d s`, `T2 = (d k + d(d−1)s²)/n + (n−1)/n · d s²` and
-    `V = d s ν²/(n ω²)`: `η* = T1/(T2 + V)`, half mean square `½ s ω² (d − 2ηT1 + η²(T2 + V))`, zero predictor `½ s ω² d`.
+    `V = d s ν²/(n ω²)`: `η* = T1/(T2 + V)`, half mean square `½ s ω² (d − 2ηT1 + η²(T2 + V))`, zero predictor
+    `½ s ω² d`.
 
     Args:
         task: `TaskConfig` of a linear problem with independent features (not "rows"), no distractors.
@@ -91,7 +93,7 @@ def line_search(loss, low, high, *, points=24, zooms=4):
     """
     unit = jnp.linspace(0.0, 1.0, points)
     low, high = jnp.log(jnp.asarray(low, unit.dtype)), jnp.log(jnp.asarray(high, unit.dtype))
-    at = value = None
+    at, value = low, jnp.inf
     for _ in range(zooms + 1):
         grid = low + (high - low) * unit
         values = jax.lax.map(lambda x: loss(jnp.exp(x)), grid)
@@ -127,7 +129,7 @@ def tune_ridge(documents, solve, *, low=1e-6, high=1e3, problem="linear"):
     return line_search(loss, low, high)
 
 
-def minimise(loss, start, *, iterations=60):
+def minimise(loss: Callable[[Any], Any], start: Any, *, iterations: int = 60) -> tuple[Any, Any]:
     """L-BFGS from `start` (a pytree): (argument, loss). For a handful of well-scaled unknowns."""
     solver = optax.lbfgs()
     slope_at = optax.value_and_grad_from_state(loss)

@@ -15,7 +15,7 @@ SOFTMAX = TaskConfig(problem="softmax", dimension=4, length=9, queries=5, weight
 
 
 def step_of(batch, eta):
-    return jax.vmap(lambda d: descent.gradient_descent("softmax", d, jnp.array([eta])))(batch)
+    return jax.jit(jax.vmap(lambda d: descent.gradient_descent("softmax", d, jnp.array([eta]))))(batch)
 
 
 def test_construction_has_zero_differences_and_unit_cosine(key):
@@ -23,7 +23,8 @@ def test_construction_has_zero_differences_and_unit_cosine(key):
     weights = constructions.linear_descent(
         jnp.array([constructions.gain("softmax", eta, 9)]), 4, tokens=SIMPLEX, dtype="float64"
     )
-    logits, slopes = models.answer(weights, ModelConfig(attention=("linear",), tokens=SIMPLEX), batch, block=4)
+    config = ModelConfig(attention=("linear",), tokens=SIMPLEX)
+    logits, slopes = jax.jit(lambda w, d: models.answer(w, config, d, block=4))(weights, batch)
     w = step_of(batch, eta)
     reference = jnp.einsum("bmd,bd->bm", batch.queries, w), jnp.broadcast_to(w[:, None, :], slopes.shape)
     found = metrics.compare("softmax", logits, slopes, *reference)
@@ -48,7 +49,9 @@ def test_weight_distance_sees_the_function_only(key, depth):
     scaled = target._replace(KQ=-3 * target.KQ, PV=target.PV / -3)
     assert metrics.weight_distance(scaled, target, dimension=4) < 1e-7
     split = models.Attention(
-        jnp.concatenate([target.KQ, target.KQ], 1), jnp.concatenate([0.25 * target.PV, 0.75 * target.PV], 1), target.gate
+        jnp.concatenate([target.KQ, target.KQ], 1),
+        jnp.concatenate([0.25 * target.PV, 0.75 * target.PV], 1),
+        target.gate,
     )
     assert metrics.weight_distance(split, target, dimension=4) < 1e-7
     zero = target._replace(PV=jnp.zeros_like(target.PV))
@@ -71,9 +74,8 @@ def test_interpolation_of_a_rescaled_construction_is_the_construction(key):
     weights = constructions.linear_descent(gains, 4, dtype="float64")
     scaled = models.merge({"KQ": -0.2 * weights["KQ"], "PV": weights["PV"] / -0.2})
     mixed = metrics.interpolate(scaled, models.merge(weights), dimension=4)
-    np.testing.assert_allclose(
-        models.answer(mixed, config, batch)[0], models.answer(weights, config, batch)[0], atol=1e-12
-    )
+    answer = jax.jit(lambda w: models.answer(w, config, batch)[0])
+    np.testing.assert_allclose(answer(mixed), answer(weights), atol=1e-12)
     two = models.merge(constructions.softmax_step(1.0, 0.5, 4, heads=2))
     with pytest.raises(ValueError, match="one head"):
         metrics.interpolate(two, models.merge(weights), dimension=4)
@@ -101,22 +103,26 @@ def test_kernels_tend_to_the_gradient_step_and_softmax_is_the_layer(key, name):
     document = jax.tree.map(lambda leaf: leaf[0], sample(key, SOFTMAX, 1))
     gain = constructions.gain("softmax", 3.0, 9)
     step = document.queries @ descent.gradient_descent("softmax", document, jnp.array([3.0]))
+    answer = jax.jit(lambda beta: kernels.kernel_logits(name, beta, gain, "simplex", document))
     for beta in (1e-5, -1e-5):
-        found = kernels.kernel_logits(name, beta, gain, "simplex", document)
-        np.testing.assert_allclose(found, step, atol=1e-3)
+        np.testing.assert_allclose(answer(beta), step, atol=1e-3)
     heads = {"softmax": 1, "softmax, two heads": 2}.get(name)
     if heads:
         weights = constructions.softmax_step(gain, 0.7, 4, heads=heads, tokens=SIMPLEX, dtype="float64")
         layer = models.logits(weights, ModelConfig(attention=("softmax",), heads=heads, tokens=SIMPLEX), document)
-        np.testing.assert_allclose(kernels.kernel_logits(name, 0.7, gain, "simplex", document), layer, atol=1e-12)
+        np.testing.assert_allclose(answer(0.7), layer, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_fit_finds_a_planted_kernel(key):
-    batch = sample(key, SOFTMAX, 64)
+    batch = sample(key, SOFTMAX, 32)
     planted = jax.vmap(lambda d: kernels.kernel_logits("softmax", -0.4, 0.8, "simplex", d))(batch)
     batch = batch._replace(answers=jax.nn.softmax(planted, axis=-1))
-    fit = jax.jit(lambda d: kernels.fit_kernel("softmax", "simplex", "softmax", d, gain=0.5))(batch)
-    np.testing.assert_allclose([fit.beta, fit.gain], [-0.4, 0.8], rtol=1e-4)
+    fits = jax.jit(lambda d: kernels.fit_kernels("simplex", "softmax", d, gain=0.5))(batch)
+    assert set(fits) == set(kernels.KERNELS)
+    np.testing.assert_allclose([fits["softmax"].beta, fits["softmax"].gain], [-0.4, 0.8], rtol=1e-4)
+    assert fits["softmax"].loss < 1e-10
+    assert all(fit.loss > 1e-6 for name, fit in fits.items() if name != "softmax")
 
 
 def test_anatomy_of_a_linear_and_of_a_curved_learner(key):
@@ -130,11 +136,11 @@ def test_anatomy_of_a_linear_and_of_a_curved_learner(key):
         z = jnp.einsum("bmd,bd->bm", d.queries, w)
         return z + z**2 / 2, (1 + z)[..., None] * w[:, None, :]
 
-    flat = kernels.anatomy(linear, batch, w)
+    flat = jax.jit(lambda d, w: kernels.anatomy(linear, d, w))(batch, w)
     assert flat["even_part"] < 1e-25
     assert flat["curvature"] < 1e-25
     np.testing.assert_allclose(flat["cosine"], 1)
-    bent = kernels.anatomy(curved, batch, w)
+    bent = jax.jit(lambda d, w: kernels.anatomy(curved, d, w))(batch, w)
     np.testing.assert_allclose(bent["variation_along_step"], 1)
     np.testing.assert_allclose(bent["cosine_odd_part"], 1)
     assert 0 < bent["even_part"] < 1

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attnreg.icl import draws
-from attnreg.icl.tasks import Scales, TaskConfig, from_rows, sample, stream
+from attnreg.icl import draws, tasks
+from attnreg.icl.tasks import Scales, TaskConfig, from_rows, stream
 from tests.icl import oracles
 
+sample = jax.jit(tasks.sample, static_argnums=(1, 2))
 LINEAR = TaskConfig(problem="linear", dimension=5, length=8, queries=3, dtype="float64")
 SOFTMAX = dataclasses.replace(LINEAR, problem="softmax", weight_scale=0.4)
 
@@ -21,9 +22,7 @@ def test_draws_are_those_of_jax_random_bit_for_bit(dtype, impl):
     key = jax.random.key(3, impl=impl)
     ours = draws.uniform(key, (50, 7), dtype, low=-0.5, high=0.5)
     np.testing.assert_array_equal(ours.ravel(), jax.random.uniform(key, (350,), dtype, -0.5, 0.5))
-    np.testing.assert_array_equal(
-        draws.normal(key, (50, 7), dtype).ravel(), jax.random.normal(key, (350,), dtype)
-    )
+    np.testing.assert_array_equal(draws.normal(key, (50, 7), dtype).ravel(), jax.random.normal(key, (350,), dtype))
 
 
 def test_draws_refuse_other_dtypes(key):
@@ -82,7 +81,10 @@ def test_documents_from_real_rows_standardise_with_the_context_only(key):
     rows = np.random.default_rng(0).normal(size=(40, 5))
     values = rows @ np.arange(5.0) + 7
     config = dataclasses.replace(LINEAR, inputs="rows")
-    d = jax.tree.map(np.asarray, from_rows(key, jnp.asarray(rows), jnp.asarray(values), config, 6))
+    d = jax.tree.map(
+        np.asarray,
+        jax.jit(from_rows, static_argnums=(3, 4))(key, jnp.asarray(rows), jnp.asarray(values), config, 6),
+    )
     np.testing.assert_allclose(d.targets.mean(axis=1), 0, atol=1e-12)
     np.testing.assert_allclose(d.targets.std(axis=1), 1, atol=1e-12)
     picked = np.array([[np.flatnonzero((rows == row).all(1))[0] for row in doc] for doc in d.context])
