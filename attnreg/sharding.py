@@ -58,7 +58,7 @@ def problem_specs(problem: AttentionRegression, *, over: Over = "documents", axi
     rows = PartitionSpec(*[axis if i == place else None for i in range(3)])
     keys = rows if over == "documents" else PartitionSpec()
 
-    def where_full(leaf: jax.Array | None) -> PartitionSpec | None:
+    def where_full(leaf: Any) -> PartitionSpec | None:
         return None if leaf is None else rows if leaf.shape[place] > 1 else PartitionSpec()
 
     targets = problem.B
