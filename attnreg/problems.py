@@ -5,12 +5,13 @@ only, never inside jit, so a problem can be passed through `jit`, `vmap` and `sh
 """
 
 import dataclasses
-from typing import Any, ClassVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
 
 import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 
 @dataclass_transform(frozen_default=True, eq_default=False)
@@ -112,6 +113,10 @@ class Teacher:
     Q: jax.Array
     K: jax.Array
 
+    if TYPE_CHECKING:
+
+        def __init__(self, Q: ArrayLike, K: ArrayLike) -> None: ...
+
     def __post_init__(self):
         Q = with_documents("Q", as_array("Q", self.Q, "(…, n, r)"), 2, "(…, n, r)")
         K = with_documents("K", as_array("K", self.K, "(…, m, r)"), 2, "(…, m, r)")
@@ -161,8 +166,22 @@ class AttentionRegression:
     loss: str = "normalized"
     mask: jax.Array | None = None
     causal: bool = False
-    weight: jax.Array | float | None = None
-    ridge: jax.Array | float = 0.0
+    weight: jax.Array | None = None
+    ridge: jax.Array = 0.0  # type: ignore[assignment]
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            A1: ArrayLike,
+            A2: ArrayLike,
+            B: ArrayLike | Teacher,
+            loss: str = "normalized",
+            mask: ArrayLike | None = None,
+            causal: bool = False,
+            weight: ArrayLike | None = None,
+            ridge: ArrayLike = 0.0,
+        ) -> None: ...
 
     def __post_init__(self):
         if self.loss not in self.LOSSES:

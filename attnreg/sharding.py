@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from attnreg.objectives import AttentionObjective
-from attnreg.problems import AttentionRegression, Teacher
+from attnreg.problems import AttentionRegression, Teacher, replaced
 
 Over = Literal["documents", "rows"]
 Starts = Literal["vmap", "map"]
@@ -65,20 +65,12 @@ def problem_specs(problem: AttentionRegression, *, over: Over = "documents", axi
     specs = {
         "A1": rows,
         "A2": keys,
-        "B": _like(targets, Q=rows, K=keys) if isinstance(targets, Teacher) else rows,
+        "B": replaced(targets, Q=rows, K=keys) if isinstance(targets, Teacher) else rows,
         "mask": where_full(problem.mask),
         "weight": where_full(problem.weight),
         "ridge": PartitionSpec(),
     }
-    return _like(problem, **specs)
-
-
-def _like(tree: Any, **leaves: Any) -> Any:
-    """A copy of a pytree dataclass with other fields, unchecked: PartitionSpecs are no data."""
-    copy = object.__new__(type(tree))
-    for name, value in (vars(tree) | leaves).items():
-        object.__setattr__(copy, name, value)
-    return copy
+    return replaced(problem, **specs)
 
 
 def place(tree: Any, mesh: Mesh, specs: Any) -> Any:

@@ -6,18 +6,45 @@ side (`lift`), so nothing is padded or copied.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
-from attnreg.problems import AttentionRegression, Teacher
+from attnreg.problems import Teacher
 from attnreg.rows import softmax
 from attnreg.tensor_trick import matmul
 
 # Entries (rows × keys) of one block. Measured best between 2¹⁷ and 2¹⁹ on CPUs with 1 to 2 MB of L2 cache per core
 # (docs/decisions.md, 2026-11-22); on accelerators larger blocks amortise the loop: pass `block_rows`.
 BLOCK_ENTRIES = 2**18
+
+
+class Streamed(Protocol):
+    """What a problem must have for its rows to be streamed."""
+
+    @property
+    def A1(self) -> Any: ...  # noqa: D102
+
+    @property
+    def A2(self) -> Any: ...  # noqa: D102
+
+    @property
+    def B(self) -> Any: ...  # noqa: D102
+
+    @property
+    def mask(self) -> Any: ...  # noqa: D102
+
+    @property
+    def weight(self) -> Any: ...  # noqa: D102
+
+    @property
+    def causal(self) -> Any: ...  # noqa: D102
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int, int]:
+        """(k documents, n queries, m keys, d1, d2)."""
+        ...
 
 
 class Block(NamedTuple):
@@ -55,7 +82,7 @@ def block_rows_for(n: int, m: int, block_rows: int | None = None) -> int:
 
 
 def fold_blocks(
-    problem: AttentionRegression,
+    problem: Streamed,
     update: Callable[[Any, Block], Any],
     init: Any,
     *,
@@ -74,9 +101,7 @@ def fold_blocks(
     return jax.lax.fori_loop(0, k * per_document, body, init)
 
 
-def sum_over_blocks(
-    problem: AttentionRegression, emit: Callable[[Block], Any], *, block_rows: int | None = None
-) -> Any:
+def sum_over_blocks(problem: Streamed, emit: Callable[[Block], Any], *, block_rows: int | None = None) -> Any:
     """`Σ emit(block)` over all blocks of all documents; `emit` returns a pytree of arrays."""
     shapes = _emitted(problem, emit, block_rows)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
@@ -85,9 +110,7 @@ def sum_over_blocks(
     )
 
 
-def map_over_blocks(
-    problem: AttentionRegression, emit: Callable[[Block], Any], *, block_rows: int | None = None
-) -> Any:
+def map_over_blocks(problem: Streamed, emit: Callable[[Block], Any], *, block_rows: int | None = None) -> Any:
     """Per-row results of `emit` (leading axis r) gathered for all rows: leading axes (k, n)."""
     k, n = problem.sizes[:2]
     shapes = _emitted(problem, emit, block_rows)
@@ -112,12 +135,12 @@ def put_rows(block: Block, whole: jax.Array, part: jax.Array) -> jax.Array:
     return jax.lax.dynamic_update_slice(whole, part[None], start)
 
 
-def _emitted(problem: AttentionRegression, emit: Callable[[Block], Any], block_rows: int | None) -> Any:
+def _emitted(problem: Streamed, emit: Callable[[Block], Any], block_rows: int | None) -> Any:
     rows = block_rows_for(problem.sizes[1], problem.sizes[2], block_rows)
     return jax.eval_shape(lambda: emit(_block(problem, 0, 0, rows)))
 
 
-def _block(problem: AttentionRegression, document, index, rows: int) -> Block:
+def _block(problem: Streamed, document, index, rows: int) -> Block:
     """Rows [start, start + rows) of a document, `start` moved back at the end of the document."""
     n = problem.sizes[1]
     document = jnp.asarray(document, jnp.int32)
@@ -154,7 +177,7 @@ def _block(problem: AttentionRegression, document, index, rows: int) -> Block:
     )
 
 
-def _mask_rows(problem: AttentionRegression, take_rows, start, rows: int) -> jax.Array | None:
+def _mask_rows(problem: Streamed, take_rows, start, rows: int) -> jax.Array | None:
     """The boolean mask of a block, (rows, m): stored mask and causal order together."""
     m = problem.sizes[2]
     mask = None
