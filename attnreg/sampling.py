@@ -48,7 +48,7 @@ def _total_and_low_rank(objective: AttentionObjective, X, scores1, scores2):
     def emit(block):
         curvature = row_terms(problem, block, tt.logits(block.query, X, block.keys)).hessian
         total = jnp.sum(_weights(block, curvature.diag, scores1, scores2))
-        if curvature.u is None:
+        if curvature.u is None or curvature.v is None or curvature.uu is None or curvature.uv is None:
             return total, jnp.zeros((tt.triangle(problem.shape[0])[0].size, rows.size), X.dtype)
         p, q = tt.matmul(curvature.u, block.keys), tt.matmul(curvature.v, block.keys)
         uu, uv = curvature.uu[:, None], curvature.uv[:, None]

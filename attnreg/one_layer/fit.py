@@ -162,14 +162,14 @@ class _Hunt:
     def _refine(self, X: jax.Array) -> None:
         """Gauss–Newton from one candidate: a probe, and the rest only if the probe is promising."""
         self.refined += 1
-        options = dict(tol=1e-14, curvature="gauss_newton", damping=1e-2)
-        result = Newton(max_steps=self.search.probe, **options).run(self.reduced, X)
+        solver = Newton(tol=1e-14, max_steps=self.search.probe, curvature="gauss_newton", damping=1e-2)
+        result = solver.run(self.reduced, X)
         rounds = 0
         while float(result.value) / self.unit > self.search.tol and rounds * self.search.probe < self.search.polish:
             if float(result.value) / self.unit > self.search.hopeless * (2 if rounds == 0 else 1):
                 break
             before = float(result.value)
-            result = Newton(max_steps=self.search.probe, **options).run(self.reduced, result.params)
+            result = solver.run(self.reduced, result.params)
             rounds += 1
             if float(result.value) > 0.98 * before:
                 break

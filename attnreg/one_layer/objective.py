@@ -61,7 +61,9 @@ class OneLayerObjective(Objective):
         """`Σ emit(Rows)` over all blocks of rows."""
         self._check(params)
         return sum_over_blocks(
-            self.problem, lambda block: emit(ol.on_rows(self.problem, params, block)), block_rows=self.block_rows
+            ol.streamable(self.problem),
+            lambda block: emit(ol.on_rows(self.problem, params, block)),
+            block_rows=self.block_rows,
         )
 
     def _ridge_value(self, params: Unknowns) -> jax.Array:
@@ -124,7 +126,7 @@ class OneLayerObjective(Objective):
             curved = tt.unpack_blocks(tt.curvature_blocks(logit, rows.block.keys), d2)
             return ol.cross_blocks(rows), curved, rows.z, rows.residual
 
-        kept = map_over_blocks(self.problem, emit, block_rows=self.block_rows)
+        kept = map_over_blocks(ol.streamable(self.problem), emit, block_rows=self.block_rows)
         return CachedLinearization(value, gradient, params, self, kept, gauss_newton)
 
     def kronecker(self, params: Unknowns) -> BlockKronecker:

@@ -25,6 +25,13 @@ class Unknowns(NamedTuple):
     Y: jax.Array
 
 
+class Shapes(NamedTuple):
+    """Shapes of X and Y."""
+
+    X: tuple[int, int]
+    Y: tuple[int, int]
+
+
 @pytree_dataclass("causal")
 class OneLayerRegression:
     """Find X, Y with `softmax(A1 X A2ᵀ) A3 Y ≈ B`: a whole attention layer without residual.
@@ -69,7 +76,7 @@ class OneLayerRegression:
         # Mask, causal order, weight and ridge are those of the matrix problem: let it check them.
         logits = AttentionRegression(A1[:1, :1], A2[:1, :1], jnp.ones((1, 1, 1), A1.dtype), ridge=self.ridge)
         ridge_y = AttentionRegression(A1[:1, :1], A2[:1, :1], logits.B, ridge=self.ridge_y).ridge
-        values = dict(A1=A1, A2=A2, A3=A3, B=B, ridge=logits.ridge, ridge_y=ridge_y)
+        values: dict[str, jax.Array | None] = dict(A1=A1, A2=A2, A3=A3, B=B, ridge=logits.ridge, ridge_y=ridge_y)
         if self.causal and n != m:
             raise ProblemError(f"causal=True needs as many keys as queries, but A1 has n = {n} and A2 has m = {m}")
         values["mask"] = _fitted("mask", self.mask, (k, n, m), jnp.bool_)
@@ -78,14 +85,15 @@ class OneLayerRegression:
             object.__setattr__(self, name, value)
 
     @property
-    def shapes(self) -> Unknowns:
+    def shapes(self) -> "Shapes":
         """Shapes of the unknowns: X (d1, d2), Y (d3, c)."""
-        return Unknowns((self.A1.shape[2], self.A2.shape[2]), (self.A3.shape[2], self.B.shape[2]))
+        return Shapes((self.A1.shape[2], self.A2.shape[2]), (self.A3.shape[2], self.B.shape[2]))
 
     @property
     def sizes(self) -> tuple[int, int, int, int, int]:
         """(k documents, n queries, m keys, d1, d2), as the row streaming wants them."""
-        return (*self.A1.shape[:2], self.A2.shape[1], self.A1.shape[2], self.A2.shape[2])
+        (k, n, d1), (_, m, d2) = self.A1.shape, self.A2.shape
+        return (k, n, m, d1, d2)
 
     @property
     def dtype(self) -> np.dtype:

@@ -11,7 +11,7 @@ Per row j with logits s: `f = softmax(s)`, `z = fᵀA3` (d3), residual `r = zY �
 and everything that couples s to Y passes through `N_j = A2ᵀ G_j A3` (d2, d3). Derived in docs/theory/one_layer.md.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,12 @@ class Rows(NamedTuple):
     q: jax.Array
     mu: jax.Array
     p: jax.Array
-    penalty: object
+    penalty: Any
+
+
+def streamable(problem: OneLayerRegression) -> Any:
+    """The problem as `attnreg.streaming` takes it: that reads A1, A2, B, mask, causal, weight and sizes only."""
+    return problem
 
 
 def values_of(problem: OneLayerRegression, block: Block) -> jax.Array:

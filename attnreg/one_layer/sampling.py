@@ -49,7 +49,7 @@ def sampled_joint_hessian(key: jax.Array, objective: OneLayerObjective, params: 
     def one(j, weight):
         small = _single_query(problem, j // n, j % n)
         return sum_over_blocks(
-            small,
+            ol.streamable(small),
             lambda block: packed_parts(ol.on_rows(small, params, block), params, False, weight[None])[:3],
         )
 

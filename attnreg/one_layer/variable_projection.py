@@ -71,7 +71,7 @@ class VariableProjection(Objective):
         def emit(block):
             return ol.attend(block, X, ol.values_of(self.problem, block))[2]
 
-        z = map_over_blocks(self.problem, emit, block_rows=self.block_rows)
+        z = map_over_blocks(ol.streamable(self.problem), emit, block_rows=self.block_rows)
         return z.reshape(-1, z.shape[2])
 
     def complete(self, X: jax.Array) -> Unknowns:

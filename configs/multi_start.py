@@ -1,0 +1,39 @@
+"""The fraction of random one-layer instances solved to a relative loss of 1e-8 within a CPU-time budget.
+
+Shows: the landscape has many minima; starts from the layer's jet at X = 0 find the global one. A1, A2, A3 ~ N(0, 1/d),
+X, Y ~ N(0, 1), no noise; restarts allowed to everyone; compilation is not counted.
+Command: python -m experiments.run --config configs/multi_start.py
+Expected: see docs/guides/one_layer.md, which has the numbers measured so far and the commands.
+Time: bounded by `total_seconds` of wall time (each cell takes instances × methods × at most `seconds` CPU seconds).
+"""
+
+from ml_collections import ConfigDict
+
+PEERS = (
+    "scipy L-BFGS-B",
+    "scipy L-BFGS-B, reduced",
+    "optax L-BFGS",
+    "optimistix L-BFGS",
+    "optimistix LM",
+    "naive Newton",
+)
+
+
+def get_config(variant: str = "full") -> ConfigDict:
+    smoke = variant == "smoke"
+    config = ConfigDict()
+    config.experiment = "multi_start"
+    config.seed = 0
+    config.precision = "float64"
+    config.cells = ((24, 2, 1),) if smoke else ((64, 4, 50), (256, 8, 20), (512, 16, 10), (1024, 24, 5))
+    config.only = -1  # index of the one cell to run; -1 is all
+    config.peers = ("scipy L-BFGS-B",) if smoke else PEERS
+    config.seconds = 1.0 if smoke else 60.0
+    config.total_seconds = 20.0 if smoke else 36000.0
+    config.tol = 1e-8
+    return config
+
+
+def sweep() -> list[dict]:
+    """One task per cell, so that the cells run side by side."""
+    return [{"only": i} for i in range(len(get_config().cells))]

@@ -1,0 +1,83 @@
+"""The fraction of random noiseless one-layer instances solved within a CPU-time budget, ours against existing
+solvers."""
+
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from attnreg.one_layer import OneLayerRegression, Search, fit_one_layer
+from experiments import figures
+from experiments import one_layer_peers as peers
+from experiments.record import Record
+
+OURS = "attnreg"
+
+
+def run(config: Any, record: Record) -> dict[str, Any]:
+    """Every method on every instance of every cell; the total is bounded by `config.total_seconds`."""
+    started, rows, skipped = time.perf_counter(), [], []
+    cells = config.cells if config.only < 0 else (config.cells[config.only],)
+    record.expect(sum(count for _, _, count in cells) * (1 + len(config.peers)))
+    for n, d, count in cells:
+        methods = {OURS: None} | {name: peers.PEERS[name]() for name in config.peers}
+        for number in range(count):
+            data = peers.instance(config.seed + number, n, d)
+            for name, method in methods.items():
+                if time.perf_counter() - started > config.total_seconds:
+                    skipped.append({"n": n, "d": d, "instance": number, "method": name})
+                    continue
+                found = _ours(config, data, number) if method is None else _peer(config, method, data, number)
+                rows.append({"n": n, "d": d, "instance": number, "method": name} | found._asdict())
+                record.log(len(rows), n=n, d=d, instance=number, method=name, **found._asdict())
+    summary = _summary(config, rows)
+    _report(config, record, rows, summary, skipped)
+    return {"runs": rows, "summary": summary, "not_run": skipped}
+
+
+def _ours(config: Any, data: peers.Data, number: int) -> peers.Found:
+    """Our search on one instance, compiled on it first with a single batch and a single candidate."""
+    problem = OneLayerRegression(*data)
+    search = Search(tol=config.tol)
+    key = jax.random.key(config.seed + 1000 + number)
+    fit_one_layer(jax.random.fold_in(key, 1), problem, search=search, seconds=0.0, batches=1)
+    cpu = time.process_time()
+    fit = fit_one_layer(key, problem, search=search, seconds=config.seconds)
+    return peers.Found(fit.relative, time.process_time() - cpu, fit.seconds, fit.batches)
+
+
+def _peer(config: Any, method: peers.Method, data: peers.Data, number: int) -> peers.Found:
+    key = jax.random.key(config.seed + 1000 + number)
+    return peers.hunt(method, data, key, seconds=config.seconds, tol=config.tol)
+
+
+def _summary(config: Any, rows: list[dict]) -> list[dict]:
+    out = []
+    for n, d, name in sorted({(r["n"], r["d"], r["method"]) for r in rows}):
+        mine = [r for r in rows if (r["n"], r["d"], r["method"]) == (n, d, name)]
+        solved = [r["cpu"] for r in mine if r["relative"] <= config.tol]
+        median = float(np.median(solved)) if solved else None
+        out.append(dict(n=n, d=d, method=name, instances=len(mine), solved=len(solved), median_cpu=median))
+    return out
+
+
+def _report(config: Any, record: Record, rows: list[dict], summary: list[dict], skipped: list[dict]) -> None:
+    columns = ("n", "d", "method", "instances", "solved", "median_cpu")
+    record.table("solved", columns, [[row[c] for c in columns] for row in summary])
+    if skipped:
+        record.say(f"{len(skipped)} of {len(skipped) + len(rows)} runs were left out: total_seconds was over")
+    cells = sorted({(r["n"], r["d"]) for r in rows})
+    figure, axes = figures.canvas(1, max(1, len(cells)))
+    for panel, (n, d) in zip(axes[0], cells, strict=False):
+        for name in dict.fromkeys(r["method"] for r in rows):
+            mine = [r for r in rows if (r["n"], r["d"], r["method"]) == (n, d, name)]
+            times = np.sort([r["cpu"] for r in mine if r["relative"] <= config.tol])
+            if mine:
+                steps = np.concatenate([[1e-3], times, [config.seconds]])
+                heights = np.concatenate([[0], np.arange(1, len(times) + 1), [len(times)]]) / len(mine)
+                panel.step(steps, heights, where="post", label=name, linewidth=2.4 if name == OURS else 1.2)
+        panel.set(xscale="log", xlabel="CPU seconds", ylabel="fraction solved", title=f"n = {n}, d = {d}")
+        panel.set_ylim(-0.03, 1.05)
+    axes[0][0].legend(fontsize=6)
+    record.figure("success", figure)
