@@ -3,7 +3,7 @@
 Shows: the landscape has many minima; starts from the layer's jet at X = 0 find the global one. A1, A2, A3 ~ N(0, 1/d),
 X, Y ~ N(0, 1), no noise; restarts allowed to everyone; compilation is not counted.
 Command: python -m experiments.run --config configs/multi_start.py
-Expected: see docs/guides/one_layer.md, which has the numbers measured so far and the commands.
+Expected: docs/guides/one_layer.md has what was measured so far; the full table was not run yet.
 Time: bounded by `total_seconds` of wall time (each cell takes instances × methods × at most `seconds` CPU seconds).
 """
 
