@@ -42,7 +42,7 @@ def start(workdir, processes=1, devices=1, *flags):
     return started
 
 
-def finish(processes, timeout=300):
+def finish(processes, timeout=900):
     """Exit codes and outputs."""
     outputs = [process.communicate(timeout=timeout)[0] for process in processes]
     return [process.returncode for process in processes], outputs
