@@ -1,7 +1,8 @@
 """Linear against softmax attention, one head against two, on linear and on softmax regression.
 
-Claims examined: one softmax head does not reach the gradient step on linear regression, two heads nearly do, by cancelling what is
-even in the query (arXiv 2212.07677); on softmax regression softmax attention is close to it (2304.13276).
+Claims examined: one softmax head does not reach the gradient step on linear regression and two nearly do, by
+cancelling what is even in the query (arXiv 2212.07677); on softmax regression softmax attention is close to it
+(2304.13276).
 Command:  python -m experiments.run --config configs/icl_attention_kind.py
 """
 

@@ -1,7 +1,7 @@
 """K linear layers against K steps of gradient descent and of GD++, linear regression, looped and separate weights.
 
-Expected (d = n = 10, U(−0.5, 0.5)): gradient descent 0.1566 (K = 2), 0.1081 (K = 5); GD++ 0.1100 (K = 2, looped, γ ≈ 0.176); trained
-models beat K-step gradient descent and agree with GD++.
+Expected (d = n = 10, U(−0.5, 0.5)): gradient descent 0.1566 (K = 2), 0.1081 (K = 5); GD++ 0.1100 (K = 2, looped,
+γ ≈ 0.176); trained models beat K-step gradient descent and agree with GD++.
 Command:  python -m experiments.run --config configs/icl_depth.py
 """
 

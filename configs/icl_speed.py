@@ -1,6 +1,7 @@
 """CPU per training step against the usual notebook loop, on its own default: d = n = 10, batch 2048, one linear layer.
 
-The peer (`experiments/icl_loop_peer.py`) is a re-implementation of that protocol; see docs/guides/icl.md for how it compares with the original.
+The peer (`experiments/icl_loop_peer.py`) is a re-implementation of that protocol; docs/guides/icl.md compares it with
+the original.
 Expected: at least 4 times less CPU a step, the same losses.
 Command:  python -m experiments.run --config configs/icl_speed.py
 """

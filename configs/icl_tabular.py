@@ -1,8 +1,8 @@
 """Real data as documents: learners trained on real inputs with synthetic targets, asked about the real targets.
 
-`full`: scikit-learn's diabetes (442×10, condition number 470), regression on 40 patients, 20 asked. `activations`: hidden states of 24 tokens
-of a real text (d = 16) with the real attention probabilities of one token over them (softmax regression).
-Half of the patients, and four of the twelve texts, are never trained or tuned on.
+`full`: scikit-learn's diabetes (442×10, condition number 470), regression on 40 patients, 20 asked. `activations`:
+hidden states of 24 tokens of a real text (d = 16) with the real attention probabilities of one token over them (softmax
+regression). Half of the patients, and four of the twelve texts, are never trained or tuned on.
 Command:  python -m experiments.run --config configs/icl_tabular.py   and   ... icl_tabular.py:activations
 """
 

@@ -83,7 +83,9 @@ def _start(config: Any, arm: Arm, runs: Any, configs: int) -> dict[str, Any]:
     fresh = jax.jit(lambda r: training.start(r, task=arm.task, model=arm.model, train=arm.train))(runs)
     points = arm.train.steps // config.chunk + 1
     curves = np.full((configs, config.seeds, points), np.nan, arm.task.dtype)
-    return {"state": _fold(fresh, configs), "curves": {name: jnp.asarray(curves) for name in _metric_names(arm)}}
+    # Sorted, as a checkpoint gives them back: the lines of the metrics file do not show where a run resumed.
+    named = {name: jnp.asarray(curves) for name in sorted(_metric_names(arm))}
+    return {"state": _fold(fresh, configs), "curves": named}
 
 
 def _train(

@@ -1,8 +1,8 @@
 """A peer for the speed of training: the usual notebook protocol of in-context linear regression, re-implemented.
 
 Written from a description of the published JAX notebooks' protocol (arXiv 2212.07677), not from their code: a Python
-loop over a jitted update; an eager key split a step; one key a task, with a distractor choice drawn even when it is empty;
-separate Q, K, V and output projections; every token of every layer computed although the loss reads one number;
+loop over a jitted update; an eager key split a step; one key a task, with an empty distractor choice drawn all the
+same; separate Q, K, V and output projections; every token of every layer computed although the loss reads one number;
 the optimizer a static argument, so that each seed's own optimizer object compiles again.
 """
 

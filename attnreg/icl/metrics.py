@@ -67,8 +67,8 @@ def weight_distance(attention, construction, *, dimension):
     """Relative distance of merged weights from a construction, blind to what the function does not depend on.
 
     For each layer `‖Σ_h M_h ⊗ PV_h − Σ_h M°_h ⊗ PV°_h‖_F / ‖Σ_h M°_h ⊗ PV°_h‖_F`, mean over layers. The tensor is all
-    that a linear layer depends on (no head order, no scale to trade between M and PV) and the first-order part of a softmax
-    layer. A one-layer model is compared on the entries its answer reads. Computed from Gram matrices.
+    that a linear layer depends on (no head order, no scale to trade between M and PV) and the first-order part
+    of a softmax layer. A one-layer model is compared on the entries its answer reads. Computed from Gram matrices.
 
     Args:
         attention: `Attention` of the model (`models.merge`).

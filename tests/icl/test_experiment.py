@@ -30,7 +30,7 @@ def launch(workdir, cache):
     command += [f"--workdir={workdir}", "--checkpoint-seconds=0"]
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PLATFORMS": "cpu"}
     workdir.mkdir(exist_ok=True)
-    with open(workdir / "log", "ab") as log:
+    with open(workdir / folder.LOG, "ab") as log:
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
 
@@ -47,10 +47,10 @@ def test_kill_9_at_a_random_moment_then_resume_gives_identical_results(tmp_path)
     while lines(killed) < moment and victim.poll() is None:
         time.sleep(0.002)
     victim.send_signal(signal.SIGKILL)
-    assert victim.wait() == -signal.SIGKILL, (killed / "log").read_text()
+    assert victim.wait() == -signal.SIGKILL, (killed / folder.LOG).read_text()
     assert not (killed / folder.RESULT).exists()
     assert launch(killed, cache).wait() == 0
-    assert "resumed at step" in (killed / "log").read_text()
+    assert "resumed at step" in (killed / folder.LOG).read_text()
     assert torture.same(whole, killed) == (True, True)
     final = read_json(killed / folder.RESULT)["arms"]["softmax_softmax2"]
     assert len(final["final"]["loss"]) == 2
