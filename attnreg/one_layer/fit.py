@@ -31,9 +31,9 @@ class Search:
     batch: jet starts per batch. ridges, steps: the falling ridge of the jet stages and the evaluations in each. keep:
     starts that go on after each stage; the last number is how many candidates of a batch are refined on the full
     problem.
-    scale: size of the random starts. tol: relative loss (of ‖B − mean‖²) that ends the search. probe, polish:
-    Gauss–Newton steps before a candidate is judged, and at most. hopeless: a probed candidate above this relative
-    loss is dropped.
+    scale: size of the random jet starts. randoms: random X refined in every second batch. tol: relative loss (of ‖B −
+    mean‖²) that ends the search. probe, polish: Gauss–Newton steps before a candidate is judged, and at most.
+    hopeless: a probed candidate above this relative loss is dropped.
     """
 
     batch: int = 16
@@ -41,6 +41,7 @@ class Search:
     steps: tuple[int, ...] = (75, 75, 75, 75)
     keep: tuple[int, ...] = (16, 16, 16, 2)
     scale: float = 0.1
+    randoms: int = 4
     tol: float = 1e-10
     probe: int = 8
     polish: int = 60
@@ -140,18 +141,23 @@ class _Hunt:
         done = 0
         while done < batches and self.best > self.search.tol and (done == 0 or self.elapsed() < self.seconds):
             key, sub = jax.random.split(key)
-            starts = self._random(sub) if jets is None else self._from_jets(sub, jets)
+            # When a batch of jet starts fails, the jet itself may be too poor (few queries): random X of the same size
+            # takes every second turn, for which only stalling, not the probe's loss, is a verdict.
+            random = jets is None or done % 2 == 1
+            starts = self._random(sub, jets) if random else self._from_jets(sub, jets)
+            hopeless = float("inf") if random else self.search.hopeless
             done += 1
             for i in range(starts.shape[0]):
                 if self.best <= self.search.tol or (i > 0 and self.elapsed() >= self.seconds):
                     break
-                self._refine(starts[i])
+                self._refine(starts[i], hopeless)
         params = self.reduced.complete(self.best_X)
         solved = self.best <= self.search.tol
         return Fit(params, self.best, solved, self.elapsed(), done, self.refined, self.spent, tuple(self.trace))
 
-    def _random(self, key) -> jax.Array:
-        return normal_starts(key, self.reduced.zeros(), self.search.keep[-1], scale=self.search.scale)
+    def _random(self, key, jets: JetObjective | None) -> jax.Array:
+        starts = normal_starts(key, self.reduced.zeros(), self.search.randoms)
+        return starts * (self.search.scale if jets is None else jets.unit.X)
 
     def _from_jets(self, key, jets: JetObjective) -> jax.Array:
         survivors = _race(self.search, jets, key)
@@ -159,14 +165,14 @@ class _Hunt:
         self.note(f"jet batch: best mismatch {float(survivors.values[0]):.3g}")
         return take(survivors.params, jnp.arange(self.search.keep[-1])).X * jets.unit.X
 
-    def _refine(self, X: jax.Array) -> None:
+    def _refine(self, X: jax.Array, hopeless: float) -> None:
         """Gauss–Newton from one candidate: a probe, and the rest only if the probe is promising."""
         self.refined += 1
         solver = Newton(tol=1e-14, max_steps=self.search.probe, curvature="gauss_newton", damping=1e-2)
         result = solver.run(self.reduced, X)
         rounds = 0
         while float(result.value) / self.unit > self.search.tol and rounds * self.search.probe < self.search.polish:
-            if float(result.value) / self.unit > self.search.hopeless * (2 if rounds == 0 else 1):
+            if float(result.value) / self.unit > hopeless * (2 if rounds == 0 else 1):
                 break
             before = float(result.value)
             result = solver.run(self.reduced, result.params)
