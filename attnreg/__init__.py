@@ -1,8 +1,8 @@
 """Attention-related regression in JAX.
 
 A row function of the logits (`attnreg.rows`), lifted to the unknown matrix by the tensor trick
-(`attnreg.tensor_trick`), gives an objective (`attnreg.objectives`); a solver (`attnreg.solvers`) takes an objective. The
-usual way in:
+(`attnreg.tensor_trick`), gives an objective (`attnreg.objectives`); a solver (`attnreg.solvers`) takes an objective.
+The usual way in:
 
     >>> import jax
     >>> import attnreg

@@ -3,6 +3,8 @@
 Claims examined: one softmax head does not reach the gradient step on linear regression and two nearly do, by
 cancelling what is even in the query (arXiv 2212.07677); on softmax regression softmax attention is close to it
 (2304.13276).
+Expected: docs/guides/icl.md has what full runs gave so far.
+Time: not measured on a quiet machine.
 Command:  python -m experiments.run --config configs/icl_attention_kind.py
 """
 

@@ -1,6 +1,8 @@
 """Off the training distribution: does the trained layer fail where, and as, gradient descent fails?
 
 Claim examined: trained linear self-attention equals the gradient step also out of distribution (arXiv 2212.07677).
+Expected: docs/guides/icl.md has what full runs gave so far.
+Time: not measured on a quiet machine.
 Command:  python -m experiments.run --config configs/icl_ood.py
 """
 

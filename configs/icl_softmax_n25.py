@@ -1,6 +1,9 @@
 """Softmax regression in context, n = m = 25 words, d = 20: one self-attention layer against one gradient step.
 
 Claim examined: a trained attention layer is close to one step of gradient descent (arXiv 2304.13276).
+Expected (8 seeds): zero 1.266, one gradient step 0.842, linear attention 0.8435 with cosine 0.999,
+softmax attention 0.837 with cosine 0.974.
+Time: not measured on a quiet machine; about 20 CPU-minutes on a busy one.
 Command:  python -m experiments.run --config configs/icl_softmax_n25.py
 """
 

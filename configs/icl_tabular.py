@@ -3,6 +3,8 @@
 `full`: scikit-learn's diabetes (442×10, condition number 470), regression on 40 patients, 20 asked. `activations`:
 hidden states of 24 tokens of a real text (d = 16) with the real attention probabilities of one token over them (softmax
 regression). Half of the patients, and four of the twelve texts, are never trained or tuned on.
+Expected: docs/guides/icl.md has what full runs gave so far.
+Time: not measured on a quiet machine.
 Command:  python -m experiments.run --config configs/icl_tabular.py   and   ... icl_tabular.py:activations
 """
 

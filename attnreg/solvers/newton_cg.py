@@ -33,8 +33,8 @@ class NewtonCG(Solver):
         forcing: largest relative residual at which CG may stop.
         preconditioner_damping: added to the Kronecker eigenvalues, relative to their mean.
         refresh: steps between rebuilds of the preconditioner.
-        curvature: "gauss_newton", "exact", or "auto": Gauss–Newton until a full step no longer halves the gradient (large
-            residuals make it converge linearly), then exact until a step fails.
+        curvature: "gauss_newton", "exact", or "auto": Gauss–Newton until a full step no longer halves the gradient
+            (large residuals make it converge linearly), then exact until a step fails.
         cache: see `AttentionObjective.linearize`.
 
     Cost per step: one value and gradient, one preconditioner, and the counted products.
