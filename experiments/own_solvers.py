@@ -3,10 +3,12 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import optax
 
+from attnreg.continuation import normalized_first
 from attnreg.objectives import AttentionObjective
-from attnreg.solvers import Newton, NewtonCG, Optax, Solver
+from attnreg.solvers import Newton, NewtonCG, Optax, Result, Solver
 from experiments.cells import Cell
 from experiments.peers import Outcome, Peer, Prepared
 
@@ -19,29 +21,50 @@ def own(name: str, setting: str, make: Callable[[float], Solver]) -> Peer:
 
     def prepare(cell: Cell, tol: float, seconds: float) -> Prepared:
         del seconds
-        solver, objective = make(tol), AttentionObjective(cell.problem)
-        start = cell.ours(cell.x0)
-        result = jax.block_until_ready(solver.run(objective, start))
-        if not bool(result.converged):
-            ratio = float(result.gradient_norm / result.history.gradient_norm[0])
-            return Prepared(None, f"gradient {ratio:.1e} after {int(result.steps)} steps")
-
-        def run() -> Outcome:
-            result = jax.block_until_ready(solver.run(objective, start))
-            counts = {key: int(value) for key, value in result.counts._asdict().items() if int(value)}
-            return Outcome(result.params.reshape(cell.x0.shape), {"steps": int(result.steps)} | counts)
-
-        return Prepared(run)
+        solver, objective, start = make(tol), AttentionObjective(cell.problem), cell.ours(cell.x0)
+        return prepared(cell, tol, lambda: solver.run(objective, start))
 
     return Peer(OURS + name, setting, prepare)
+
+
+def own_continued(setting: str, make: Callable[[float], Solver]) -> Peer:
+    """Rescaled problems from the solution of the normalized one (elsewhere refused)."""
+
+    def prepare(cell: Cell, tol: float, seconds: float) -> Prepared:
+        del seconds
+        if cell.problem.loss != "rescaled":
+            return Prepared(None, "not run: for rescaled problems only")
+        # The second solve starts close to the minimum: its tolerance is relative to the gradient there.
+        start = cell.ours(cell.x0)
+        return prepared(cell, tol, lambda: normalized_first(make(tol), cell.problem, start)[0])
+
+    return Peer(OURS + "normalized_first", setting, prepare)
+
+
+def prepared(cell: Cell, tol: float, run: Callable[[], Result]) -> Prepared:
+    """Run once; refuse unless the gradient is `tol` times that at the cell's start."""
+    objective = AttentionObjective(cell.problem)
+    goal = tol * float(jnp.linalg.norm(objective.value_and_grad(cell.ours(cell.x0))[1]))
+    result = jax.block_until_ready(run())
+    if not float(result.gradient_norm) <= goal:
+        ratio = float(result.gradient_norm) / goal * tol
+        return Prepared(None, f"gradient {ratio:.1e} after {int(result.steps)} steps")
+
+    def again() -> Outcome:
+        result = jax.block_until_ready(run())
+        counts = {key: int(value) for key, value in result.counts._asdict().items() if int(value)}
+        return Outcome(result.params.reshape(cell.x0.shape), {"steps": int(result.steps)} | counts)
+
+    return Prepared(again)
 
 
 def own_methods() -> list[Peer]:
     """Every solver of this package with the settings that are compared."""
     return [
         own("Newton", "default", lambda tol: Newton(tol=tol)),
-        own("Newton", "chord 0.5", lambda tol: Newton(tol=tol, chord=0.5)),
+        own("Newton", "coarse float32", lambda tol: Newton(tol=tol, coarse_dtype="float32")),
+        own("Newton", "no warm-up", lambda tol: Newton(tol=tol, warmup=0)),
         own("NewtonCG", "default", lambda tol: NewtonCG(tol=tol)),
-        own("NewtonCG", "forcing 0.1", lambda tol: NewtonCG(tol=tol, forcing=0.1)),
         own("Optax", "lbfgs memory 30", lambda tol: Optax(LBFGS, tol=tol, max_steps=2000)),
+        own_continued("Newton", lambda tol: Newton(tol=tol)),
     ]

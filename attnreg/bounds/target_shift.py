@@ -114,6 +114,7 @@ def gradient_step(p: Point, problem: str, step: float) -> Point:
     family, rescaled = ("one_layer", False) if problem == "one_layer" else ("attention", problem == "rescaled")
     moved = {"X": p.X - step * Q.gradient(p, family, rescaled=rescaled)}
     if problem == "one_layer":
+        assert p.Y is not None, "a one-layer point has a Y"
         moved["Y"] = p.Y - step * Q.gradient(p, family, unknown="Y")
     return p._replace(**moved)
 

@@ -143,9 +143,10 @@ class _Hunt:
             key, sub = jax.random.split(key)
             # When a batch of jet starts fails, the jet itself may be too poor (few queries): random X of the same size
             # takes every second turn, for which only stalling, not the probe's loss, is a verdict.
-            random = jets is None or done % 2 == 1
-            starts = self._random(sub, jets) if random else self._from_jets(sub, jets)
-            hopeless = float("inf") if random else self.search.hopeless
+            if jets is None or done % 2 == 1:
+                starts, hopeless = self._random(sub, jets), float("inf")
+            else:
+                starts, hopeless = self._from_jets(sub, jets), self.search.hopeless
             done += 1
             for i in range(starts.shape[0]):
                 if self.best <= self.search.tol or (i > 0 and self.elapsed() >= self.seconds):

@@ -25,7 +25,7 @@ def state(damping=1.0, growth=2.0, value=1.0, gradient_norm=1.0):
 def test_a_linear_problem_takes_one_newton_step():
     problem = table.others()["linear"]
     objective = table.objective(problem)
-    result = Newton(damping=0.0, tol=1e-6).run(objective, objective.zeros())
+    result = Newton(damping=0.0, tol=1e-6, warmup=0).run(objective, objective.zeros())
     assert int(result.steps) == 1
     g, H = objective.value_grad_hessian(objective.zeros())[1:]
     np.testing.assert_allclose(np.ravel(result.params), -np.linalg.solve(H, np.ravel(g)), rtol=1e-6)
@@ -33,7 +33,7 @@ def test_a_linear_problem_takes_one_newton_step():
 
 @functools.cache
 def without_chord_steps():
-    return Newton(chord=0.0, tol=1e-12).run(OBJECTIVE, START)
+    return Newton(chord=0.0, tol=1e-12, warmup=0).run(OBJECTIVE, START)
 
 
 def test_convergence_is_quadratic_without_chord_steps():
@@ -46,7 +46,7 @@ def test_convergence_is_quadratic_without_chord_steps():
 
 
 def test_chord_steps_save_factorisations():
-    plain, chord = without_chord_steps(), Newton(tol=1e-12).run(OBJECTIVE, START)
+    plain, chord = without_chord_steps(), Newton(tol=1e-12, warmup=0).run(OBJECTIVE, START)
     assert bool(plain.converged)
     assert bool(chord.converged)
     assert int(chord.counts.hessians) < int(plain.counts.hessians)
@@ -95,3 +95,33 @@ def test_what_is_accepted(value, norm, predicted, accepted):
 def test_unknown_curvature_is_refused():
     with pytest.raises(ValueError, match="curvature is 'fisher'; it must be one of auto, exact, gauss_newton"):
         Newton(curvature="fisher")
+
+
+def test_secant_corrections_save_evaluations_and_reach_the_same_point():
+    plain, corrected = (Newton(chord=0.9, memory=k, warmup=0, tol=1e-10).run(OBJECTIVE, START) for k in (0, 10))
+    assert bool(plain.converged)
+    assert bool(corrected.converged)
+    assert int(corrected.counts.gradients) < int(plain.counts.gradients)
+    np.testing.assert_allclose(corrected.value, plain.value, rtol=1e-10)
+
+
+def test_the_warm_up_forms_no_hessian_and_lowers_the_loss():
+    solver = Newton(warmup=10)
+    before = solver.init(OBJECTIVE, START)
+    after = solver.step(OBJECTIVE, before)
+    assert int(after.counts.hessians) == 0
+    assert 1 < int(after.counts.gradients) <= 11
+    assert float(after.value) < float(before.value)
+    assert int(after.steps) == 1
+
+
+def test_a_float32_hessian_reaches_a_float64_gradient():
+    result = Newton(coarse_dtype="float32", tol=1e-10).run(OBJECTIVE, START)
+    assert bool(result.converged)
+    assert result.params.dtype == jnp.float64
+    assert float(result.gradient_norm) <= 1e-10 * float(result.history.gradient_norm[0])
+
+
+def test_unknown_coarse_dtype_is_refused():
+    with pytest.raises(ValueError, match="coarse_dtype is 'bfloat16'"):
+        Newton(coarse_dtype="bfloat16")

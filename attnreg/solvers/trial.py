@@ -1,0 +1,58 @@
+"""Trying points: one evaluation that is taken or not, and shorter steps after a failure."""
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from attnreg.objectives import Objective
+from attnreg.solvers.solver import State, acceptable, add_counts, count, select, tree_norm
+
+BACKTRACKS = 2  # shorter steps tried before a direction is given up
+
+
+def flat_gradient(state: State) -> jax.Array:
+    """The gradient as a vector."""
+    return ravel_pytree(state.gradient)[0]
+
+
+def move(objective: Objective, state: State, delta: jax.Array, predicted: jax.Array):
+    """Try one point: the state after it, whether it was taken, actual over predicted decrease, and the loss there."""
+    flat, unravel = ravel_pytree(state.params)
+    trial = unravel(flat + delta)
+    value, gradient = objective.value_and_grad(trial)
+    norm = tree_norm(gradient)
+    accepted, ratio = acceptable(state, value, norm, predicted)
+    old = (state.params, state.value, state.gradient, state.gradient_norm)
+    params, new, gradient, norm = select(accepted, (trial, value, gradient, norm), old)
+    counts = add_counts(state.counts, count(values=1, gradients=1))
+    state = state._replace(params=params, value=new, gradient=gradient, gradient_norm=norm, counts=counts)
+    return state, accepted, ratio, value
+
+
+def backtrack(objective: Objective, state: State, delta: jax.Array, value: jax.Array, accepted: jax.Array):
+    """Shorter steps along `delta` after a failure, lengths by quadratic interpolation: the state, and the length taken.
+
+    The length is 0 when nothing was taken, or nothing had failed.
+    """
+    slope = flat_gradient(state) @ delta
+
+    def unsettled(carry):
+        _, _, _, tries, done = carry
+        return ~done & (tries < BACKTRACKS)
+
+    def shorter(carry):
+        state, length, value, tries, _ = carry
+        length = interpolate(length, length * slope, state.value, value)
+        state, taken, _, value = move(objective, state, length * delta, -length * slope)
+        return state, length, value, tries + 1, taken
+
+    start = (state, jnp.ones_like(value), value, jnp.int32(0), accepted)
+    state, length, _, tries, taken = jax.lax.while_loop(unsettled, shorter, start)
+    return state, jnp.where(taken & (tries > 0), length, jnp.zeros_like(length))
+
+
+def interpolate(length, slope, value, trial):
+    """A shorter length: the minimum of the parabola through the loss, its slope (times the length) and the trial."""
+    rise = trial - value - slope
+    wanted = jnp.where(rise > 0, -slope / (2 * jnp.where(rise > 0, rise, 1)), 0.1)
+    return length * jnp.clip(jnp.where(jnp.isfinite(trial), wanted, 0.1), 0.05, 0.5)

@@ -1,0 +1,54 @@
+"""One value, gradient and Hessian-vector product of a large problem with a low-rank teacher: time and peak memory.
+
+A process of its own, since the peak resident set belongs to a process: `python -m experiments.large_instance 16384 32`.
+"""
+
+import argparse
+import json
+import resource
+import time
+
+
+def main() -> None:
+    """Evaluate and print a JSON object: seconds, peak_bytes (resident), dense_bytes (one n×n array)."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("n", type=int)
+    parser.add_argument("d", type=int)
+    arguments = parser.parse_args()
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    result = evaluate(arguments.n, arguments.d)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps(result | {"peak_bytes": peak, "dense_bytes": arguments.n**2 * 8}))
+
+
+def evaluate(n: int, d: int) -> dict:
+    """Seconds of each product at n queries and keys, compilation excluded, and whether all of it is finite."""
+    import jax
+    import jax.numpy as jnp
+
+    from attnreg.objectives import AttentionObjective
+    from attnreg.problems import AttentionRegression, Teacher
+
+    k1, k2, kq, kk, kv = jax.random.split(jax.random.key(0), 5)
+    A1, A2, Q, K = (jax.random.normal(key, (n, d)) / jnp.sqrt(d) for key in (k1, k2, kq, kk))
+    objective = AttentionObjective(AttentionRegression(A1, A2, Teacher(Q * d**0.25, K * d**0.25)))
+    X = objective.zeros()
+    V = jax.random.normal(kv, X.shape)
+    programs = {
+        "value_and_grad": jax.jit(lambda o, x, v: o.value_and_grad(x)),
+        "hvp": jax.jit(lambda o, x, v: o.hvp(x, v)),
+    }
+    seconds, finite = {}, True
+    for name, program in programs.items():
+        compiled = program.lower(objective, X, V).compile()
+        started = time.perf_counter()
+        out = jax.block_until_ready(compiled(objective, X, V))
+        seconds[name] = time.perf_counter() - started
+        finite = finite and all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(out))
+    return {"seconds": seconds, "finite": finite}
+
+
+if __name__ == "__main__":
+    main()
