@@ -148,8 +148,9 @@ def _finish(
         references = icl_arms.answers(arm, tuned, batch)
         losses = icl_arms.reference_losses(arm, batch, references)
         final = icl_arms.evaluate(arm, trained.weights, batch, tuned, references)
-        finals[arm.name] = (trained.weights, tuned, batch, references)
-        result["arms"][arm.name] = _summary(config, arm, trained, curves, final, losses, tuned, record)
+        summary = _summary(config, arm, trained, curves, final, losses, setups[arm.name], record)
+        finals[arm.name] = (trained.weights, tuned, batch, references, summary["groups"])
+        result["arms"][arm.name] = summary
     _table(arms, result, record)
     icl_figures.curves(arms, result, config, record)
     if config.chart:
@@ -160,58 +161,65 @@ def _finish(
 
 
 def _summary(
-    config: Any, arm: Arm, trained: Any, curves: Any, final: Any, losses: Any, tuned: Any, record: Record
+    config: Any, arm: Arm, trained: Any, curves: Any, final: Any, losses: Any, setup: Any, record: Record
 ) -> dict[str, Any]:
+    tuned, batch, references = setup
+    on_curve = icl_arms.reference_losses(arm, batch, references)
     steps = [config.chunk * i for i in range(arm.train.steps // config.chunk + 1)]
     final = {name: np.asarray(value, dtype=float) for name, value in final.items()}
     stopped = np.asarray(trained.stopped)
     for seed in np.flatnonzero(stopped >= 0):
         record.say(f"{arm.name}: seed {seed} met a non-finite loss at step {stopped[seed]} and was stopped there")
-    ends = [metrics.plateau_end(steps, curve, losses["zero"], losses["gd"]) for curve in np.asarray(curves["loss"])]
-    past = np.array([end is not None for end in ends]) & (stopped < 0)
+    ends = [metrics.plateau_end(steps, c, on_curve["zero"], on_curve["gd"]) for c in np.asarray(curves["loss"])]
+    groups = icl_arms.groups(arm, final, losses, stopped)
     summary = {
         "series": arm.series,
         "x": arm.x,
         "references": losses,
+        "curve_references": on_curve,
+        "groups": groups,
         "eta": np.asarray(tuned.eta),
         "ridge": tuned.ridge,
         "final": final,
         "stopped": stopped,
         "plateau_end": ends,
-        "past_plateau": float(past.mean()),
+        "past_plateau": 1 - len(groups.get("stuck", ())) / config.seeds,
         "steps": steps,
         "curves": {name: np.asarray(curve) for name, curve in curves.items()},
     }
     if tuned.plus is not None:
         summary |= {"plus_eta": tuned.plus.eta, "plus_gamma": tuned.plus.gamma}
-    kept = past if past.any() else np.ones_like(past)
     summary["mean"] = {
-        name: [float(b[0]) for b in metrics.bootstrap_band(value[kept][:, None])] for name, value in final.items()
+        group: {
+            name: [float(b[0]) for b in metrics.bootstrap_band(value[seeds][:, None])] for name, value in final.items()
+        }
+        for group, seeds in groups.items()
     }
     return summary
 
 
 def _table(arms: tuple[Arm, ...], result: dict[str, Any], record: Record) -> None:
-    """One line an arm: means over the seeds past the plateau, with the 90% bootstrap band of the loss."""
-    columns = ("arm", "zero", "gd", "gd_plus", "best", "trained", "low", "high", "cosine", "cosine_plus")
-    columns += ("prediction_difference", "interpolated", "past_plateau")
+    """One line a group of an arm's seeds: their means, with the 90% bootstrap band of the loss."""
+    columns = ("arm", "seeds", "zero", "gd", "gd_plus", "best", "trained", "low", "high", "cosine", "cosine_plus")
+    columns += ("prediction_difference", "interpolated")
     lines = []
     for arm in arms:
         r = result["arms"][arm.name]
-        mean, losses = r["mean"], r["references"]
-        lines.append(
-            (
-                arm.name,
-                losses["zero"],
-                losses["gd"],
-                losses.get("gd_plus"),
-                losses["best"],
-                *mean["loss"],
-                mean["gd/cosine"][0],
-                mean["gd_plus/cosine"][0] if arm.plus else None,
-                mean["gd/prediction_difference"][0],
-                mean["interpolated_loss"][0] if "interpolated_loss" in mean else None,
-                r["past_plateau"],
+        for group, mean in r["mean"].items():
+            losses = r["references"]
+            lines.append(
+                (
+                    icl_arms.label(arm.name, group),
+                    len(r["groups"][group]),
+                    losses["zero"],
+                    losses["gd"],
+                    losses.get("gd_plus"),
+                    losses["best"],
+                    *mean["loss"],
+                    mean["gd/cosine"][0],
+                    mean["gd_plus/cosine"][0] if arm.plus else None,
+                    mean["gd/prediction_difference"][0],
+                    mean["interpolated_loss"][0] if "interpolated_loss" in mean else None,
+                )
             )
-        )
     record.table("final", columns, lines)

@@ -18,7 +18,7 @@ from experiments.record import Record
 def anatomy(config: Any, arms: tuple[Arm, ...], finals: dict[str, Any], record: Record) -> dict[str, Any]:
     """Why softmax attention leaves the gradient step: kernels between the two, and the parts of its sensitivity."""
     arm = next(arm for arm in arms if arm.model.attention == ("softmax",) and arm.model.heads == 1)
-    weights, tuned, batch, references = finals[arm.name]
+    weights, tuned, batch, references, _ = finals[arm.name]
     task, tokens = arm.task, arm.model.tokens.targets
     tuning_batch = icl_arms.documents(config, arm, "tune", config.evaluation.fit, None, part=1)
     gain = constructions.gain(task.problem, tuned.eta[0], task.length)
@@ -61,16 +61,6 @@ def _losses(arm: Arm, weights: Any, batch: Documents) -> np.ndarray:
     return np.asarray(measure(weights, batch), dtype=float)
 
 
-def _branches(arm: Arm, weights: Any) -> dict[str, np.ndarray]:
-    """Seeds of a one-head softmax arm by the sign of their sharpness; all seeds of any other arm."""
-    if arm.model.attention != ("softmax",) or arm.model.heads > 1:
-        return {arm.name: np.arange(jax.tree.leaves(weights)[0].shape[0])}
-    KQ = np.asarray(jax.vmap(models.merge)(weights).KQ[:, 0, 0])
-    sharpness = np.trace(KQ[:, : arm.task.dimension, : arm.task.dimension], axis1=1, axis2=2)
-    groups = {f"{arm.name}, attends away": sharpness < 0, f"{arm.name}, attends to": sharpness >= 0}
-    return {name: np.flatnonzero(chosen) for name, chosen in groups.items() if chosen.any()}
-
-
 @functools.partial(jax.jit, static_argnames=("name", "tokens", "block"))
 def _kernel_answer(name: str, tokens: str, beta: Any, gain: Any, batch: Documents, block: int) -> Any:
     def one(document):
@@ -92,7 +82,7 @@ def _parts(
     for arm in arms:
         if arm.model.depth > 1:
             continue
-        weights, _, batch, references = finals[arm.name]
+        weights, _, batch, references, groups = finals[arm.name]
         losses = _losses(arm, weights, batch)
 
         @jax.jit
@@ -102,8 +92,9 @@ def _parts(
 
             return jax.tree.map(jnp.mean, jax.lax.map(one, weights))
 
-        for name, seeds in _branches(arm, weights).items():
-            chosen = jax.tree.map(lambda leaf, seeds=seeds: leaf[seeds], weights)
+        for group, seeds in groups.items():
+            name = icl_arms.label(arm.name, group)
+            chosen = jax.tree.map(lambda leaf, seeds=seeds: leaf[np.array(seeds)], weights)
             found = dissect(chosen, batch, references["gd"].slopes[:, 0])
             parts[name] = {"seeds": len(seeds), "loss": losses[seeds].mean()} | found
     arm, batch, references = subject
@@ -143,7 +134,7 @@ def shifts(config: Any, arms: tuple[Arm, ...], finals: dict[str, Any], record: R
     lines = []
     key = jax.random.fold_in(stream(jax.random.key(config.evaluation.seed), "evaluate"), 2)
     for arm in arms:
-        weights, tuned, _, _ = finals[arm.name]
+        weights, tuned, *_ = finals[arm.name]
         for axis, values in config.shifts.items():
             for value in values:
                 task, scales = _shift(arm.task, axis, value)
@@ -177,7 +168,7 @@ def real(config: Any, arms: tuple[Arm, ...], finals: dict[str, Any], record: Rec
     lines = []
     of_tune, of_test = jax.random.split(jax.random.key(config.evaluation.seed))
     for arm in arms:
-        weights, tuned, _, _ = finals[arm.name]
+        weights, tuned, *_ = finals[arm.name]
         problem, cut = arm.task.problem, functools.partial(icl_rows.real_documents, task=arm.task)
         standardise = config.rows == "diabetes"
         tune = cut(of_tune, table.train, count=config.evaluation.tune, standardise=standardise)

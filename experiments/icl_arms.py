@@ -192,6 +192,29 @@ def evaluate(arm: Arm, weights: Any, batch: Any, tuned: Tuned, references: dict[
     return jax.lax.map(one, weights)
 
 
+def groups(arm: Arm, final: dict[str, Any], losses: dict[str, float], stopped: Any) -> dict[str, list[int]]:
+    """Seeds that must not be averaged together, by what became of them; empty groups are left out.
+
+    "stuck": stopped, or less than half of the way from the zero predictor to gradient descent. One softmax head has two
+    branches (docs/theory/icl.md): "attends away" (negative sharpness) and "attends to". All other seeds: "".
+    """
+    found: dict[str, list[int]] = {}
+    for seed, loss in enumerate(np.asarray(final["loss"])):
+        if np.asarray(stopped)[seed] >= 0 or not loss <= (losses["zero"] + losses["gd"]) / 2:
+            name = "stuck"
+        elif arm.model.attention == ("softmax",) and "sharpness" in final:
+            name = "attends away" if final["sharpness"][seed] < 0 else "attends to"
+        else:
+            name = ""
+        found.setdefault(name, []).append(seed)
+    return dict(sorted(found.items()))
+
+
+def label(name: str, group: str) -> str:
+    """A learner's name with its group."""
+    return f"{name}, {group}" if group else name
+
+
 def reference_losses(arm: Arm, batch: Any, references: dict[str, Reference]) -> dict[str, float]:
     """Loss of each reference and of the zero predictor on the same documents."""
     problem = arm.task.problem

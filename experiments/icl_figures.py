@@ -6,7 +6,7 @@ import numpy as np
 
 from attnreg.icl.metrics import bootstrap_band
 from experiments.figures import PALETTE, canvas
-from experiments.icl_arms import Arm
+from experiments.icl_arms import Arm, label
 from experiments.record import Record
 
 LEVEL = 0.9
@@ -25,69 +25,69 @@ def _band(axes: Any, x: Any, runs: Any, *, label: str, color: str, style: str = 
 
 
 def curves(arms: tuple[Arm, ...], result: dict[str, Any], config: Any, record: Record) -> None:
-    """Loss and the three measures of closeness over training, one colour an arm, 90% bootstrap bands over seeds."""
+    """Loss and the three measures of closeness over training, one colour a group of seeds, 90% bootstrap bands."""
     figure, axes = canvas(2, 2)
     same_task = len({arm.task for arm in arms}) == 1 and len({arm.model.depth for arm in arms}) == 1
+    learners = [(arm, result["arms"][arm.name], g) for arm in arms for g in result["arms"][arm.name]["groups"]]
     for (name, title), panel in zip(_PANELS, axes.flat, strict=True):
         panel.set(title=title, xlabel="training step")
-        for i, arm in enumerate(arms):
-            r, color = result["arms"][arm.name], PALETTE[i % len(PALETTE)]
-            label = arm.series if same_task else arm.name
-            _band(panel, r["steps"], r["curves"][name], label=label, color=color)
+        for i, (arm, r, group) in enumerate(learners):
+            runs, color = np.asarray(r["curves"][name])[r["groups"][group]], PALETTE[i % len(PALETTE)]
             if len(arms) <= 3:
-                panel.plot(r["steps"], np.asarray(r["curves"][name]).T, color=color, lw=0.5, alpha=0.5)
+                panel.plot(r["steps"], runs.T, color=color, lw=0.5, alpha=0.5)
+            _band(panel, r["steps"], runs, label=label(arm.series if same_task else arm.name, group), color=color)
             if name == "gd/cosine" and arm.plus:
-                _band(
-                    panel,
-                    r["steps"],
-                    r["curves"]["gd_plus/cosine"],
-                    label=f"{arm.name}, to GD++",
-                    color=color,
-                    style=":",
-                )
+                plus = np.asarray(r["curves"]["gd_plus/cosine"])[r["groups"][group]]
+                panel.plot(r["steps"], plus.mean(0), ":", color=color, label=f"{arm.name}, to GD++")
             if name == "loss" and (i == 0 or not same_task):
-                line = r["references"]["gd"]
-                panel.axhline(
-                    line,
-                    color="black" if same_task else color,
-                    ls="--",
-                    lw=1,
-                    label="gradient descent" if i == 0 else None,
-                )
-            if name == "loss" and "interpolated_loss" in r["curves"] and len(arms) <= 2:
-                mean = bootstrap_band(r["curves"]["interpolated_loss"])[0]
-                panel.plot(r["steps"], mean, ":", color=color, label=f"{arm.series}, interpolated")
-    top = max(max(r["references"]["zero"], r["references"]["gd"]) for r in result["arms"].values())
-    axes[0, 0].set_ylim(0, 1.15 * top)
+                shade = "black" if same_task else color
+                text = "gradient descent" if i == 0 else None
+                panel.axhline(r["curve_references"]["gd"], color=shade, ls="--", lw=1, label=text)
+            if name == "loss" and "interpolated_loss" in r["curves"] and len(arms) <= 2 and group != "stuck":
+                mean = bootstrap_band(np.asarray(r["curves"]["interpolated_loss"])[r["groups"][group]])[0]
+                panel.plot(r["steps"], mean, ":", color=color)
+    references = [r["curve_references"] for _, r, _ in learners]
+    best = min(min(np.nanmin(r["curves"]["loss"]), r["curve_references"]["gd"]) for _, r, _ in learners)
+    axes[0, 0].set_ylim(0.9 * best, 1.1 * max(max(r["zero"], r["gd"]) for r in references))
     axes[0, 1].set_ylim(top=1.02)
-    axes[0, 0].legend(fontsize=6)
+    axes[0, 0].legend(fontsize=6, title="dotted: interpolated weights" if len(arms) <= 2 else None, title_fontsize=6)
     axes[0, 1].legend(fontsize=6)
     record.figure("curves", figure)
 
 
 def chart(arms: tuple[Arm, ...], result: dict[str, Any], config: Any, record: Record) -> None:
-    """Final loss and cosine against the arms' x, one line a series, with the references."""
+    """Final loss and cosine against the arms' x, one line a series and group of seeds, with the references."""
     figure, (panels,) = canvas(1, 2)
-    series = list(dict.fromkeys(arm.series for arm in arms))
-    for i, name in enumerate(series):
-        members = sorted((result["arms"][a.name] for a in arms if a.series == name), key=lambda r: r["x"])
+    entries = [result["arms"][arm.name] for arm in arms]
+    lines = list(dict.fromkeys((r["series"], group) for r in entries for group in r["groups"] if group != "stuck"))
+    for i, (series, group) in enumerate(lines):
+        members = sorted((r for r in entries if r["series"] == series and group in r["mean"]), key=lambda r: r["x"])
         x, color = [r["x"] for r in members], PALETTE[i % len(PALETTE)]
         for panel, metric in zip(panels, ("loss", "gd/cosine"), strict=True):
-            mean, low, high = np.array([r["mean"][metric] for r in members]).T
-            panel.errorbar(x, mean, [mean - low, high - mean], fmt="o-", ms=3, capsize=2, color=color, label=name)
-        if all("gd_plus/cosine" in r["mean"] for r in members):
-            plus = [r["mean"]["gd_plus/cosine"][0] for r in members]
-            panels[1].plot(x, plus, "s:", ms=3, color=color, label=f"{name}, to GD++")
-    shown = [r for r in result["arms"].values() if r["series"] == series[0]]
-    for key, style, label in (
+            mean, low, high = np.array([r["mean"][group][metric] for r in members]).T
+            error = [np.maximum(mean - low, 0), np.maximum(high - mean, 0)]
+            panel.errorbar(x, mean, error, fmt="o-", ms=3, capsize=2, color=color, label=label(series, group))
+        plus = [
+            (r["x"], r["mean"][group]["gd_plus/cosine"][0]) for r in members if "gd_plus/cosine" in r["mean"][group]
+        ]
+        if plus:
+            panels[1].plot(*zip(*plus, strict=True), "s:", ms=3, color=color, label=f"{series}, to GD++")
+    styles = (
         ("gd", "--", "gradient descent"),
         ("gd_plus", "-.", "GD++"),
         ("zero", ":", "zero"),
         ("best", "-", "ridge"),
-    ):
-        points = sorted((r["x"], r["references"][key]) for r in shown if key in r["references"])
-        if points and not (key == "best" and max(p[1] for p in points) < 1e-3):
-            panels[0].plot(*zip(*points, strict=True), style, color="black", lw=1, label=label)
+    )
+    for key, style, text in styles:
+        for series in dict.fromkeys(r["series"] for r in entries):
+            chosen = [r for r in entries if r["series"] == series and key in r["references"]]
+            points = sorted((r["x"], r["references"][key]) for r in chosen)
+            if not points or (key == "best" and max(p[1] for p in points) < 1e-3):
+                continue
+            panels[0].plot(*zip(*points, strict=True), style, color="black", lw=1, label=text)
+            if key != "gd_plus":  # the other references do not depend on the series
+                break
+            text = None
     panels[0].set(xlabel=config.chart, title="final loss")
     panels[1].set(xlabel=config.chart, title="cosine with gradient descent")
     for panel in panels:

@@ -7,18 +7,22 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
-from experiments import icl, torture
+from attnreg.icl.tasks import TaskConfig
+from configs.icl_defaults import base
+from experiments import icl, icl_arms, icl_rows, torture
 from experiments.batch import Records
 from experiments.launch import process
 from experiments.launch.configuration import resolve
 from experiments.record import Record
 from experiments.store import folder
 from experiments.store.encoding import plain, read_json
+from tests.icl import oracles
 
 ROOT = Path(__file__).parents[2]
 TINY = ("--config.chunk=5", "--config.train.steps=60")
@@ -55,6 +59,45 @@ def test_kill_9_at_a_random_moment_then_resume_gives_identical_results(tmp_path)
     final = read_json(killed / folder.RESULT)["arms"]["softmax_softmax2"]
     assert len(final["final"]["loss"]) == 2
     assert np.isfinite(final["curves"]["loss"]).all()
+
+
+def test_seeds_are_grouped_by_what_became_of_them():
+    def arm(kind, heads=1):
+        model = SimpleNamespace(attention=(kind,), heads=heads)
+        return SimpleNamespace(model=model)
+
+    final = {"loss": [0.5, 0.6, 0.95, np.nan, 0.5], "sharpness": np.array([-0.1, 0.1, -0.1, 0.1, 0.1])}
+    losses, stopped = {"zero": 1.0, "gd": 0.7}, np.array([-1, -1, -1, -1, 7])
+    found = icl_arms.groups(arm("softmax"), final, losses, stopped)
+    assert found == {"attends away": [0], "attends to": [1], "stuck": [2, 3, 4]}
+    assert icl_arms.groups(arm("linear"), final, losses, stopped) == {"": [0, 1], "stuck": [2, 3, 4]}
+
+
+def test_a_misspelt_or_missing_field_is_refused():
+    good = dict(task=dict(problem="linear", dimension=2, length=2, queries=1), train=dict(steps=1, batch=1))
+    more = dict(arms={}, seeds=1, learning_rate=0.1, chunk=1)
+    assert base(**good, **more).task.noise == 0.0
+    with pytest.raises(KeyError, match="nois'"):
+        base(**good | {"task": good["task"] | {"nois": 1.0}}, **more)
+    with pytest.raises(KeyError, match="batch"):
+        base(**good | {"train": {"steps": 1}}, **more)
+
+
+def test_real_documents_are_real(key):
+    table = icl_rows.load("activations")
+    task = TaskConfig(problem="softmax", dimension=16, length=24, queries=24, inputs="rows")
+    batch = icl_rows.real_documents(key, table.test, task, 3, standardise=False)
+    pools, logits = (np.asarray(leaf, np.float32) for leaf in table.test)
+    for context, targets in zip(np.asarray(batch.context), np.asarray(batch.targets), strict=True):
+        texts = [p for p in range(0, len(pools), 64) if all((pools[p] == row).all(1).any() for row in context)]
+        assert len(texts) == 1  # all rows of one text
+        tokens = [int(np.flatnonzero((pools[texts[0]] == row).all(1))[0]) for row in context]
+        rows = logits[texts[0] : texts[0] + 64][:, tokens]
+        expected = oracles.softmax(rows)
+        np.testing.assert_allclose(abs(expected - targets).max(1).min(), 0, atol=1e-5)  # the attention of one token
+    assert icl_rows.features("activations", "float32").shape == (8 * 64, 16)
+    with pytest.raises(ValueError, match="diabetes"):
+        icl_rows.load("titanic")
 
 
 @pytest.mark.slow
