@@ -39,7 +39,6 @@ class Samples(NamedTuple):
 
 def timed(run: Callable[[], Any]) -> tuple[float, float]:
     """Wall and CPU seconds of one call, its result waited for."""
-    gc.collect()
     cpu, wall = time.process_time(), time.perf_counter()
     jax.block_until_ready(run())
     return time.perf_counter() - wall, time.process_time() - cpu
@@ -60,12 +59,16 @@ def interleave(
             jax.block_until_ready(run())
     kept: dict[str, list[tuple[float, float, int]]] = {name: [] for name in runs}
     names = list(runs)
-    for i in range(rounds):
-        for name in names[i % len(names) :] + names[: i % len(names)]:
-            done = kept[name]
-            if len(done) >= least and sum(wall for wall, _, _ in done) >= seconds:
-                continue
-            done.append((*timed(runs[name]), i))
+    gc.collect()
+    gc.disable()  # a collection in the middle would be charged to whoever runs
+    try:
+        for i in range(rounds):
+            for name in names[i % len(names) :] + names[: i % len(names)]:
+                done = kept[name]
+                if len(done) < least or sum(wall for wall, _, _ in done) < seconds:
+                    done.append((*timed(runs[name]), i))
+    finally:
+        gc.enable()
     return {
         name: Samples(*(np.array(column) for column in zip(*done, strict=True))) for name, done in kept.items() if done
     }
