@@ -140,7 +140,7 @@ def region(key: jax.Array, R: float, case: str, config: Any) -> Region:
     distances = np.unique(np.append(distances, 0.999 * radius))
     starts = star[None, None] + jnp.asarray(distances)[:, None, None] * v[None]
     ends, errors = newton(starts.reshape(-1, config.d), A, b, w2, star, steps=config.newton_steps)
-    arrived = np.asarray(jnp.linalg.norm(ends - star, axis=1) < 1e-8).reshape(len(distances), -1)
+    arrived = np.asarray(jnp.linalg.norm(ends - star[None], axis=1) < 1e-8).reshape(len(distances), -1)
     shrank = np.asarray(errors[1] <= errors[0]).reshape(arrived.shape)
     inside = distances < radius
     if not (arrived[inside].all() and shrank[inside].all()):
