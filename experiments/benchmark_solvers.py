@@ -83,7 +83,7 @@ def solve(cell: Cell, peer: Peer, tol: float, seconds: float) -> Entry:
         return Entry(peer, prepared, None, float("nan"), float("nan"))
     outcome = prepared.run()
     judge = jax.value_and_grad(cell.loss)
-    (start, g0), (end, g) = judge(cell.x0, cell.data), judge(jnp.asarray(outcome.x), cell.data)
+    (start, g0), (end, g) = judge(cell.x0, cell.data), judge(jnp.reshape(outcome.x, cell.x0.shape), cell.data)
     return Entry(peer, prepared, outcome, float(end / start), float(jnp.linalg.norm(g) / jnp.linalg.norm(g0)))
 
 
@@ -114,7 +114,8 @@ def at_best(entry: Entry, best: float) -> bool:
 
 def evaluations(entry: Entry) -> str:
     """Evaluation counts as text."""
-    return " ".join(f"{k}={v}" for k, v in entry.outcome.evaluations.items()) if entry.outcome else ""
+    counts = {} if entry.outcome is None else {k: int(v) for k, v in entry.outcome.evaluations.items()}
+    return " ".join(f"{k}={v}" for k, v in counts.items() if v)
 
 
 def row(cell: Cell, entry: Entry, entries: list[Entry]) -> tuple:

@@ -38,10 +38,10 @@ LOOSE = 100.0  # a peer whose own rounding stops it short is timed to this many 
 
 
 class Outcome(NamedTuple):
-    """What one solve gives: the point, and how often what was evaluated."""
+    """What one solve gives: the point in any shape, and how often what was evaluated (numbers, or device scalars)."""
 
     x: Any
-    evaluations: dict[str, int]
+    evaluations: dict[str, Any]
 
 
 class Prepared(NamedTuple):
@@ -108,7 +108,7 @@ def compiled_peer(name: str, setting: str, make: Callable[[Functions, Cell], Ste
 
         def run():
             x, count = jax.block_until_ready(program(cell.data, cell.x0, np.int64(needed)))
-            return Outcome(x, {"steps": needed} | {key: int(value) for key, value in count.items()})
+            return Outcome(x, {"steps": needed} | count)
 
         return Prepared(run, reason)
 

@@ -56,5 +56,5 @@ def corrected_solve(pairs: Pairs, solve: Callable[[jax.Array], jax.Array], g: ja
         s, y, rho, a = pair
         return q + (a - rho * jnp.dot(y, q)) * s, None
 
-    q, a = jax.lax.scan(down, g, tuple(pairs), reverse=True)
-    return jax.lax.scan(up, solve(q), (*pairs, a))[0]
+    q, a = jax.lax.scan(down, g, tuple(pairs), reverse=True, unroll=True)
+    return jax.lax.scan(up, solve(q), (*pairs, a), unroll=True)[0]
