@@ -1,8 +1,9 @@
 """Softmax regression in context, n = m = 200 words, d = 20: one self-attention layer against one gradient step.
 
 Claim examined: a trained attention layer is close to one step of gradient descent (arXiv 2304.13276).
-Expected: docs/guides/icl.md has what full runs gave so far.
-Time: not measured on a quiet machine.
+Expected (8 seeds): zero 1.703, best gradient step 0.461; linear attention 0.465, cosine 0.998; softmax attention 0.369,
+cosine 0.978 (7 of 8 past the plateau).
+Time: about 5 minutes of CPU (3.3 measured for the training, under load).
 Command:  python -m experiments.run --config configs/icl_softmax_n200.py
 """
 
