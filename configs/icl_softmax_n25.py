@@ -1,7 +1,8 @@
 """Softmax regression in context, n = m = 25 words, d = 20: one self-attention layer against one gradient step.
 
 Claim examined: a trained attention layer is close to one step of gradient descent (arXiv 2304.13276).
-Expected (8 seeds): zero 1.266, best gradient step 0.842; linear attention 0.8435, cosine 0.999 (7 of 8 past the plateau);
+Expected (8 seeds): zero 1.266, best gradient step 0.842; linear attention 0.8435, cosine 0.999
+(7 of 8 past the plateau);
 softmax attention in two branches: attends away 0.792, cosine 0.956 (4 seeds); attends to 0.883, cosine 0.992 (4 seeds).
 Time: 4.5 minutes of CPU (measured under load), most of it in one thread.
 Command:  python -m experiments.run --config configs/icl_softmax_n25.py
