@@ -36,7 +36,7 @@ def normalized_first(
         >>> from attnreg.data.synthetic import attention_instance
         >>> from attnreg.solvers import Newton
         >>> problem, _ = attention_instance(jax.random.key(0), n=16, d=2, loss="rescaled")
-        >>> result, first = normalized_first(Newton(tol=1e-3), problem, jax.numpy.zeros((2, 2)))
+        >>> result, first = normalized_first(Newton(tol=1e-3), problem, jax.numpy.zeros((2, 2), problem.dtype))
         >>> bool(result.converged), bool(first.converged)
         (True, True)
     """

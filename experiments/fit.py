@@ -109,10 +109,12 @@ def fit(
         step, (saved, curve) = record.restore(kept)
         if step:
             found, rows = saved, [tuple(row) for row in np.asarray(curve)[: step + 1]]
-            clock = Stopwatch(rows.pop()[0])
+            clock = Stopwatch(rows[-1][0])
     state = None
     for now in clock.time(solver.iterate(objective, start, state=found)):
         state = now
+        if found is not None and int(state.steps) == int(found.steps):
+            continue  # where the run goes on: logged before it stopped
         late = clock.seconds >= budget and int(state.status) == Status.RUNNING
         loss, heldout = float(state.value) / scale.train, float(held_loss(held, state.params)) / scale.heldout
         rows.append((clock.seconds, loss, heldout))

@@ -59,7 +59,8 @@ def chart(arms: tuple[Arm, ...], result: dict[str, Any], config: Any, record: Re
     """Final loss and cosine against the arms' x, one line a series and group of seeds, with the references."""
     figure, (panels,) = canvas(1, 2)
     entries = [result["arms"][arm.name] for arm in arms]
-    lines = list(dict.fromkeys((r["series"], group) for r in entries for group in r["groups"] if group != "stuck"))
+    every = list(dict.fromkeys((r["series"], group) for r in entries for group in r["groups"]))
+    lines = [line for line in every if line[1] != "stuck"] or every
     for i, (series, group) in enumerate(lines):
         members = sorted((r for r in entries if r["series"] == series and group in r["mean"]), key=lambda r: r["x"])
         x, color = [r["x"] for r in members], PALETTE[i % len(PALETTE)]

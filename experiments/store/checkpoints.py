@@ -48,7 +48,12 @@ class Checkpoints:
         return self._open().restore(step, args=ocp.args.Composite(beside=ocp.args.JsonRestore()))["beside"]
 
     def save(self, step: int, state: Any, beside: dict[str, Any]) -> None:
-        """Write a checkpoint and wait until it is on disk under its final name."""
+        """Write a checkpoint and wait until it is on disk under its final name; one that is there is kept.
+
+        A step has one state. A run that goes on from step k may save at k again before it moves.
+        """
+        if step in self.steps():
+            return
         import orbax.checkpoint as ocp
 
         # In a dict: orbax refuses a bare array.

@@ -21,6 +21,7 @@ CONFIGS = sorted(
 # JAXopt, a peer in the benchmarks, announces its end when it is imported.
 pytestmark = pytest.mark.filterwarnings("ignore:JAXopt is no longer maintained")
 
+RUN_ELSEWHERE = {"benchmark_solvers", "benchmark_closed_forms"}  # tests/experiments/test_benchmarks.py runs their smoke
 SMOKE_CPU_SECONDS = 60.0  # of one config; a smoke variant is seconds of work, compilation included
 
 
@@ -73,7 +74,7 @@ def test_every_task_of_a_sweep_resolves(path, tmp_path):
     assert all(as_flags(task.overrides) for task in listed)
 
 
-@config_test
+@pytest.mark.parametrize("path", [p for p in CONFIGS if p.stem not in RUN_ELSEWHERE], ids=lambda path: path.stem)
 def test_the_smoke_variant_runs(path, tmp_path, monkeypatch):
     matplotlib.use("Agg")
     monkeypatch.setenv("ATTNREG_COMPILATION_CACHE", "off")

@@ -108,17 +108,17 @@ def test_no_peer_sees_a_closed_form():
     assert "attnreg" not in source
 
 
-def _smoke(name, *more):
-    assert run.main(["--config", str(CONFIGS / f"{name}.py") + ":smoke", "--workdir", "run", *more]) == 0
+def _smoke(name):
+    assert run.main(["--config", str(CONFIGS / f"{name}.py") + ":smoke", "--workdir", "run"]) == 0
     return read_json(Path("run/result.json"))
 
 
 def test_the_solver_benchmark_runs_small():
-    result = _smoke("benchmark_solvers", "--config.cells=normalized-16-2")
-    assert len(result["methods"]) == 2
+    result = _smoke("benchmark_solvers")
+    assert len(result["methods"]) == 4
     assert all(line["best"] for line in result["methods"])
-    (line,) = result["summary"]
-    assert line["wall_ratio"] > 0
+    assert len(result["summary"]) == 2
+    assert all(line["wall_ratio"] > 0 for line in result["summary"])
     assert [row[3:5] for row in result["good_minima"]] == [[2, 2], [2, 2]]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import torture
+from experiments import run, torture
 from experiments.launch.signals import EXIT_PREEMPTED, Stop
 from experiments.record import Record
 from experiments.store.encoding import read_json, read_lines
@@ -124,6 +124,31 @@ def test_a_bare_array_is_a_state(tmp_path):
     step, found = again.restore(jnp.zeros(3))
     again.close()
     assert (step, found.tolist()) == (5, [0.0, 1.0, 2.0])
+
+
+def test_a_run_that_goes_on_may_save_where_it_stopped(tmp_path):
+    record = Record(tmp_path)
+    record.checkpoint(5, jnp.ones(2))
+    record.close()
+    again = Record(tmp_path, resume=True)
+    step, found = again.restore(jnp.zeros(2))
+    again.checkpoint(step, found)
+    assert again._checkpoints.steps() == [5]
+    again.close()
+
+
+@pytest.mark.parametrize("step", [pytest.param(3, marks=pytest.mark.slow), 7])  # in mid solve, and at its last step
+def test_a_fit_goes_on_from_any_step_and_logs_each_once(step, stop_at):
+    def fit(workdir):
+        config = str(Path(__file__).parents[2] / "configs" / "quickstart.py") + ":smoke"
+        return run.main(["--config", config, "--config.compare=()", "--workdir", workdir])
+
+    assert fit("whole") == 0
+    stop_at(step)
+    assert fit("run") == EXIT_PREEMPTED
+    stop_at(-1)
+    assert fit("run") == 0
+    assert torture.same(Path("whole"), Path("run")) == (True, True)
 
 
 def test_logging_before_restoring_is_refused(tmp_path):
