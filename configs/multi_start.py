@@ -25,7 +25,8 @@ def get_config(variant: str = "full") -> ConfigDict:
     config.experiment = "multi_start"
     config.seed = 0
     config.precision = "float64"
-    config.cells = ((24, 2, 1),) if smoke else ((64, 4, 50), (256, 8, 20), (512, 16, 10), (1024, 24, 5))
+    # n, d, instances, and how many of them the peers are given (an instance that a peer fails on costs `seconds`)
+    config.cells = ((24, 2, 1, 1),) if smoke else ((64, 4, 50, 8), (256, 8, 20, 4), (512, 16, 10, 2), (1024, 24, 5, 1))
     config.only = -1  # index of the one cell to run; -1 is all
     config.peers = ("scipy L-BFGS-B",) if smoke else PEERS
     config.seconds = 1.0 if smoke else 60.0
