@@ -22,10 +22,9 @@ def get_config(variant: str = "full") -> ConfigDict:
     config.repeats = 20
     config.memory_ns = (64,) if smoke else (16384, 131072)
     config.memory_d = 2 if smoke else 16
-    config.race_cells = ((24, 2),) if smoke else ((64, 4), (256, 8), (512, 16))
+    config.race_cells = ((24, 2, 1),) if smoke else ((64, 4, 20), (256, 8, 20), (512, 16, 6))  # n, d, instances
     config.only = -1  # index of the one race cell to run; -1 is all
-    config.race_seeds = 1 if smoke else 20
-    config.race_seconds = 1.0 if smoke else 60.0
+    config.race_seconds = 1.0 if smoke else 15.0
     config.race_seconds_total = 20.0 if smoke else 36000.0
     config.peers = (
         ("scipy L-BFGS-B",)

@@ -107,9 +107,9 @@ def _memory(config: Any, record: Record) -> list[dict]:
 def _race(config: Any, record: Record) -> list[dict]:
     """CPU time to the global minimum, same instances for all; ours starts where it wants, peers at X = 0, small Y."""
     started, rows = time.perf_counter(), []
-    for n, d in chosen(config.race_cells, config.only):
+    for n, d, count in chosen(config.race_cells, config.only):
         methods = {name: peers.PEERS[name]() for name in config.peers}
-        for number in range(config.race_seeds):
+        for number in range(count):
             data = peers.instance(config.seed + number, n, d)
             for name in ("attnreg", *methods):
                 if time.perf_counter() - started > config.race_seconds_total:
@@ -133,16 +133,25 @@ def _ours(config: Any, key: jax.Array, data: peers.Data) -> peers.Found:
     return peers.Found(fit.relative, time.process_time() - cpu, fit.seconds, fit.batches)
 
 
+def _median(values: list[float]) -> float | None:
+    return float(np.median(values)) if values else None
+
+
 def _race_report(config: Any, record: Record, rows: list[dict]) -> None:
     table, names = [], list(dict.fromkeys(r["method"] for r in rows))
     cells = sorted({(r["n"], r["d"]) for r in rows})
+    wins = [r for r in rows if r["relative"] <= config.tol]
+    ours = {(r["n"], r["d"], r["instance"]): r["cpu"] for r in wins if r["method"] == "attnreg"}
     for n, d in cells:
         for name in names:
             mine = [r for r in rows if (r["n"], r["d"], r["method"]) == (n, d, name)]
-            solved = [r["cpu"] for r in mine if r["relative"] <= config.tol]
+            solved = {(n, d, r["instance"]): r["cpu"] for r in mine if r in wins}
+            ratios = [cpu / ours[which] for which, cpu in solved.items() if which in ours]
             if mine:
-                table.append([n, d, name, len(mine), len(solved), float(np.median(solved)) if solved else None])
-    record.table("race", ("n", "d", "method", "instances", "solved", "median CPU s"), table)
+                times = _median(list(solved.values())), _median(ratios)
+                table.append([n, d, name, len(mine), len(solved), *times])
+    columns = ("n", "d", "method", "instances", "solved", "median CPU s", "over ours, where both solve")
+    record.table("race", columns, table)
     figure, axes = figures.canvas(1, max(1, len(cells)))
     for panel, (n, d) in zip(axes[0], cells, strict=False):
         for i, name in enumerate(names):
