@@ -3,7 +3,7 @@
 Command: python -m experiments.run --config configs/lipschitz.py
 Expected: 97 bounds, no violation in at least a million improved pairs each; tightness of the sharp column at least 0.5
 for u, α, f, c and the normalized gradient, of the norm-by-norm column down to 1e-7. The run fails and prints the
-pair if any pair beats a bound. Time: about 10 minutes of one CPU core (half of it compilation); smoke: a few seconds.
+pair if any pair beats a bound. Time: 15 minutes of CPU (half of it compilation); smoke: a few seconds.
 """
 
 from ml_collections import ConfigDict

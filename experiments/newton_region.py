@@ -199,7 +199,7 @@ def figure(thresholds: list, regions: list, sharp: float, published: float):
     x = [row[0] for row in rows]
     for k, label, color in ((3, "published", PALETTE[1]), (4, "sharp", PALETTE[0]), (5, "observed", "k")):
         right.semilogy(x, [row[k] for row in rows], "o-", markersize=3, color=color, label=label)
-    right.set_title("Newton's radius around a realizable x*")
+    right.set_title("Newton's radius, realizable x*")
     for panel in (left, right):
         panel.set_xlabel("R")
         panel.legend(fontsize=7)

@@ -108,7 +108,8 @@ def submit(root: Path, command: Sequence[str], units: Sequence[Sequence[Task]], 
     with executor.batch():  # one array
         submitted = [executor.submit(job) for job in jobs]
     array = submitted[0].job_id.split("_")[0]
-    print(f"submitted {len(submitted)} jobs as array {array}; their output is in {executor.folder}")
+    what = f"{len(submitted)} jobs as array" if len(submitted) > 1 else "one job:"
+    print(f"submitted {what} {array}; their output is in {executor.folder}")
     print("see them with `squeue --me`, the tasks with the same command and --list; submit again for what was lost")
     return 0
 

@@ -67,10 +67,10 @@ def test_an_array_computes_every_task_and_nothing_is_left_to_submit(cluster, tmp
 def test_a_preempted_job_saves_is_requeued_and_goes_on(cluster, tmp_path):
     flags = ("--config.pause=1.0",)
     out = submit(tmp_path / "s", *flags, "--pack=8", "--slurm", "signal_delay_s=30", "--slurm", "time=10")
-    job = out.split("as array ")[1].split(";")[0]
+    job = out.split("one job: ")[1].split(";")[0]
     first = listed(tmp_path / "s", *flags)[0]
     wait(lambda: len(read_lines(first.workdir / folder.METRICS)) >= 2)
-    subprocess.run(["scancel", "--signal=USR2", f"{job}_0"], check=True)
+    subprocess.run(["scancel", "--signal=USR2", job], check=True)
     wait(lambda: len(_sessions(first)) >= 2)
     assert "resumed at step" in (first.workdir / folder.LOG).read_text()
     wait(lambda: tasks.status(first).state == "finished")
