@@ -1,9 +1,5 @@
 """Closed forms against automatic differentiation of the plain losses: time (interleaved), memory, and agreement."""
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from attnreg.objectives import AttentionObjective
+from experiments import large_instance
 from experiments.cells import Cell, make_cell
 from experiments.record import Record
 from experiments.timing import Samples, interleave, paired_ratio
@@ -41,7 +38,7 @@ def run(config: Any, record: Record) -> dict[str, Any]:
         record.say(f"{what}, {name}: {rows[-1][4]:.3g} times faster ({rows[-1][5]:.3g} in CPU time)")
         jax.clear_caches()
     record.table("closed_forms", COLUMNS, rows)
-    large = large_instance(config.large.n, config.large.d)
+    large = large_instance.measure("attention", config.large.n, config.large.d)
     record.table(
         "large_instance",
         ("n", "d", "value_and_grad_s", "hvp_s", "peak_gb", "dense_map_gb"),
@@ -120,13 +117,3 @@ def against_value_and_grad(cell: Cell, config: Any) -> tuple:
     ours = compiled(lambda o, x: o.value_and_grad(x), objective, cell.ours(x))
     theirs = compiled(jax.value_and_grad(cell.loss), x, cell.data)
     return compare(ours, theirs, _relative(ours[0]()[1].reshape(x.shape), theirs[0]()[1]), cell, config)
-
-
-def large_instance(n: int, d: int) -> dict[str, Any]:
-    """The report of `experiments.large_instance`, run as a process of its own."""
-    command = [sys.executable, "-m", "experiments.large_instance", str(n), str(d)]
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])

@@ -10,7 +10,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from attnreg.one_layer import OneLayerObjective, OneLayerRegression, Search, Unknowns, fit_one_layer
-from experiments import figures
+from experiments import figures, large_instance
 from experiments import one_layer_peers as peers
 from experiments.record import Record
 
@@ -72,7 +72,7 @@ def _hessian_speed(config: Any, record: Record) -> dict[str, float]:
 
 
 def _memory(config: Any, record: Record) -> list[dict]:
-    """Bytes the compiled programs need beside their arguments, and the same of autodiff."""
+    """Bytes the compiled programs need beside their arguments, the same of autodiff, and a run's peak memory."""
     rows = []
     for n in config.memory_ns:
         shape = jax.ShapeDtypeStruct((1, n, config.memory_d), jnp.float64)
@@ -101,7 +101,13 @@ def _memory(config: Any, record: Record) -> list[dict]:
             analysis: Any = jax.jit(program).lower(*arguments).compile().memory_analysis()
             rows.append(dict(n=n, what=name, temporary_gb=analysis.temp_size_in_bytes / 1e9))
     record.table("memory", ("n", "what", "GB"), [list(r.values()) for r in rows])
-    return rows
+    record.say(f"n = {config.memory_run}: one value, gradient and Hessian-vector product in a process of its own")
+    large = large_instance.measure("one_layer", config.memory_run, config.memory_d)
+    columns = ("n", "value and gradient s", "HVP s", "finite", "peak resident GB")
+    seconds = large["seconds"]
+    row = [config.memory_run, seconds["value_and_grad"], seconds["hvp"], large["finite"], large["peak_bytes"] / 1e9]
+    record.table("memory_run", columns, [row])
+    return [*rows, large]
 
 
 def _race(config: Any, record: Record) -> list[dict]:
