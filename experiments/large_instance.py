@@ -94,9 +94,9 @@ def _one_layer(n: int, d: int) -> tuple[Any, Any, Any]:
     from attnreg.one_layer import OneLayerObjective, OneLayerRegression, Unknowns
 
     keys = jax.random.split(jax.random.key(0), 8)
-    data = (jax.random.normal(key, (n, d)) / jnp.sqrt(d) for key in keys[:4])
+    A1, A2, A3, B = (jax.random.normal(key, (n, d)) / jnp.sqrt(d) for key in keys[:4])
     X, Y, V, W = (jax.random.normal(key, (d, d)) for key in keys[4:])
-    return OneLayerObjective(OneLayerRegression(*data)), Unknowns(X, Y), Unknowns(V, W)
+    return OneLayerObjective(OneLayerRegression(A1, A2, A3, B)), Unknowns(X, Y), Unknowns(V, W)
 
 
 MAKE = {"attention": _attention, "one_layer": _one_layer}
