@@ -6,7 +6,9 @@ Exit codes: 0 all tasks finished (or `--list`), 1 some failed, 2 the command lin
 
 import argparse
 import os
+import resource
 import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -93,10 +95,18 @@ def _dispatch(options: argparse.Namespace, overrides: list[str], root: Path, lis
         from experiments.launch import slurm
 
         return slurm.submit(root, command, units, options)
+    started, cpu = time.monotonic(), _workers_cpu()
     code = local.drive(
         root, command, units, jobs=1 if options.jobs is None else options.jobs, max_deaths=options.max_deaths
     )
+    # What --batch saves shows here: the same tasks, with and without it.
+    console().print(f"{time.monotonic() - started:.0f} s, {_workers_cpu() - cpu:.0f} s of CPU in {len(units)} programs")
     return finish(listed, code)
+
+
+def _workers_cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def make_units(listed: Sequence[Task], size: int) -> list[list[Task]]:
