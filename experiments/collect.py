@@ -1,7 +1,7 @@
 """Gather results: `python -m experiments.collect runs/x-sweep [--by learning_rate,n] [--metric error]`.
 
-Writes results.csv (one row a run: what was varied, every number of result.json, where it came from) and, with
-`--by`, groups.csv (count, mean and 95 % bootstrap interval of the mean in each group). Exit code 1 when a run
+Writes results.csv (one row a run: what was varied, every number of result.json, where it came from), the same as
+results.parquet where polars is installed (pip install 'attnreg[parquet]') and, with `--by`, groups.csv (count, mean and 95 % bootstrap interval of the mean in each group). Exit code 1 when a run
 of the sweep is missing, so that a script never averages over less than it believes.
 """
 
@@ -36,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows, varied, missing = gather(options.root)
         write_csv(options.root / "results.csv", list(rows[0]), rows)
         screen = console()
-        screen.print(f"{len(rows)} runs in {options.root / 'results.csv'}")
+        parquet = write_parquet(options.root / "results.parquet", rows)
+        screen.print(f"{len(rows)} runs in {options.root / 'results.csv'}{' and .parquet' if parquet else ''}")
         if options.by:
             metrics = [name for name in options.metric.split(",") if name] or _metrics(rows, varied)
             grouped = groups(rows, options.by.split(","), metrics)
@@ -127,6 +128,18 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
     writer.writeheader()
     writer.writerows({name: "" if row.get(name) is None else row[name] for name in columns} for row in rows)
     write_atomic(path, text.getvalue().encode())
+
+
+def write_parquet(path: Path, rows: Sequence[Row]) -> bool:
+    """Write rows atomically with typed columns, if polars is installed; whether it was."""
+    try:
+        import polars
+    except ImportError:
+        return False
+    buffer = io.BytesIO()
+    polars.DataFrame(list(rows), infer_schema_length=None, strict=False).write_parquet(buffer)
+    write_atomic(path, buffer.getvalue())
+    return True
 
 
 def groups(rows: Sequence[Row], by: Sequence[str], metrics: Sequence[str]) -> list[Row]:

@@ -1,6 +1,7 @@
 """Every finished result in one table, with what is missing said aloud; an HTML page in which nothing executes."""
 
 import csv
+import sys
 
 import numpy as np
 import pytest
@@ -42,6 +43,22 @@ def test_every_run_is_a_row_with_its_origin(root):
         "dirty": "False",
         "sessions": "2",
     }
+
+
+def test_parquet_holds_the_same_table_with_types(root, monkeypatch):
+    polars = pytest.importorskip("polars")
+    write_json(root / "run2" / folder.RESULT, {"loss": float("nan"), "seconds": {"fit": 2.0}, "seed": 7})
+    assert collect.main([str(root)]) == 0
+    table = polars.read_parquet(root / "results.parquet")
+    assert table.columns == list(collect.gather(root).rows[0])
+    assert table["loss"].to_list()[:2] == [0.1, 1.2]
+    assert np.isnan(table["loss"][2])
+    assert table["trace"][2] is None
+    assert table["seed"].dtype == polars.Int64
+    (root / "results.parquet").unlink()
+    monkeypatch.setitem(sys.modules, "polars", None)  # as if it were not installed
+    assert collect.main([str(root)]) == 0
+    assert not (root / "results.parquet").exists()
 
 
 def test_group_means_and_intervals(root, capsys):
