@@ -1,8 +1,9 @@
 """Gather results: `python -m experiments.collect runs/x-sweep [--by learning_rate,n] [--metric error]`.
 
 Writes results.csv (one row a run: what was varied, every number of result.json, where it came from), the same as
-results.parquet where polars is installed (pip install 'attnreg[parquet]') and, with `--by`, groups.csv (count, mean and 95 % bootstrap interval of the mean in each group). Exit code 1 when a run
-of the sweep is missing, so that a script never averages over less than it believes.
+results.parquet where polars is installed (pip install 'attnreg[parquet]') and, with `--by`, groups.csv (count, mean and
+95 % bootstrap interval of the mean in each group). Exit code 1 when a run of the sweep is missing, so that a script
+never averages over less than it believes.
 """
 
 import argparse
