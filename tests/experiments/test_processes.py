@@ -85,8 +85,8 @@ def test_a_killed_peer_ends_the_run_and_any_number_of_devices_goes_on(tmp_path):
     workdir = tmp_path / "run"
     processes = start(workdir, 2, 1, steps)
     deadline = time.monotonic() + 240
-    while not list(workdir.glob("checkpoints/[0-9]*/_CHECKPOINT_METADATA")) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    while not any(path.name.isdigit() for path in workdir.glob("checkpoints/*")) and time.monotonic() < deadline:
+        time.sleep(0.1)  # a checkpoint gets its bare number when it is whole
     processes[1].kill()
     codes, _ = finish(processes)
     assert codes[0] not in (0, 2)
