@@ -1,5 +1,6 @@
 """CPU per training step of the in-context laboratory against the usual notebook loop, interleaved, at equal losses."""
 
+import dataclasses
 import functools
 import time
 from collections.abc import Callable
@@ -169,12 +170,16 @@ def _spread(times: list[float]) -> tuple[float, ...]:
 
 def _train_both(config: Any, record: Record) -> dict[str, Any]:
     """Train both for as long as published; losses on the same fresh documents, and CPU seconds spent."""
-    static, steps = _static(config), config.train_steps
-    runs = training.make_runs(static["task"], static["model"], seeds=(0,), learning_rates=(config.learning_rate,))
+    static, steps, own = _static(config), config.train_steps, config.own
+    static["model"] = dataclasses.replace(static["model"], init_scale=own.init_scale)
+    runs = training.make_runs(
+        static["task"], static["model"], seeds=range(own.seeds), learning_rates=(own.learning_rate,)
+    )
     began = time.process_time()
     state, _ = training.train_chunk(training.start(runs, **static), runs, length=steps, **static)
     jax.block_until_ready(state.step)
-    spent = {"ours": time.process_time() - began}
+    each = (time.process_time() - began) / own.seeds
+    spent = {f"ours, seed {i}": each for i in range(own.seeds)}
     began = time.process_time()
     optimizer, weights = _adam(config), _weights(config)
     loop = peer.loop(optimizer, config.batch, config.length, config.dimension, config.half_width)
@@ -184,8 +189,9 @@ def _train_both(config: Any, record: Record) -> dict[str, Any]:
     documents = sample(jax.random.key(99), static["task"], 65536)
     score = functools.partial(training.batch_loss, documents=documents, problem="linear", model=static["model"])
     losses = {
-        "ours": float(score(jax.tree.map(lambda leaf: leaf[0], state.weights))),
-        "peer": float(score(theirs | {"P": theirs["P"] * config.length})),
+        f"ours, seed {i}": float(score(jax.tree.map(lambda leaf, i=i: leaf[i], state.weights)))
+        for i in range(own.seeds)
     }
+    losses["peer"] = float(score(theirs | {"P": theirs["P"] * config.length}))
     record.table("training", ("loop", "loss", "CPU seconds"), [(k, losses[k], spent[k]) for k in losses])
     return {"loss": losses, "cpu_seconds": spent, "steps": steps}
