@@ -19,9 +19,10 @@ def run(config: Any, record: Record) -> dict[str, Any]:
     """Ours on every instance of every cell, the peers on the first few; at most `config.total_seconds` in all."""
     started, rows, skipped = time.perf_counter(), [], []
     cells = config.cells if config.only < 0 else (config.cells[config.only],)
-    record.expect(sum(count + fewer * len(config.peers) for _, _, count, fewer in cells))
+    named = {n: [p for p in config.peers if n <= config.dense_n or p not in config.dense] for n, *_ in cells}
+    record.expect(sum(count + fewer * len(named[n]) for n, _, count, fewer in cells))
     for n, d, count, fewer in cells:
-        methods = {OURS: None} | {name: peers.PEERS[name]() for name in config.peers}
+        methods = {OURS: None} | {name: peers.PEERS[name]() for name in named[n]}
         for number in range(count):
             data = peers.instance(config.seed + number, n, d)
             for name, method in methods.items():
