@@ -86,6 +86,7 @@ def fit_one_layer(
     seconds: float = 60.0,
     batches: int = 1000,
     callback: Callable[[Trace], None] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Fit:
     """Global fit of X and Y.
 
@@ -93,8 +94,9 @@ def fit_one_layer(
         key: PRNG key of the starts.
         problem: without masks the jet problem gives the starts; with a mask, small random X does.
         search: the options; None takes the defaults.
-        seconds: wall time after which no new candidate is begun. batches: at most this many batches of starts.
+        seconds: time by `clock` after which no new candidate is begun. batches: at most this many batches of starts.
         callback: called with every `Trace`.
+        clock: wall time; `time.process_time` makes `seconds` a budget of CPU time.
 
     Returns:
         `Fit` with the best point found.
@@ -112,23 +114,23 @@ def fit_one_layer(
         True
     """
     search = search or Search()
-    return _Hunt(problem, search, seconds, callback).run(key, batches)
+    return _Hunt(problem, search, seconds, callback, clock).run(key, batches)
 
 
 class _Hunt:
     """The host loop of one fit: what was found so far, and the clock."""
 
-    def __init__(self, problem, search: Search, seconds: float, callback):
+    def __init__(self, problem, search: Search, seconds: float, callback, clock):
         self.problem, self.search, self.seconds, self.callback = problem, search, seconds, callback
         self.reduced = VariableProjection(problem)
         self.unit = float(variation(problem)) or 1.0
-        self.started = time.perf_counter()
+        self.clock, self.started = clock, clock()
         self.best_X, self.best = self.reduced.zeros(), float("inf")
         self.trace: list[Trace] = []
         self.refined, self.spent = 0, 0
 
     def elapsed(self) -> float:
-        return time.perf_counter() - self.started
+        return self.clock() - self.started
 
     def note(self, event: str) -> None:
         self.trace.append(Trace(self.elapsed(), event, self.best))
