@@ -137,7 +137,8 @@ def test_a_run_that_goes_on_may_save_where_it_stopped(tmp_path):
     again.close()
 
 
-@pytest.mark.parametrize("step", [pytest.param(3, marks=pytest.mark.slow), 7])  # in mid solve, and at its last step
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [3, 7])  # in mid solve, and at its last step
 def test_a_fit_goes_on_from_any_step_and_logs_each_once(step, stop_at):
     def fit(workdir):
         config = str(Path(__file__).parents[2] / "configs" / "quickstart.py") + ":smoke"
