@@ -1,7 +1,7 @@
 """Final loss against the dimension d, softmax regression with n = m = 25 words: one layer against one gradient step.
 
-Expected: linear attention within 1% of the gradient step (0.482, 0.648, 0.842, 0.997 for d = 5, 10, 20, 40); softmax attention
-that attends away below it.
+Expected: linear attention within 1% of the gradient step (0.482, 0.648, 0.842, 0.997 for d = 5, 10, 20, 40);
+softmax attention that attends away below it.
 Time: 4 minutes of CPU.
 Command:  python -m experiments.run --config configs/icl_softmax_width.py
 """
