@@ -28,7 +28,8 @@ def get_config(variant: str = "full") -> ConfigDict:
     config.components = 32
     config.train = ConfigDict(dict(docs=8))
     config.heldout = ConfigDict(dict(docs_heldout=4, card=4))
-    config.ridges = (1e-2,) if smoke else (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 1e-4)
+    config.ridges = (1e-2,) if smoke else (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
+    config.near_truth = 0.0  # > 0: start at the true X with noise of this relative size in its factors
     config.tol = 1e-4
     config.max_steps = 2 if smoke else 30
     config.max_cg = 5 if smoke else 60

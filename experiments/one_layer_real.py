@@ -15,6 +15,7 @@ from attnreg.one_layer.rows import attend, streamable, values_of
 from attnreg.solvers import NewtonCG
 from attnreg.streaming import map_over_blocks
 from experiments import figures
+from experiments.launch.configuration import UsageError
 from experiments.record import Record
 
 
@@ -24,6 +25,7 @@ class Data(NamedTuple):
     train: tuple[jax.Array, jax.Array]
     validation: tuple[jax.Array, jax.Array]
     test: tuple[jax.Array, jax.Array]
+    factors: list[Any]
     name: str
 
 
@@ -61,7 +63,8 @@ def load(config: Any) -> Data:
 
     A, B = pair("_heldout")
     # Even documents choose the ridge, odd ones are looked at once.
-    return Data(pair(""), (A[0::2], B[0::2]), (A[1::2], B[1::2]), f"{heads[0].name}, target: {config.target}")
+    return Data(pair(""), (A[0::2], B[0::2]), (A[1::2], B[1::2]),
+                [head.true_factors for head in heads], f"{heads[0].name}, target: {config.target}")  # fmt: skip
 
 
 def predict(problem: OneLayerRegression, params: Unknowns) -> jax.Array:
@@ -86,7 +89,7 @@ def run(config: Any, record: Record) -> dict[str, Any]:
     record.say(data.name)
     problems = {name: OneLayerRegression(A, A, A, B) for name, (A, B) in
                 (("train", data.train), ("validation", data.validation), ("test", data.test))}  # fmt: skip
-    rows, best, fitted = [], (np.inf, None), [_zero(problems["train"]) for _ in range(config.heads)]
+    rows, best, fitted = [], (np.inf, None), _starts(config, data, problems["train"])
     for ridge in config.ridges:
         if time.perf_counter() - started > config.total_seconds:
             record.say(f"total_seconds is over: ridges from {ridge:g} down were not tried")
@@ -105,8 +108,26 @@ def run(config: Any, record: Record) -> dict[str, Any]:
     return {"name": data.name, "path": rows, "chosen": best[1]}
 
 
-def _zero(problem: OneLayerRegression) -> Unknowns:
-    return Unknowns(*(jnp.zeros(shape, problem.dtype) for shape in problem.shapes))
+def _starts(config: Any, data: Data, problem: OneLayerRegression) -> list[Unknowns]:
+    """X = 0; or, with `config.near_truth`, the true X with noise of that relative size in its factors.
+
+    The latter is no fit: it asks whether the texts hold enough to know the head once a start is in its basin.
+    """
+    X, Y = (jnp.zeros(shape, problem.dtype) for shape in problem.shapes)
+    if not config.near_truth:
+        return [Unknowns(X, Y) for _ in range(config.heads)]
+    starts = []
+    for h, factors in enumerate(data.factors):
+        if factors is None:
+            raise UsageError("config.near_truth needs the true factors: config.components=0 and the fetched model")
+        keys = jax.random.split(jax.random.key(config.seed + h))
+        Q, K = (jnp.asarray(factor, problem.dtype) for factor in factors)
+        Q, K = (
+            factor + config.near_truth * jnp.std(factor) * jax.random.normal(key, factor.shape, factor.dtype)
+            for key, factor in zip(keys, (Q, K), strict=True)
+        )
+        starts.append(Unknowns(Q @ K.T, Y))
+    return starts
 
 
 def _fit_heads(config, data, train, fitted, ridge, started) -> list[Unknowns]:
