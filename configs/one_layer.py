@@ -4,8 +4,8 @@ Shows: joint derivatives in (X, Y) exact to rounding; the exact Hessian many tim
 that does not grow with n·m; the global minimum of noiseless instances found sooner than by existing solvers.
 Command: python -m experiments.run --config configs/one_layer.py
 Expected: docs/guides/one_layer.md has the numbers measured and their commands.
-Time: derivatives and hessian_speed about a CPU minute; memory some minutes, nearly all in the one large run; race at
-most `race_seconds_total` wall seconds.
+Time: derivatives and hessian_speed about a CPU minute; memory half an hour, nearly all in the one large
+run; race at most `race_seconds_total` wall seconds.
 """
 
 from ml_collections import ConfigDict
