@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from attnreg.one_layer import OneLayerRegression, Search, fit_one_layer
 from experiments import figures
 from experiments import one_layer_peers as peers
 from experiments.record import Record
@@ -18,7 +17,7 @@ OURS = "attnreg"
 def run(config: Any, record: Record) -> dict[str, Any]:
     """Ours on every instance of every cell, the peers on the first few; at most `config.total_seconds` in all."""
     started, rows, skipped = time.perf_counter(), [], []
-    cells = config.cells if config.only < 0 else (config.cells[config.only],)
+    cells = peers.chosen(config.cells, config.only)
     named = {n: [p for p in config.peers if n <= config.dense_n or p not in config.dense] for n, *_ in cells}
     record.expect(sum(count + fewer * len(named[n]) for n, _, count, fewer in cells))
     for n, d, count, fewer in cells:
@@ -31,7 +30,8 @@ def run(config: Any, record: Record) -> dict[str, Any]:
                 if time.perf_counter() - started > config.total_seconds:
                     skipped.append({"n": n, "d": d, "instance": number, "method": name})
                     continue
-                found = _ours(config, data, number) if method is None else _peer(config, method, data, number)
+                key, budget = jax.random.key(config.seed + 1000 + number), dict(seconds=config.seconds, tol=config.tol)
+                found = peers.ours(data, key, **budget) if method is None else peers.hunt(method, data, key, **budget)
                 rows.append({"n": n, "d": d, "instance": number, "method": name} | found._asdict())
                 record.log(len(rows), n=n, d=d, instance=number, method=name, **found._asdict())
     summary = _summary(config, rows)
@@ -39,29 +39,13 @@ def run(config: Any, record: Record) -> dict[str, Any]:
     return {"runs": rows, "summary": summary, "not_run": skipped}
 
 
-def _ours(config: Any, data: peers.Data, number: int) -> peers.Found:
-    """Our search on one instance, compiled on it first with a single batch and a single candidate."""
-    problem = OneLayerRegression(*data)
-    search = Search(tol=config.tol)
-    key = jax.random.key(config.seed + 1000 + number)
-    fit_one_layer(jax.random.fold_in(key, 1), problem, search=search, seconds=0.0, batches=1)
-    wall = time.perf_counter()
-    fit = fit_one_layer(key, problem, search=search, seconds=config.seconds, clock=time.process_time)
-    return peers.Found(fit.relative, fit.seconds, time.perf_counter() - wall, fit.batches)
-
-
-def _peer(config: Any, method: peers.Method, data: peers.Data, number: int) -> peers.Found:
-    key = jax.random.key(config.seed + 1000 + number)
-    return peers.hunt(method, data, key, seconds=config.seconds, tol=config.tol)
-
-
 def _summary(config: Any, rows: list[dict]) -> list[dict]:
     out = []
     for n, d, name in sorted({(r["n"], r["d"], r["method"]) for r in rows}):
         mine = [r for r in rows if (r["n"], r["d"], r["method"]) == (n, d, name)]
         solved = [r["cpu"] for r in mine if r["relative"] <= config.tol]
-        median = float(np.median(solved)) if solved else None
-        out.append(dict(n=n, d=d, method=name, instances=len(mine), solved=len(solved), median_cpu=median))
+        counts = dict(instances=len(mine), solved=len(solved), median_cpu=peers.median(solved))
+        out.append(dict(n=n, d=d, method=name) | counts)
     return out
 
 

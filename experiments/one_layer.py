@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from attnreg.one_layer import OneLayerObjective, OneLayerRegression, Search, Unknowns, fit_one_layer
+from attnreg.one_layer import OneLayerObjective, OneLayerRegression, Unknowns
 from experiments import figures, large_instance
 from experiments import one_layer_peers as peers
 from experiments.record import Record
@@ -19,11 +19,6 @@ def run(config: Any, record: Record) -> dict[str, Any]:
     """The parts named in `config.parts`."""
     parts = {"derivatives": _derivatives, "hessian_speed": _hessian_speed, "memory": _memory, "race": _race}
     return {name: parts[name](config, record) for name in config.parts}
-
-
-def chosen(cells: Any, only: int) -> Any:
-    """All cells, or the one with this index."""
-    return cells if only < 0 else (cells[only],)
 
 
 def _plain(data: peers.Data):
@@ -113,7 +108,7 @@ def _memory(config: Any, record: Record) -> list[dict]:
 def _race(config: Any, record: Record) -> list[dict]:
     """CPU time to the global minimum, same instances for all; ours starts where it wants, peers at X = 0, small Y."""
     started, rows = time.perf_counter(), []
-    for n, d, count in chosen(config.race_cells, config.only):
+    for n, d, count in peers.chosen(config.race_cells, config.only):
         methods = {name: peers.PEERS[name]() for name in config.peers}
         for number in range(count):
             data = peers.instance(config.seed + number, n, d)
@@ -122,25 +117,13 @@ def _race(config: Any, record: Record) -> list[dict]:
                     break
                 key = jax.random.key(number)
                 if name == "attnreg":
-                    found = _ours(config, key, data)
+                    found = peers.ours(data, key, seconds=config.race_seconds, tol=config.tol)
                 else:
                     found = peers.hunt(methods[name], data, key, seconds=config.race_seconds, tol=config.tol)
                 rows.append(dict(n=n, d=d, instance=number, method=name, **found._asdict()))
                 record.log(len(rows), **rows[-1])
     _race_report(config, record, rows)
     return rows
-
-
-def _ours(config: Any, key: jax.Array, data: peers.Data) -> peers.Found:
-    problem, search = OneLayerRegression(*data), Search(tol=config.tol)
-    fit_one_layer(jax.random.fold_in(key, 1), problem, search=search, seconds=0.0, batches=1)
-    wall = time.perf_counter()
-    fit = fit_one_layer(key, problem, search=search, seconds=config.race_seconds, clock=time.process_time)
-    return peers.Found(fit.relative, fit.seconds, time.perf_counter() - wall, fit.batches)
-
-
-def _median(values: list[float]) -> float | None:
-    return float(np.median(values)) if values else None
 
 
 def _race_report(config: Any, record: Record, rows: list[dict]) -> None:
@@ -154,7 +137,7 @@ def _race_report(config: Any, record: Record, rows: list[dict]) -> None:
             solved = {(n, d, r["instance"]): r["cpu"] for r in mine if r in wins}
             ratios = [cpu / ours[which] for which, cpu in solved.items() if which in ours]
             if mine:
-                times = _median(list(solved.values())), _median(ratios)
+                times = peers.median(list(solved.values())), peers.median(ratios)
                 table.append([n, d, name, len(mine), len(solved), *times])
     columns = ("n", "d", "method", "instances", "solved", "median CPU s", "over ours, where both solve")
     record.table("race", columns, table)

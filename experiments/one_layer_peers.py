@@ -1,4 +1,4 @@
-"""Existing solvers on one-layer instances, with restarts until the instance is solved or the time is over.
+"""Existing solvers, and ours, on one-layer instances, with restarts until the instance is solved or the time is over.
 
 Each peer minimises the plain autodiff loss divided by its value at the start, with its own tolerances off, in
 compiled chunks of steps. A run that has stopped improving is restarted from a new draw. "reduced" peers minimise the
@@ -6,7 +6,7 @@ loss with Y eliminated by a dense solve, which is not something any of these lib
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -16,6 +16,8 @@ import numpy as np
 import optax
 import optimistix
 import scipy.optimize
+
+from attnreg.one_layer import OneLayerRegression, Search, fit_one_layer
 
 CHUNK = 20
 STALE = 4  # chunks without 0.1% progress after which a run is given up
@@ -196,6 +198,25 @@ PEERS: dict[str, Callable[[], Method]] = {
     "optimistix LM": lambda: optimistix_solver(optimistix.LevenbergMarquardt(rtol=0.0, atol=0.0), least_squares=True),
     "naive Newton": naive_newton,
 }
+
+
+def ours(data: Data, key: jax.Array, *, seconds: float, tol: float) -> Found:
+    """`fit_one_layer` within `seconds` of CPU time, compiled first with a single batch and a single candidate."""
+    problem, search = OneLayerRegression(*data), Search(tol=tol)
+    fit_one_layer(jax.random.fold_in(key, 1), problem, search=search, seconds=0.0, batches=1)
+    wall = time.perf_counter()
+    fit = fit_one_layer(key, problem, search=search, seconds=seconds, clock=time.process_time)
+    return Found(fit.relative, fit.seconds, time.perf_counter() - wall, fit.batches)
+
+
+def chosen(cells: Any, only: int) -> Any:
+    """All cells, or the one with this index."""
+    return cells if only < 0 else (cells[only],)
+
+
+def median(values: Sequence[float]) -> float | None:
+    """None when there are none."""
+    return float(np.median(values)) if values else None
 
 
 def hunt(method: Method, data: Data, key: jax.Array, *, seconds: float, tol: float) -> Found:

@@ -9,16 +9,15 @@ from jax.flatten_util import ravel_pytree
 
 from attnreg.objectives import Objective
 from attnreg.solvers.result import Status
+from attnreg.solvers.secant import Pairs, corrected_solve, no_pairs, push
 from attnreg.solvers.solver import Solver, State, add_counts, count, select
+from attnreg.solvers.trial import interpolate
 
 
 class Memory(NamedTuple):
-    """Last `memory` steps S and gradient changes Y (oldest first), 1/⟨s,y⟩, and the line search under way."""
+    """The secant pairs and the line search under way."""
 
-    S: jax.Array
-    Y: jax.Array
-    rho: jax.Array
-    gamma: jax.Array
+    pairs: Pairs
     direction: jax.Array
     length: jax.Array
 
@@ -45,11 +44,10 @@ class LBFGS(Solver):
         """Value and gradient; the first trial moves a tenth of the start's norm."""
         value, gradient = objective.value_and_grad(params)
         g, x = ravel_pytree(gradient)[0], ravel_pytree(params)[0]
-        pairs = jnp.zeros((self.memory, g.size), g.dtype)
         norm = jnp.linalg.norm(g)
         size = jnp.linalg.norm(x)
         first = jnp.where(size > 0, size / 10, jnp.ones_like(size)) / jnp.where(norm > 0, norm, jnp.ones_like(norm))
-        inner = Memory(pairs, pairs, pairs[:, 0], jnp.ones_like(norm), -g, first)
+        inner = Memory(no_pairs(self.memory, g), -g, first)
         return self.start(params, value, gradient, damping=first, inner=inner, counts=count(values=1, gradients=1))
 
     def step(self, objective: Objective, state: State) -> State:
@@ -66,7 +64,10 @@ class LBFGS(Solver):
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         accepted = finite & (value <= state.value + 1e-4 * memory.length * slope)
         taken = self._advance(memory, move, g_new - g, g_new)
-        shorter = memory._replace(length=_shorten(memory.length, slope, state.value, value, finite))
+        judged = jnp.where(finite, value, jnp.inf)
+        shorter = memory._replace(
+            length=interpolate(memory.length, memory.length * slope, state.value, judged, least=0.1)
+        )
         eps = jnp.finfo(value.dtype).eps
         stuck = ~accepted & (jnp.linalg.norm(move) <= eps * jnp.linalg.norm(x))
         new, old = (trial, value, gradient, norm), (state.params, state.value, state.gradient, state.gradient_norm)
@@ -85,45 +86,14 @@ class LBFGS(Solver):
 
     def _advance(self, memory: Memory, s, y, g) -> Memory:
         """The memory with a new pair (kept only where the curvature is positive) and its direction."""
-        sy, yy = jnp.dot(s, y), jnp.dot(y, y)
-        eps = jnp.finfo(s.dtype).eps
-        good = sy > eps * jnp.linalg.norm(s) * jnp.sqrt(yy)
-        one = jnp.ones_like(sy)
-        rho = one / jnp.where(good, sy, one)
-        pushed = Memory(
-            jnp.concatenate([memory.S[1:], s[None]]),
-            jnp.concatenate([memory.Y[1:], y[None]]),
-            jnp.concatenate([memory.rho[1:], rho[None]]),
-            sy / jnp.where(good, yy, one),
-            memory.direction,
-            one,
-        )
-        kept = select(good, pushed, memory._replace(length=one))
-        direction = -_two_loops(kept, g)
+        pairs = push(memory.pairs, s, y, least=float(jnp.finfo(s.dtype).eps))
+        # Not unrolled: stages of many starts compile this solver again for every ridge.
+        direction = -corrected_solve(pairs, lambda q: _newest_scale(pairs) * q, g, unroll=False)
         descends = jnp.dot(direction, g) < 0
-        return kept._replace(direction=jnp.where(descends, direction, -g))
+        return Memory(pairs, jnp.where(descends, direction, -g), jnp.ones_like(memory.length))
 
 
-def _shorten(length, slope, value, trial, finite) -> jax.Array:
-    """Minimum of the parabola through value, slope and trial, kept within [0.1, 0.5] of the length."""
-    rise = trial - value - slope * length
-    wanted = -slope * length * length / (2 * jnp.where(rise > 0, rise, jnp.ones_like(rise)))
-    bounded = jnp.clip(wanted, 0.1 * length, 0.5 * length)
-    return jnp.where(finite & (rise > 0), bounded, 0.1 * length).astype(length.dtype)
-
-
-def _two_loops(memory: Memory, g: jax.Array) -> jax.Array:
-    """The inverse Hessian approximation times g; empty slots have s = y = 0 and do nothing."""
-
-    def down(q, pair):
-        s, y, rho = pair
-        a = rho * jnp.dot(s, q)
-        return q - a * y, a
-
-    def up(q, pair):
-        s, y, rho, a = pair
-        return q + (a - rho * jnp.dot(y, q)) * s, None
-
-    pairs = (memory.S, memory.Y, memory.rho)
-    q, a = jax.lax.scan(down, g, pairs, reverse=True)
-    return jax.lax.scan(up, memory.gamma * q, (*pairs, a))[0]
+def _newest_scale(pairs: Pairs) -> jax.Array:
+    """⟨s, y⟩/⟨y, y⟩ of the newest pair, the size of an inverse Hessian; 1 without pairs."""
+    sy, yy = jnp.dot(pairs.S[-1], pairs.Y[-1]), jnp.dot(pairs.Y[-1], pairs.Y[-1])
+    return jnp.where(yy > 0, sy / jnp.where(yy > 0, yy, 1), 1)

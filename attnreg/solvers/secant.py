@@ -26,10 +26,10 @@ def no_pairs(memory: int, like: jax.Array) -> Pairs:
     return Pairs(empty, empty, empty[:, 0])
 
 
-def push(pairs: Pairs, s: jax.Array, y: jax.Array) -> Pairs:
-    """The memory with (s, y) in place of the oldest pair, or as it was where ⟨s, y⟩ is not safely positive."""
+def push(pairs: Pairs, s: jax.Array, y: jax.Array, *, least: float = 1e-8) -> Pairs:
+    """The memory with (s, y) for the oldest pair; as it was where the cosine of s and y is not above `least`."""
     sy = jnp.dot(s, y)
-    good = sy > 1e-8 * jnp.linalg.norm(s) * jnp.linalg.norm(y)
+    good = sy > least * jnp.linalg.norm(s) * jnp.linalg.norm(y)
     rho = 1 / jnp.where(good, sy, jnp.ones_like(sy))
     newer = Pairs(
         jnp.concatenate([pairs.S[1:], s[None]]),
@@ -39,10 +39,13 @@ def push(pairs: Pairs, s: jax.Array, y: jax.Array) -> Pairs:
     return jax.tree.map(lambda a, b: jnp.where(good, a, b), newer, pairs)
 
 
-def corrected_solve(pairs: Pairs, solve: Callable[[jax.Array], jax.Array], g: jax.Array) -> jax.Array:
+def corrected_solve(
+    pairs: Pairs, solve: Callable[[jax.Array], jax.Array], g: jax.Array, *, unroll: bool = True
+) -> jax.Array:
     """`H⁻¹ g` for the BFGS update by `pairs` of the matrix whose inverse `solve` applies.
 
-    With no pairs it is `solve(g)`; with a pair, `H s = y` exactly.
+    With no pairs it is `solve(g)`; with a pair, `H s = y` exactly. Small problems spend their time in the loop over the
+    pairs, so it is unrolled; `unroll=False` compiles faster.
 
     Cost: one solve and 4·memory·p multiplications.
     """
@@ -56,5 +59,5 @@ def corrected_solve(pairs: Pairs, solve: Callable[[jax.Array], jax.Array], g: ja
         s, y, rho, a = pair
         return q + (a - rho * jnp.dot(y, q)) * s, None
 
-    q, a = jax.lax.scan(down, g, tuple(pairs), reverse=True, unroll=True)
-    return jax.lax.scan(up, solve(q), (*pairs, a), unroll=True)[0]
+    q, a = jax.lax.scan(down, g, tuple(pairs), reverse=True, unroll=unroll)
+    return jax.lax.scan(up, solve(q), (*pairs, a), unroll=unroll)[0]

@@ -51,8 +51,10 @@ def backtrack(objective: Objective, state: State, delta: jax.Array, value: jax.A
     return state, jnp.where(taken & (tries > 0), length, jnp.zeros_like(length))
 
 
-def interpolate(length, slope, value, trial):
-    """A shorter length: the minimum of the parabola through the loss, its slope (times the length) and the trial."""
+def interpolate(length, slope, value, trial, *, least=0.05):
+    """A shorter length, `least` to a half of it: the minimum of the parabola through the loss, its slope (times the
+    length) and the trial; a tenth where the trial is not finite or no parabola opens upwards.
+    """
     rise = trial - value - slope
     wanted = jnp.where(rise > 0, -slope / (2 * jnp.where(rise > 0, rise, 1)), 0.1)
-    return length * jnp.clip(jnp.where(jnp.isfinite(trial), wanted, 0.1), 0.05, 0.5)
+    return length * jnp.clip(jnp.where(jnp.isfinite(trial), wanted, 0.1), least, 0.5)
