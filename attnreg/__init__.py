@@ -1,8 +1,7 @@
 """Attention-related regression in JAX.
 
-A row function of the logits (`attnreg.rows`), lifted to the unknown matrix by the tensor trick
-(`attnreg.tensor_trick`), gives an objective (`attnreg.objectives`); a solver (`attnreg.solvers`) takes an objective.
-The usual way in:
+A row function of the logits (`attnreg.rows`), lifted to the unknown matrix by the tensor trick (`attnreg.lift`), gives
+an objective (`attnreg.objectives`); a solver (`attnreg.solvers`) takes an objective. The usual way in:
 
     >>> import jax
     >>> import attnreg
@@ -13,11 +12,14 @@ The usual way in:
     'the gradient fell below the tolerance'
 """
 
-from attnreg.factored import FactoredObjective, Factors
-from attnreg.identifiability import logit_distance
-from attnreg.objectives import AttentionObjective, Objective
-from attnreg.problems import AttentionRegression, LinearRegression, ProblemError, SoftmaxRegression, Teacher
-from attnreg.solvers import Newton, NewtonCG, Optax, Result, Status, describe, solve
+from attnreg.fit.identifiability import logit_distance
+from attnreg.fit.solve import solve
+from attnreg.objectives.attention import AttentionObjective
+from attnreg.objectives.base import Objective
+from attnreg.objectives.factored import FactoredObjective, Factors
+from attnreg.problems.attention import AttentionRegression, LinearRegression, SoftmaxRegression, Teacher
+from attnreg.problems.checks import ProblemError
+from attnreg.solvers import Newton, NewtonCG, Optax, Result, Status, describe
 
 __all__ = [
     "AttentionObjective",

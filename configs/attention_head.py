@@ -2,7 +2,7 @@
 
 Shows: layer 2 head 3, 4 documents of 512 tokens, d = 384, as rank-32 factors X = QKᵀ (what a head is) by preconditioned
 Gauss–Newton–CG in float32, against L-BFGS in the full X: training and held-out loss over time.
-Commands: python -m attnreg.data.fetch_minilm   (once: 84 MB)
+Commands: python -m attnreg.data.tools.fetch_minilm   (once: 84 MB)
           python -m experiments.run --config configs/attention_head.py
 Other heads: --config.data.layer=5 --config.data.head=2; reduced: --config configs/attention_head.py:reduced
 Expected: relative loss below 1e-6 and held-out loss below 1e-3 within a minute. Time: about 3 minutes on two CPU cores.

@@ -13,10 +13,10 @@ def get_config(variant: str = "full") -> ConfigDict:
     smoke = {"full": False, "smoke": True}[variant]
     return ConfigDict(
         dict(
-            experiment="benchmark_closed_forms",
+            experiment="benchmarks.closed_forms",
             seed=0,
             precision="float64",
-            # Comma-separated cells (experiments/cells.py).
+            # Comma-separated cells (experiments/benchmarks/cells.py).
             hessian="normalized-24-3" if smoke else "normalized-512-16,rescaled-512-16",
             hessian_as_hvps="normalized-32-3" if smoke else "normalized-2048-32",
             gradient="normalized-40-3" if smoke else "normalized-2048-32,normalized-4096-32",

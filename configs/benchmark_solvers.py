@@ -2,7 +2,7 @@
 
 Command: python -m experiments.run --config configs/benchmark_solvers.py
          one part of it: --config.cells=normalized-512-16 --config.methods="attnreg,optax" --config.basins.cells=
-Needs: the peers (pip install '.[peers]') and, for the head cells, the model (python -m attnreg.data.fetch_minilm).
+Needs: the peers (pip install '.[peers]'), and for the head cells the model (python -m attnreg.data.tools.fetch_minilm).
 Expected: summary.wall_ratio (ours over the best peer, interleaved) below 1 on every cell; the numbers are in
 docs/guides/benchmarks.md. Time: about 30 minutes on two CPU cores, most of it the peers' trial runs.
 """
@@ -18,10 +18,10 @@ def get_config(variant: str = "full") -> ConfigDict:
     smoke = {"full": False, "smoke": True}[variant]
     return ConfigDict(
         dict(
-            experiment="benchmark_solvers",
+            experiment="benchmarks.solvers",
             seed=0,
             precision="float64",
-            # Comma-separated; see experiments/cells.py and experiments/peers.py for the names.
+            # Comma-separated; see experiments/benchmarks/cells.py and experiments/benchmarks/peers.py for the names.
             cells="normalized-32-3,single-50-3" if smoke else f"{SYNTHETIC},{HEADS},{SINGLE}",
             methods="attnreg Newton (default),optax lbfgs (memory 10)" if smoke else "all",
             tol=1e-8,  # gradient norm over its norm at the start

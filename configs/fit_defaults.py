@@ -1,4 +1,4 @@
-"""Fields shared by the configs of `experiments.fit`; every knob is declared here."""
+"""Fields shared by the configs of `experiments.fit.map`; every knob is declared here."""
 
 from ml_collections import ConfigDict
 
@@ -7,7 +7,7 @@ def fit_config(**changes) -> ConfigDict:
     """The declared fields with their defaults, and `changes` to top-level ones."""
     config = ConfigDict(
         dict(
-            experiment="fit",
+            experiment="fit.map",
             seed=0,
             precision="float64",
             loss="normalized",  # normalized, rescaled, cosh_rescaled, sinh_rescaled, linear

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 def get_config(variant: str = "full") -> ConfigDict:
     smoke = variant == "smoke"
     config = ConfigDict()
-    config.experiment = "greedy_newton"
+    config.experiment = "bounds.greedy_newton"
     config.seed = 0
     config.precision = "float64"
     config.problems = ("matrix",) if smoke else ("matrix", "one_layer")

@@ -48,7 +48,7 @@ def base(
     rows: str = "",
     smoke: bool = False,
 ) -> ConfigDict:
-    """A complete config of `experiments/icl.py`.
+    """A complete config of `experiments/icl/train.py`.
 
     Args:
         task: section of `attnreg.icl.tasks.TaskConfig`.
@@ -60,7 +60,7 @@ def base(
         model: section of `attnreg.icl.models.ModelConfig`.
         evaluation: numbers of documents: tune, curve, final, fit, shift; block evaluated at a time; seed.
         shifts: axis → values for the analysis "shifts".
-        analyses: of `experiments/icl_analyses.py`.
+        analyses: of `experiments/icl/analyses.py`.
         chart: label of the arms' x, or "" for no summary figure.
         rows: "", "diabetes" or "activations".
         smoke: tiny evaluation sizes.
@@ -73,7 +73,7 @@ def base(
         sections["evaluation"] |= _SMOKE_EVALUATION
     return ConfigDict(
         dict(
-            experiment="icl",
+            experiment="icl.train",
             seed=0,
             precision="float32",
             seeds=seeds,

@@ -13,7 +13,7 @@ Sweep:    python -m experiments.sweep --config configs/icl_linear.py:small --bat
 from ml_collections import ConfigDict
 
 from configs.icl_defaults import base
-from experiments.launch.tasks import grid
+from experiments.runner.tasks import grid
 
 
 def get_config(variant: str = "full") -> ConfigDict:

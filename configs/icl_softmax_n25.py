@@ -11,7 +11,7 @@ Command:  python -m experiments.run --config configs/icl_softmax_n25.py
 from ml_collections import ConfigDict
 
 from configs.icl_defaults import base
-from experiments.launch.tasks import grid
+from experiments.runner.tasks import grid
 
 
 def get_config(variant: str = "full") -> ConfigDict:

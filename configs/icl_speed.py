@@ -1,6 +1,6 @@
 """CPU per training step against the usual notebook loop, on its own default: d = n = 10, batch 2048, one linear layer.
 
-The peer (`experiments/icl_loop_peer.py`) is a re-implementation of that protocol; docs/guides/icl.md compares it with
+The peer (`experiments/icl/loop_peer.py`) is a re-implementation of that protocol; docs/guides/icl.md compares it with
 the original.
 Expected: at least 4 times less CPU a step (measured 5.8), the same losses (0.2058 and 0.2056 after 5,000 steps).
 Time: under a minute with train_steps=0; training both loops for 5,000 steps adds about 2.5 minutes of CPU.
@@ -14,7 +14,7 @@ def get_config(variant: str = "full") -> ConfigDict:
     smoke = {"full": False, "smoke": True}[variant]
     return ConfigDict(
         dict(
-            experiment="icl_speed",
+            experiment="icl.speed",
             seed=0,
             precision="float32",
             dimension=3 if smoke else 10,

@@ -14,7 +14,7 @@ def get_config(variant: str = "full") -> ConfigDict:
     shapes = dict(softmax=(1, 4, 2, 1), attention=(2, 3, 2, 1), one_layer=(2, 3, 2, 2))  # n1, n, d, m
     return ConfigDict(
         dict(
-            experiment="lipschitz",
+            experiment="bounds.lipschitz",
             seed=0,
             precision="float64",
             # "" measures every bound; otherwise those whose name contains one of these words, comma separated.

@@ -22,7 +22,7 @@ PEERS = (
 def get_config(variant: str = "full") -> ConfigDict:
     smoke = variant == "smoke"
     config = ConfigDict()
-    config.experiment = "multi_start"
+    config.experiment = "one_layer.multi_start"
     config.seed = 0
     config.precision = "float64"
     # n, d, instances, and how many of them the peers are given (an instance that a peer fails on costs `seconds`)

@@ -13,7 +13,7 @@ def get_config(variant: str = "full") -> ConfigDict:
     smoke = {"full": False, "smoke": True}[variant]
     return ConfigDict(
         dict(
-            experiment="newton_region",
+            experiment="bounds.newton_region",
             seed=0,
             precision="float64",
             n=4 if smoke else 8,

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 def get_config(variant: str = "full") -> ConfigDict:
     smoke = variant == "smoke"
     config = ConfigDict()
-    config.experiment = "one_layer"
+    config.experiment = "one_layer.closed_forms"
     config.seed = 0
     config.precision = "float64"
     config.parts = ("derivatives", "memory", "race") if smoke else ("derivatives", "hessian_speed", "memory", "race")

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 def get_config(variant: str = "full") -> ConfigDict:
     smoke = variant == "smoke"
     config = ConfigDict()
-    config.experiment = "one_layer_real"
+    config.experiment = "one_layer.real_heads"
     config.seed = 0
     config.precision = "float64"
     config.source = "embedded" if variant in ("smoke", "embedded") else "minilm"

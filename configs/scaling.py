@@ -12,7 +12,7 @@ def get_config(variant: str = "full") -> ConfigDict:
     smoke = variant == "smoke"
     return ConfigDict(
         dict(
-            experiment="scaling",
+            experiment="benchmarks.scaling",
             seed=0,
             precision="float64",
             documents=8,

@@ -6,7 +6,7 @@ Expected: error below 1e-3. Time: about 5 s on one CPU core, start-up included.
 
 from ml_collections import ConfigDict
 
-from experiments.launch.tasks import grid
+from experiments.runner.tasks import grid
 
 
 def get_config(variant: str = "full") -> ConfigDict:

@@ -14,7 +14,7 @@ def get_config(variant: str = "full") -> ConfigDict:
     smoke = {"full": False, "smoke": True}[variant]
     return ConfigDict(
         dict(
-            experiment="target_shift",
+            experiment="bounds.target_shift",
             seed=0,
             precision="float64",
             problems=("normalized",) if smoke else ("normalized", "rescaled", "one_layer"),

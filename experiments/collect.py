@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.launch.tasks import SWEEP
-from experiments.record import console, rich_table
-from experiments.store import folder
-from experiments.store.encoding import dumps, read_json, write_atomic
+from experiments.runner.record import console, rich_table
+from experiments.runner.store import folder
+from experiments.runner.store.encoding import dumps, read_json, write_atomic
+from experiments.runner.tasks import SWEEP
 
 ORIGIN = ("folder", "commit", "dirty", "sessions")
 Row = dict[str, Any]

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments import collect
-from experiments.launch.tasks import SWEEP
-from experiments.store import folder
-from experiments.store.encoding import dumps, read_json, write_atomic
+from experiments.runner.store import folder
+from experiments.runner.store.encoding import dumps, read_json, write_atomic
+from experiments.runner.tasks import SWEEP
 
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:72em;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:1em 0;font-size:13px}td,th{border:1px solid #ccc;padding:.2em .6em}

@@ -11,11 +11,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.launch import distributed, process
-from experiments.launch.configuration import Resolved, UsageError, resolve
-from experiments.launch.execution import Settings, execute, say_error
-from experiments.store import folder
-from experiments.store.checkpoints import CheckpointError
+from experiments.runner import distributed, process
+from experiments.runner.config import Resolved, UsageError, resolve
+from experiments.runner.execute import Settings, execute, say_error
+from experiments.runner.store import folder
+from experiments.runner.store.checkpoints import CheckpointError
 
 
 def main(argv: Sequence[str] | None = None) -> int:

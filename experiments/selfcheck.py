@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import optax
 
-from experiments.batch import Records
-from experiments.record import Record
+from experiments.runner.batch import Records
+from experiments.runner.record import Record
 
 BATCHED = ("seed", "learning_rate")
 

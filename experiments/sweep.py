@@ -14,12 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments import run
-from experiments.launch import execution, local, process, worker
-from experiments.launch.configuration import UsageError
-from experiments.launch.tasks import Task, batches, default_root, status, tasks, write_list
-from experiments.record import console, rich_table
-from experiments.store import folder
-from experiments.store.checkpoints import CheckpointError
+from experiments.runner import execute as execution
+from experiments.runner import local, process, worker
+from experiments.runner.config import UsageError
+from experiments.runner.record import console, rich_table
+from experiments.runner.store import folder
+from experiments.runner.store.checkpoints import CheckpointError
+from experiments.runner.tasks import Task, batches, default_root, status, tasks, write_list
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,7 +93,7 @@ def _dispatch(options: argparse.Namespace, overrides: list[str], root: Path, lis
     if options.retry:
         forget_failures(listed)
     if options.submit:
-        from experiments.launch import slurm
+        from experiments.runner import slurm
 
         return slurm.submit(root, command, units, options)
     started, cpu = time.monotonic(), _workers_cpu()
@@ -116,7 +117,7 @@ def make_units(listed: Sequence[Task], size: int) -> list[list[Task]]:
     name = listed[0].resolved.config.experiment
     module = execution.experiment_module(name)
     if not (callable(getattr(module, "run_batch", None)) and hasattr(module, "BATCHED")):
-        raise UsageError(f"experiments/{name}.py has no run_batch and BATCHED: leave --batch out")
+        raise UsageError(f"experiments/{name.replace('.', '/')}.py has no run_batch and BATCHED: leave --batch out")
     return batches(listed, module.BATCHED, size)
 
 

@@ -1,15 +1,15 @@
 """The building blocks of attention regression as pure functions of one instance, straight from their definitions.
 
-Nothing here is a closed form: gradients and Hessians are autodiff of `attnreg.losses`, so that a bound is checked
-against something that shares no derivation with it. Every function takes a `Point` and, where it needs one, a
+Nothing here is a closed form: gradients and Hessians are autodiff of `attnreg.problems.losses`, so that a bound is
+checked against something that shares no derivation with it. Every function takes a `Point` and, where it needs one, a
 direction. Letters: `S = A1 X A2ᵀ`, `u = exp S`, `α = u 1`, `f = u/α`, `h = A3 Y`, `c` the residual, `q = c hᵀ`.
 """
 
 import jax
 import jax.numpy as jnp
 
-from attnreg import losses
 from attnreg.bounds.domain import Point
+from attnreg.problems import losses
 
 PRECISION = losses.PRECISION
 
@@ -74,7 +74,7 @@ def q(p: Point) -> jax.Array:
 
 
 def loss(p: Point, problem: str, *, rescaled: bool = False) -> jax.Array:
-    """The objective of `problem` at p, from `attnreg.losses`."""
+    """The objective of `problem` at p, from `attnreg.problems.losses`."""
     if problem == "one_layer":
         return losses.one_layer_attention(p.X, p.Y, p.A1, p.A2, p.A3, p.B)
     of = losses.rescaled_attention_regression if rescaled else losses.attention_regression

@@ -1,7 +1,7 @@
 """Seeded synthetic instances, and real attention heads of a pretrained transformer."""
 
-from attnreg.data.embedded_head import load_embedded_head, load_head, save_head
-from attnreg.data.head_instance import HeadInstance, attention_map, head_instance, minilm_head
+from attnreg.data.minilm.embedded import load_embedded_head, load_head, save_head
+from attnreg.data.minilm.instance import HeadInstance, attention_map, head_instance, minilm_head
 
 __all__ = [
     "HeadInstance",

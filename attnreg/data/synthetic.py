@@ -5,8 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from attnreg.problems import AttentionRegression, LinearRegression, SoftmaxRegression
-from attnreg.tensor_trick import logits, matmul
+from attnreg.lift.tensor_trick import logits, matmul
+from attnreg.problems.attention import AttentionRegression, LinearRegression, SoftmaxRegression
 
 
 def targets(S: jax.Array, loss: str) -> jax.Array:

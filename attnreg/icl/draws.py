@@ -38,7 +38,7 @@ def uniform(key, shape, dtype, *, low=0.0, high=1.0):
 
     Returns: array of `shape` and `dtype`.
     Precision: equal to `jax.random.uniform(key, (size,), dtype, low, high)` bit for bit (`test_draws`).
-    Cost: 20 rounds of threefry a draw; `experiments/icl_speed.py` measures it against `jax.random`.
+    Cost: 20 rounds of threefry a draw; `experiments/icl/speed.py` measures it against `jax.random`.
     Raises: TypeError for another dtype.
 
     >>> import jax, jax.numpy as jnp

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from attnreg.curvature import Curvature, RowTerms
+from attnreg.rows.curvature import Curvature, RowTerms
 from attnreg.rows.masking import hide
 
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from attnreg.curvature import Curvature, RowTerms
+from attnreg.rows.curvature import Curvature, RowTerms
 from attnreg.rows.masking import hide
 
 
@@ -31,7 +31,7 @@ def normalized(s: jax.Array, b: jax.Array, mask: jax.Array | None = None) -> Row
         `RowTerms` for every row.
 
     Precision: a small multiple of eps × the natural scale (tests/rows/test_rows.py against autodiff and mpmath).
-    Cost: one exp and about 10 flops per entry for value and gradient (tests/test_costs.py).
+    Cost: one exp and about 10 flops per entry for value and gradient (tests/objectives/test_costs.py).
     Source: derived in docs/theory/closed_forms.md.
     """
     f = softmax(s, mask)

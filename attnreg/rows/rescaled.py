@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from attnreg.curvature import Curvature, RowTerms
+from attnreg.rows.curvature import Curvature, RowTerms
 from attnreg.rows.masking import hide
 
 

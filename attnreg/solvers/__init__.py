@@ -1,15 +1,14 @@
 """Solvers: each takes an objective and a start and returns a `Result`."""
 
-from attnreg.solvers.first_order import GradientDescent, Optax
+from attnreg.solvers.base import Solver, State
+from attnreg.solvers.gradient_descent import GradientDescent
 from attnreg.solvers.newton import Newton
 from attnreg.solvers.newton_cg import NewtonCG
+from attnreg.solvers.optax import Optax
 from attnreg.solvers.result import MESSAGES, Counts, History, Result, Status, describe
-from attnreg.solvers.solve import METHODS, choose_method, make_solver, solve
-from attnreg.solvers.solver import Solver, State
 
 __all__ = [
     "MESSAGES",
-    "METHODS",
     "Counts",
     "GradientDescent",
     "History",
@@ -20,8 +19,5 @@ __all__ = [
     "Solver",
     "State",
     "Status",
-    "choose_method",
     "describe",
-    "make_solver",
-    "solve",
 ]

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from attnreg.objectives import Objective
+from attnreg.objectives.base import Objective
+from attnreg.solvers.base import Solver, State, add_counts, count, select
 from attnreg.solvers.result import Status
 from attnreg.solvers.secant import Pairs, corrected_solve, no_pairs, push
-from attnreg.solvers.solver import Solver, State, add_counts, count, select
 from attnreg.solvers.trial import interpolate
 
 

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from attnreg.objectives import Objective
+from attnreg.objectives.base import Objective
+from attnreg.solvers.base import Solver, State, add_counts, count
 from attnreg.solvers.result import Status
 from attnreg.solvers.secant import corrected_solve, no_pairs, push
-from attnreg.solvers.solver import Solver, State, add_counts, count
 from attnreg.solvers.trial import backtrack, flat_gradient, move
 from attnreg.solvers.warm_up import as_dtype, coarse_warm_up, kronecker_warm_up, settled_norm
 

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from attnreg.objectives import Cache, Objective
+from attnreg.objectives.base import Cache, Objective
+from attnreg.solvers.base import Solver, State, acceptable, add_counts, count, select, tree_axpy, tree_dot, tree_norm
 from attnreg.solvers.result import Status
-from attnreg.solvers.solver import Solver, State, acceptable, add_counts, count, select, tree_axpy, tree_dot, tree_norm
 
 
 class Inner(NamedTuple):

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from attnreg.objectives import Objective
-from attnreg.solvers.solver import State, acceptable, add_counts, count, select, tree_norm
+from attnreg.objectives.base import Objective
+from attnreg.solvers.base import State, acceptable, add_counts, count, select, tree_norm
 
 BACKTRACKS = 2  # shorter steps tried before a direction is given up
 

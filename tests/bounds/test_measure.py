@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from attnreg.bounds import BOUNDS, Norms
 from attnreg.bounds.measure import Shape, measure
-from experiments.lipschitz import Violation, check
+from experiments.bounds.lipschitz import Violation, check
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from attnreg import losses
-from attnreg.objectives import AttentionObjective
-from attnreg.problems import AttentionRegression, Teacher
+from attnreg.objectives.attention import AttentionObjective
+from attnreg.problems import losses
+from attnreg.problems.attention import AttentionRegression, Teacher
 from tests.oracles import lifted, rows, scale
 
 # The table: a loss of `AttentionRegression.LOSSES` without a readable definition here fails the suite.
@@ -132,7 +132,7 @@ def second_order(problem, X, V, block_rows=None) -> dict:
 
 @jax.jit
 def differentiated(problem, X, V) -> dict:
-    """The same quantities by automatic differentiation of `attnreg.losses`: reverse, forward over reverse."""
+    """The same quantities by automatic differentiation of `attnreg.problems.losses`: reverse, forward over reverse."""
     definition = DEFINITIONS[problem.loss]
 
     def document(X, A1, A2, B, mask, weight):

@@ -8,10 +8,11 @@ import jax
 import matplotlib
 import pytest
 
-from experiments.launch import execution, tasks
-from experiments.launch.configuration import as_flags, load_module, resolve
-from experiments.store import folder
-from experiments.store.encoding import read_json
+from experiments.runner import execute as execution
+from experiments.runner import tasks
+from experiments.runner.config import as_flags, load_module, resolve
+from experiments.runner.store import folder
+from experiments.runner.store.encoding import read_json
 
 ROOT = Path(__file__).parents[2]
 # x_defaults.py holds fields that several configs share; it is no config.

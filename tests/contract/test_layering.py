@@ -31,7 +31,7 @@ OUTSIDE = ("absl", "ml_collections", "configs", "experiments", "tests")
 
 
 def part(path: Path) -> str:
-    """`rows` for attnreg/rows/x.py, `losses` for attnreg/losses.py."""
+    """`rows` for attnreg/rows/x.py, `losses` for attnreg/problems/losses.py."""
     first = path.relative_to(PACKAGE).parts[0]
     return first.removesuffix(".py")
 
@@ -58,7 +58,7 @@ def violations(layer: str, names: set[str]) -> set[str]:
 def test_violations_are_seen():
     text = "import absl.flags\nfrom attnreg import losses\nfrom ..problems import f\ndef g():\n from . import ok\n"
     names = imported(text, ["attnreg", "rows"])
-    assert names == {"absl.flags", "attnreg.losses", "attnreg.problems.f", "attnreg.rows.ok"}
+    assert names == {"absl.flags", "attnreg.problems.losses", "attnreg.problems.f", "attnreg.rows.ok"}
     assert violations("rows", names) == names - {"attnreg.rows.ok"}
 
 

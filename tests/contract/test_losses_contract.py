@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from attnreg import losses
-from attnreg.problems import AttentionRegression
+from attnreg.problems import losses
+from attnreg.problems.attention import AttentionRegression
 from attnreg.rows import ROWS
 from tests.contract import loss_cases as cases
 from tests.oracles import rows, scale

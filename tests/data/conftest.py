@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attnreg.data.minilm import WIDTH, Dense, Encoder, Layer, Norm, load_minilm
-from attnreg.data.minilm_cache import ModelMissingError
-from attnreg.data.minilm_tokens import Vocabulary, load_vocabulary
+from attnreg.data.minilm.cache import ModelMissingError
+from attnreg.data.minilm.encoder import WIDTH, Dense, Encoder, Layer, Norm, load_minilm
+from attnreg.data.minilm.tokens import Vocabulary, load_vocabulary
 
 WORDS = 64
 

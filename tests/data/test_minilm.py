@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attnreg.data.minilm import (
+from attnreg.data.minilm.cache import cached_file
+from attnreg.data.minilm.encoder import (
     CLS,
     EPSILON,
     HEADS,
@@ -21,9 +22,8 @@ from attnreg.data.minilm import (
     read_safetensors,
     sentence_embedding,
 )
-from attnreg.data.minilm_cache import cached_file
-from attnreg.data.minilm_tokens import tokenize
-from attnreg.data.real_texts import windows
+from attnreg.data.minilm.texts import windows
+from attnreg.data.minilm.tokens import tokenize
 from tests.data import bert_oracle
 
 EPS = np.finfo(np.float64).eps

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from attnreg.data import fetch_minilm, minilm_cache
-from attnreg.data.minilm_cache import (
+from attnreg.data.minilm import cache as minilm_cache
+from attnreg.data.minilm.cache import (
     MINILM,
     ModelDamagedError,
     ModelMissingError,
@@ -18,6 +18,7 @@ from attnreg.data.minilm_cache import (
     fetch,
     is_cached,
 )
+from attnreg.data.tools import fetch_minilm
 
 CONTENT = {"weights.bin": b"weights" * 200_000, "words.txt": b"[PAD]\n[UNK]\n"}
 

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attnreg.data.minilm import HEADS, encode
-from attnreg.data.minilm_heads import head_of, ones_direction, true_factors, true_x, true_y
-from attnreg.data.real_texts import windows
+from attnreg.data.minilm.encoder import HEADS, encode
+from attnreg.data.minilm.heads import head_of, ones_direction, true_factors, true_x, true_y
+from attnreg.data.minilm.texts import windows
 
 EPS = np.finfo(np.float64).eps
 

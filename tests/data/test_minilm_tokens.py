@@ -2,7 +2,7 @@
 
 import pytest
 
-from attnreg.data.minilm_tokens import Vocabulary, tokenize
+from attnreg.data.minilm.tokens import Vocabulary, tokenize
 
 GIVEN = {
     "Ünïcödé ΟΔΟΣ İstanbul straße ﬁne": [27260, 1169, 29722, 29730, 29733, 9960, 2358, 27807, 1984, 2638],

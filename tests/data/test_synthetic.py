@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from attnreg.data import synthetic
-from attnreg.objectives import AttentionObjective
+from attnreg.objectives.attention import AttentionObjective
 
 KEY = jax.random.key(7)
 DOUBLE = dict(dtype=jnp.float64)

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import torture
-from experiments.batch import Records
-from experiments.launch import tasks
-from experiments.launch.configuration import resolve
-from experiments.launch.signals import EXIT_PREEMPTED
-from experiments.record import Record
-from experiments.store import folder
-from experiments.store.encoding import read_json, read_lines
+from experiments.runner import tasks
+from experiments.runner.batch import Records
+from experiments.runner.config import resolve
+from experiments.runner.record import Record
+from experiments.runner.signals import EXIT_PREEMPTED
+from experiments.runner.store import folder
+from experiments.runner.store.encoding import read_json, read_lines
+from tests.experiments import torture
 from tests.experiments.conftest import SELFCHECK
 from tests.experiments.test_sweep import CONFIG, work
 

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attnreg.objectives import AttentionObjective
-from experiments import benchmark_solvers, run
-from experiments.cells import make_cell
-from experiments.own_solvers import own_methods
-from experiments.peers import (
+from attnreg.objectives.attention import AttentionObjective
+from experiments import run
+from experiments.benchmarks import solvers as benchmark_solvers
+from experiments.benchmarks.cells import make_cell
+from experiments.benchmarks.own_solvers import own_methods
+from experiments.benchmarks.peers import (
     compiled_peer,
     naive_newton,
     optax_lbfgs,
@@ -20,8 +21,8 @@ from experiments.peers import (
     scipy_lbfgs,
     steps_needed,
 )
-from experiments.store.encoding import read_json
-from experiments.timing import Samples, interleave, paired_ratio
+from experiments.benchmarks.timing import Samples, interleave, paired_ratio
+from experiments.runner.store.encoding import read_json
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -83,7 +84,7 @@ def test_a_dense_peer_is_refused_where_it_would_not_fit():
 
 
 def test_a_peer_that_does_not_get_there_has_a_reason(monkeypatch):
-    from experiments import peers as module
+    from experiments.benchmarks import peers as module
 
     monkeypatch.setattr(module, "MAX_STEPS", 4)
     cell = make_cell("normalized-16-2", seed=0)
@@ -104,7 +105,7 @@ def test_names_are_unique_and_every_peer_of_the_issue_is_there():
 
 
 def test_no_peer_sees_a_closed_form():
-    source = (Path(__file__).parents[2] / "experiments" / "peers.py").read_text()
+    source = (Path(__file__).parents[2] / "experiments" / "benchmarks" / "peers.py").read_text()
     assert "attnreg" not in source
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from experiments import collect, report
-from experiments.launch.tasks import SWEEP
-from experiments.store import folder
-from experiments.store.encoding import write_json
+from experiments.runner.store import folder
+from experiments.runner.store.encoding import write_json
+from experiments.runner.tasks import SWEEP
 
 
 @pytest.fixture

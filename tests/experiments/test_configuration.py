@@ -3,7 +3,7 @@
 import pytest
 
 from experiments import run
-from experiments.launch.configuration import UsageError, as_flags, resolve
+from experiments.runner.config import UsageError, as_flags, resolve
 from tests.experiments.conftest import SELFCHECK
 
 CONFIG = """

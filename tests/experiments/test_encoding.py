@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.store import encoding
+from experiments.runner.store import encoding
 
 
 class Point(NamedTuple):

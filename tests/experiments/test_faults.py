@@ -9,13 +9,13 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 
-from experiments import torture
-from experiments.launch import execution
-from experiments.launch.signals import EXIT_PREEMPTED
-from experiments.record import Record
-from experiments.store import folder
-from experiments.store.checkpoints import CheckpointError
-from experiments.store.encoding import read_json, read_lines
+from experiments.runner import execute as execution
+from experiments.runner.record import Record
+from experiments.runner.signals import EXIT_PREEMPTED
+from experiments.runner.store import folder
+from experiments.runner.store.checkpoints import CheckpointError
+from experiments.runner.store.encoding import read_json, read_lines
+from tests.experiments import torture
 
 
 @pytest.fixture

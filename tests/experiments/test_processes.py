@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.launch import distributed
-from experiments.launch.configuration import UsageError
 from experiments.run import parse
-from experiments.store import folder
-from experiments.store.encoding import read_json, read_lines
+from experiments.runner import distributed
+from experiments.runner.config import UsageError
+from experiments.runner.store import folder
+from experiments.runner.store.encoding import read_json, read_lines
 
 ROOT = Path(__file__).parents[2]
 EPS = np.finfo(np.float64).eps

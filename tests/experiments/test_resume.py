@@ -10,10 +10,11 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import run, torture
-from experiments.launch.signals import EXIT_PREEMPTED, Stop
-from experiments.record import Record
-from experiments.store.encoding import read_json, read_lines
+from experiments import run
+from experiments.runner.record import Record
+from experiments.runner.signals import EXIT_PREEMPTED, Stop
+from experiments.runner.store.encoding import read_json, read_lines
+from tests.experiments import torture
 
 
 @pytest.fixture

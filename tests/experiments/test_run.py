@@ -9,8 +9,8 @@ from pathlib import Path
 import jax
 import pytest
 
-from experiments.store import folder
-from experiments.store.encoding import read_json, read_lines
+from experiments.runner.store import folder
+from experiments.runner.store.encoding import read_json, read_lines
 
 
 def test_a_run_leaves_its_record(start, capsys):

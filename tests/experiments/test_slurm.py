@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.launch import slurm, tasks
-from experiments.launch.configuration import UsageError
-from experiments.store import folder
-from experiments.store.encoding import read_json, read_lines
+from experiments.runner import slurm, tasks
+from experiments.runner.config import UsageError
+from experiments.runner.store import folder
+from experiments.runner.store.encoding import read_json, read_lines
 from tests.experiments.conftest import SELFCHECK
 
 ROOT = Path(__file__).parents[2]

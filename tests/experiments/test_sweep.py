@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from experiments import sweep, torture
-from experiments.launch import execution, local, tasks, worker
-from experiments.launch.signals import EXIT_PREEMPTED
-from experiments.record import Record
-from experiments.store import folder
-from experiments.store.encoding import read_json, read_lines, write_json
+from experiments import sweep
+from experiments.runner import execute as execution
+from experiments.runner import local, tasks, worker
+from experiments.runner.record import Record
+from experiments.runner.signals import EXIT_PREEMPTED
+from experiments.runner.store import folder
+from experiments.runner.store.encoding import read_json, read_lines, write_json
+from tests.experiments import torture
 from tests.experiments.conftest import SELFCHECK
 
 ROOT = Path(__file__).parents[2]

@@ -15,13 +15,16 @@ import pytest
 
 from attnreg.icl.tasks import TaskConfig
 from configs.icl_defaults import base
-from experiments import icl, icl_arms, icl_rows, torture
-from experiments.batch import Records
-from experiments.launch import process
-from experiments.launch.configuration import resolve
-from experiments.record import Record
-from experiments.store import folder
-from experiments.store.encoding import plain, read_json
+from experiments.icl import arms as icl_arms
+from experiments.icl import features as icl_rows
+from experiments.icl import train as icl
+from experiments.runner import process
+from experiments.runner.batch import Records
+from experiments.runner.config import resolve
+from experiments.runner.record import Record
+from experiments.runner.store import folder
+from experiments.runner.store.encoding import plain, read_json
+from tests.experiments import torture
 from tests.icl import oracles
 
 ROOT = Path(__file__).parents[2]

@@ -6,9 +6,9 @@ import mpmath
 import numpy as np
 import pytest
 
-from attnreg.curvature import Curvature
-from attnreg.problems import AttentionRegression
+from attnreg.problems.attention import AttentionRegression
 from attnreg.rows import ROWS, logit_regularizer, softmax
+from attnreg.rows.curvature import Curvature
 from tests.oracles import rows
 
 EPS = float(np.finfo(np.float64).eps)

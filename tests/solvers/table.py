@@ -11,8 +11,8 @@ import numpy as np
 import optax
 
 from attnreg.data.synthetic import attention_instance, vector_instance
-from attnreg.objectives import AttentionObjective
-from attnreg.problems import AttentionRegression
+from attnreg.objectives.attention import AttentionObjective
+from attnreg.problems.attention import AttentionRegression
 from attnreg.solvers import GradientDescent, Newton, NewtonCG, Optax, Solver
 
 K, N, M, D = 2, 12, 8, 3

@@ -5,12 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attnreg.objectives import AttentionObjective
-from attnreg.problems import AttentionRegression
+from attnreg.objectives.attention import AttentionObjective
+from attnreg.problems.attention import AttentionRegression
 from attnreg.solvers.lbfgs import LBFGS
-from attnreg.solvers.multi_start import Stage, race
 from attnreg.solvers.newton import Newton
-from attnreg.solvers.starts import normal_starts, take
+from attnreg.solvers.race import Stage, normal_starts, race, take
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import pytest
 from scipy.optimize import least_squares
 
 from attnreg import solvers
-from attnreg.objectives import AttentionObjective
-from attnreg.problems import AttentionRegression
+from attnreg.objectives.attention import AttentionObjective
+from attnreg.problems.attention import AttentionRegression
 from attnreg.solvers import MESSAGES, Newton, NewtonCG, Solver, Status, describe
-from attnreg.solvers.solver import tree_norm
+from attnreg.solvers.base import tree_norm
 from tests.oracles import rows
 from tests.solvers import table
 

@@ -1,0 +1,205 @@
+"""Fit a one-layer problem globally: starts from the jet problem, then Gauss–Newton on the reduced problem.
+
+The loss has many minima, and which one a run ends in is decided early. From X within a cosine of about 0.4 of the truth
+Gauss–Newton on the reduced objective finds the global minimum almost always; a random X has cosine 1/d. The jet problem
+(`attnreg.objectives.jets`) knows X to a cosine above 0.9 at its global minimum, and its minima are told apart by their
+values, so the search for the basin is done there, where a start costs milliseconds (docs/theory/one_layer.md has the
+measurements).
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from attnreg.objectives.jets import JetObjective, jet_problem
+from attnreg.objectives.reduced import VariableProjection
+from attnreg.problems.one_layer import OneLayerRegression, Unknowns
+from attnreg.solvers.lbfgs import LBFGS
+from attnreg.solvers.newton import Newton
+from attnreg.solvers.race import Stage, normal_starts, race, take
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """How to look for the global minimum; hashable.
+
+    batch: jet starts per batch. ridges, steps: the falling ridge of the jet stages and the evaluations in each. keep:
+    starts that go on after each stage; the last number is how many candidates of a batch are refined on the full
+    problem.
+    scale: size of the random jet starts. randoms: random X refined in every second batch. tol: relative loss (of ‖B −
+    mean‖²) that ends the search. probe, polish: Gauss–Newton steps before a candidate is judged, and at most.
+    hopeless: a probed candidate above this relative loss is dropped.
+    """
+
+    batch: int = 16
+    ridges: tuple[float, ...] = (1e-1, 1e-2, 1e-3, 1e-5)
+    steps: tuple[int, ...] = (75, 75, 75, 75)
+    keep: tuple[int, ...] = (16, 16, 16, 2)
+    scale: float = 0.1
+    randoms: int = 4
+    tol: float = 1e-10
+    probe: int = 8
+    polish: int = 60
+    hopeless: float = 0.03
+
+
+class Trace(NamedTuple):
+    """One event of a fit: seconds since the start, what happened, best relative loss so far."""
+
+    seconds: float
+    event: str
+    best: float
+
+
+class Fit(NamedTuple):
+    """Outcome: params, relative loss, seconds, batches tried, candidates refined, evaluations spent on jets, the trace.
+
+    `solved` says that the relative loss is at most `Search.tol`: at a noiseless problem, the global minimum.
+    """
+
+    params: Unknowns
+    relative: float
+    solved: bool
+    seconds: float
+    batches: int
+    refined: int
+    jet_evaluations: int
+    trace: tuple[Trace, ...]
+
+
+def variation(problem: OneLayerRegression) -> jax.Array:
+    """`‖B − column mean‖²`, the loss of the best constant output and the unit of relative losses."""
+    B = problem.B.reshape(-1, problem.B.shape[2])
+    return jnp.sum((B - jnp.mean(B, axis=0, keepdims=True)) ** 2)
+
+
+def fit_one_layer(
+    key: jax.Array,
+    problem: OneLayerRegression,
+    *,
+    search: Search | None = None,
+    seconds: float = 60.0,
+    batches: int = 1000,
+    callback: Callable[[Trace], None] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Fit:
+    """Global fit of X and Y.
+
+    Args:
+        key: PRNG key of the starts.
+        problem: without masks the jet problem gives the starts; with a mask, small random X does.
+        search: the options; None takes the defaults.
+        seconds: time by `clock` after which no new candidate is begun. batches: at most this many batches of starts.
+        callback: called with every `Trace`.
+        clock: wall time; `time.process_time` makes `seconds` a budget of CPU time.
+
+    Returns:
+        `Fit` with the best point found.
+
+    Cost: per batch `batch × Σ steps` jet evaluations of O(d⁴), and per candidate 8 to 60 reduced Gauss–Newton steps
+    (`VariableProjection`). tests/fit/test_layer.py, configs/multi_start.py.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> keys = jax.random.split(jax.random.key(1), 5)
+        >>> A1, A2, A3 = (jax.random.normal(k, (24, 2)) for k in keys[:3])
+        >>> X, Y = (jax.random.normal(k, (2, 2)) for k in keys[3:])
+        >>> problem = OneLayerRegression(A1, A2, A3, jax.nn.softmax(A1 @ X @ A2.T) @ A3 @ Y)
+        >>> fit_one_layer(jax.random.key(0), problem).solved
+        True
+    """
+    search = search or Search()
+    return _Hunt(problem, search, seconds, callback, clock).run(key, batches)
+
+
+class _Hunt:
+    """The host loop of one fit: what was found so far, and the clock."""
+
+    def __init__(self, problem, search: Search, seconds: float, callback, clock):
+        self.problem, self.search, self.seconds, self.callback = problem, search, seconds, callback
+        self.reduced = VariableProjection(problem)
+        self.unit = float(variation(problem)) or 1.0
+        self.clock, self.started = clock, clock()
+        self.best_X, self.best = self.reduced.zeros(), float("inf")
+        self.trace: list[Trace] = []
+        self.refined, self.spent = 0, 0
+
+    def elapsed(self) -> float:
+        return self.clock() - self.started
+
+    def note(self, event: str) -> None:
+        self.trace.append(Trace(self.elapsed(), event, self.best))
+        if self.callback is not None:
+            self.callback(self.trace[-1])
+
+    def run(self, key: jax.Array, batches: int) -> Fit:
+        masked = self.problem.mask is not None or self.problem.causal
+        jets = None if masked else _prepare(self.problem)
+        done = 0
+        while done < batches and self.best > self.search.tol and (done == 0 or self.elapsed() < self.seconds):
+            key, sub = jax.random.split(key)
+            # When a batch of jet starts fails, the jet itself may be too poor (few queries): random X of the same size
+            # takes every second turn, for which only stalling, not the probe's loss, is a verdict.
+            if jets is None or done % 2 == 1:
+                starts, hopeless = self._random(sub, jets), float("inf")
+            else:
+                starts, hopeless = self._from_jets(sub, jets), self.search.hopeless
+            done += 1
+            for i in range(starts.shape[0]):
+                if self.best <= self.search.tol or (i > 0 and self.elapsed() >= self.seconds):
+                    break
+                self._refine(starts[i], hopeless)
+        params = self.reduced.complete(self.best_X)
+        solved = self.best <= self.search.tol
+        return Fit(params, self.best, solved, self.elapsed(), done, self.refined, self.spent, tuple(self.trace))
+
+    def _random(self, key, jets: JetObjective | None) -> jax.Array:
+        starts = normal_starts(key, self.reduced.zeros(), self.search.randoms)
+        return starts * (self.search.scale if jets is None else jets.unit.X)
+
+    def _from_jets(self, key, jets: JetObjective) -> jax.Array:
+        survivors = _race(self.search, jets, key)
+        self.spent += int(survivors.evaluations)
+        self.note(f"jet batch: best mismatch {float(survivors.values[0]):.3g}")
+        return take(survivors.params, jnp.arange(self.search.keep[-1])).X * jets.unit.X
+
+    def _refine(self, X: jax.Array, hopeless: float) -> None:
+        """Gauss–Newton from one candidate: a probe, and the rest only if the probe is promising."""
+        self.refined += 1
+        solver = Newton(tol=1e-14, max_steps=self.search.probe, curvature="gauss_newton", damping=1e-2)
+        result = solver.run(self.reduced, X)
+        rounds = 0
+        while float(result.value) / self.unit > self.search.tol and rounds * self.search.probe < self.search.polish:
+            if float(result.value) / self.unit > hopeless * (2 if rounds == 0 else 1):
+                break
+            before = float(result.value)
+            result = solver.run(self.reduced, result.params)
+            rounds += 1
+            if float(result.value) > 0.98 * before:
+                break
+        relative = float(result.value) / self.unit
+        if relative < self.best:
+            self.best_X, self.best = result.params, relative
+        self.note(f"candidate {self.refined}: relative loss {relative:.3g}")
+
+
+_prepare = jax.jit(jet_problem)
+
+
+def _race(search: Search, jets: JetObjective, key: jax.Array):
+    starts = normal_starts(key, jets.zeros(), search.batch, scale=search.scale)
+    stages = [
+        Stage(
+            LBFGS(tol=1e-6, max_steps=steps),
+            dataclasses.replace(jets, ridge=jnp.asarray(ridge, jets.ridge.dtype)),
+            keep,
+        )
+        for ridge, steps, keep in zip(
+            jnp.asarray(search.ridges, jets.ridge.dtype), search.steps, search.keep, strict=True
+        )
+    ]
+    return race(stages, starts)

@@ -1,0 +1,1 @@
+"""From row quantities to the unknown matrix: the tensor trick, the row loop, Kronecker-factored curvature."""

@@ -1,0 +1,21 @@
+"""Objectives: value, gradient, Hessian, Hessian-vector products and preconditioner of a problem, in closed form."""
+
+from attnreg.objectives.attention import AttentionObjective
+from attnreg.objectives.base import Costs, Linearization, Objective
+from attnreg.objectives.factored import FactoredObjective, Factors
+from attnreg.objectives.jets import JetObjective, jet_problem
+from attnreg.objectives.one_layer import OneLayerObjective
+from attnreg.objectives.reduced import VariableProjection
+
+__all__ = [
+    "AttentionObjective",
+    "Costs",
+    "FactoredObjective",
+    "Factors",
+    "JetObjective",
+    "Linearization",
+    "Objective",
+    "OneLayerObjective",
+    "VariableProjection",
+    "jet_problem",
+]

@@ -1,0 +1,220 @@
+"""The objective of an attention map in its full unknown X, in closed form.
+
+Where a problem, its row function and the tensor trick meet. Rows are streamed in blocks (`attnreg.lift.streaming`), so
+no n×m array exists unless a cache is asked for. No autodiff here: that is what the tests compare with.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from attnreg.lift import tensor_trick as tt
+from attnreg.lift.kronecker import Kronecker
+from attnreg.lift.streaming import Block, map_over_blocks, rows_of, sum_over_blocks
+from attnreg.objectives.base import CACHE_BYTES, Cache, Costs, Linearization, Objective, curvature_of, row_terms
+from attnreg.problems.attention import AttentionRegression
+from attnreg.problems.checks import pytree_dataclass
+from attnreg.rows.curvature import RowTerms
+
+
+@pytree_dataclass("block_rows", "axis_name")
+class AttentionObjective(Objective):
+    """The objective of an `AttentionRegression` in its full unknown X (d1, d2).
+
+    Args:
+        problem: the data.
+        block_rows: rows per streamed block; None chooses from the sizes (`attnreg.lift.streaming.block_rows_for`).
+        axis_name: inside `shard_map`, the mesh axis over which documents (or rows) are split; sums are then `psum`s.
+
+    Precision: value, gradient, Hessian and HVP agree with autodiff of `attnreg.problems.losses` to a small multiple of
+    eps × natural scale (tests/objectives/test_attention.py, tests/contract/test_losses_contract.py).
+    Cost: value and gradient about 2·n·m·(d1 + d2) + 12·n·m flops and one exp per entry, memory O((n + m)·d) plus one
+    block; Hessian n·m·d2² + n·(d1·d2)²/2 flops (tests/objectives/test_costs.py).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from attnreg.problems.attention import AttentionRegression
+        >>> A = jnp.eye(3)
+        >>> objective = AttentionObjective(AttentionRegression(A, A, jnp.full((3, 3), 1 / 3)))
+        >>> value, gradient = objective.value_and_grad(objective.zeros())
+        >>> bool(jnp.allclose(value, 0, atol=1e-12)), gradient.shape
+        (True, (3, 3))
+    """
+
+    problem: AttentionRegression
+    block_rows: int | None = None
+    axis_name: str | None = None
+
+    def zeros(self) -> jax.Array:
+        """X = 0."""
+        return jnp.zeros(self.problem.shape, self.problem.dtype)
+
+    def costs(self) -> Costs:
+        """From the formulas of the class docstring (tests/objectives/test_costs.py)."""
+        k, n, m, d1, d2 = self.problem.sizes
+        rows, p = float(k * n), d1 * d2
+        gradient = rows * (4 * m * d2 + 12 * m + 4 * d1 * d2)
+        return Costs(gradient, gradient + rows * (m * d2 * (d2 + 1) + d1 * (d1 + 1) * d2 * (d2 + 1) / 2), p)
+
+    def _sum(self, emit, X) -> Any:
+        """Sum over blocks, then over devices."""
+        self._check(X)
+        total = sum_over_blocks(self.problem, emit, block_rows=self.block_rows)
+        return total if self.axis_name is None else jax.lax.psum(total, self.axis_name)
+
+    def _check(self, X) -> None:
+        if jnp.shape(X) != self.problem.shape:
+            raise ValueError(f"X has shape {jnp.shape(X)}; the problem's unknown is (d1, d2) = {self.problem.shape}")
+        if X.dtype != self.problem.dtype:
+            raise ValueError(f"X has dtype {X.dtype}, the data have {self.problem.dtype}; cast one of them")
+
+    def _rows(self, X, block: Block) -> RowTerms:
+        return row_terms(self.problem, block, tt.logits(block.query, X, block.keys))
+
+    def value(self, X: jax.Array) -> jax.Array:
+        """The loss at X, a scalar."""
+
+        def emit(block):
+            return jnp.sum(jnp.where(block.fresh, self._rows(X, block).value, 0))
+
+        return self._sum(emit, X) + self.problem.ridge * jnp.sum(X * X) / 2
+
+    def value_and_grad(self, X: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The loss and `A1ᵀ Γ A2`, shaped like X."""
+
+        def emit(block):
+            terms = self._rows(X, block)
+            return _value(block, terms), tt.lift_gradient(block.lift, terms.gradient, block.keys)
+
+        value, gradient = self._sum(emit, X)
+        return value + self.problem.ridge * jnp.sum(X * X) / 2, gradient + self.problem.ridge * X
+
+    def value_grad_hessian(self, X: jax.Array, *, gauss_newton: bool = False):
+        """Value, gradient and the dense `Σ_j (a_j a_jᵀ) ⊗ M_j` from one pass over the rows."""
+        d1, d2 = self.problem.shape
+
+        def emit(block):
+            terms = self._rows(X, block)
+            blocks = tt.curvature_blocks(curvature_of(terms, gauss_newton), block.keys)
+            return (
+                _value(block, terms),
+                tt.lift_gradient(block.lift, terms.gradient, block.keys),
+                tt.lift_blocks(tt.khatri_rao_square(block.lift), blocks),
+            )
+
+        value, gradient, packed = self._sum(emit, X)
+        ridge = self.problem.ridge
+        hessian = tt.unpack_hessian(packed, d1, d2) + ridge * jnp.eye(d1 * d2, dtype=X.dtype)
+        return value + ridge * jnp.sum(X * X) / 2, gradient + ridge * X, hessian
+
+    def hessian_diagonal(self, X: jax.Array, *, gauss_newton: bool = False) -> jax.Array:
+        """The diagonal of the Hessian, shaped like X. Cost: about that of a gradient."""
+
+        def emit(block):
+            return tt.lift_diagonal(block.lift, curvature_of(self._rows(X, block), gauss_newton), block.keys)
+
+        return self._sum(emit, X) + self.problem.ridge
+
+    def linearize(self, X: jax.Array, *, gauss_newton: bool = False, cache: Cache = "auto") -> "AttentionLinearization":
+        """Value, gradient and HVPs at X.
+
+        cache: "none" recomputes the rows in every product, O(n m d) and no memory; "entries" keeps the row curvatures,
+        3·n·m numbers; "blocks" keeps `M_j = A2ᵀ H_j A2`, n·d2² numbers, and a product then costs O(n d2 (d1 + d2)).
+        "auto" takes the cheapest that fits `CACHE_BYTES`.
+        """
+        cache = self._choose_cache(cache)
+        value, gradient = self.value_and_grad(X)
+        kept = None
+        if cache == "entries":
+
+            def entries(block):
+                return curvature_of(self._rows(X, block), gauss_newton)
+
+            kept = map_over_blocks(self.problem, entries, block_rows=self.block_rows)
+        elif cache == "blocks":
+            d2 = self.problem.shape[1]
+
+            def blocks(block):
+                packed = tt.curvature_blocks(curvature_of(self._rows(X, block), gauss_newton), block.keys)
+                return tt.unpack_blocks(packed, d2)
+
+            kept = map_over_blocks(self.problem, blocks, block_rows=self.block_rows)
+        return AttentionLinearization(value, gradient, X, kept, self, cache, gauss_newton)
+
+    def _choose_cache(self, cache: Cache) -> Cache:
+        if cache not in ("auto", "none", "entries", "blocks"):
+            raise ValueError(f"cache is {cache!r}; it must be 'auto', 'none', 'entries' or 'blocks'")
+        if cache != "auto":
+            return cache
+        k, n, m, _, d2 = self.problem.sizes
+        size = jnp.finfo(self.problem.dtype).bits // 8
+        if d2 * d2 <= 2 * m and k * n * d2 * d2 * size <= CACHE_BYTES:
+            return "blocks"
+        return "entries" if 3 * k * n * m * size <= CACHE_BYTES else "none"
+
+    def kronecker_factors(self, X: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """S (d1, d1) and M (d2, d2) with `S ⊗ M` near the Gauss–Newton matrix `Σ_j (a_j a_jᵀ) ⊗ M_j`.
+
+        S = Σ_j tr(M_j) a_j a_jᵀ, M = Σ_j ‖a_j‖² M_j / Σ_j tr(M_j) ‖a_j‖²: the trace is kept, and the two are exact when
+        all M_j are multiples of one matrix. Cost: about a gradient, plus O(n d1² + m d2²); no M_j is formed.
+        """
+
+        return normalised_kronecker(
+            *self._sum(lambda block: kronecker_sums(block.lift, self._rows(X, block), block.keys), X)
+        )
+
+    def kronecker(self, X: jax.Array) -> Kronecker:
+        """`S ⊗ M + ridge·I` from `kronecker_factors`, ready to be inverted. Cost: those, plus O(d1³ + d2³)."""
+        return Kronecker.of(*self.kronecker_factors(X), shift=self.problem.ridge)
+
+
+def kronecker_sums(lift: jax.Array, terms: RowTerms, keys: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`Σ tr(M_j) a_j a_jᵀ`, `Σ ‖a_j‖² M_j` and `Σ tr(M_j) ‖a_j‖²` over some rows, M_j Gauss–Newton."""
+    curvature = terms.gauss_newton
+    norms = jnp.sum(lift**2, axis=1)
+    traces = jnp.maximum(tt.block_traces(curvature, keys), 0)
+    left = tt.matmul((lift * traces[:, None]).T, lift)
+    return left, tt.weighted_block_sum(curvature, keys, norms), jnp.sum(traces * norms)
+
+
+def normalised_kronecker(left: jax.Array, right: jax.Array, total: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The factors S and M whose product has the trace of the whole, from `kronecker_sums` over all rows."""
+    return left, right / jnp.where(total > 0, total, jnp.ones_like(total))
+
+
+def _value(block: Block, terms: RowTerms) -> jax.Array:
+    return jnp.sum(jnp.where(block.fresh, terms.value, jnp.zeros((), terms.value.dtype)))
+
+
+@pytree_dataclass("cache", "gauss_newton")
+class AttentionLinearization(Linearization):
+    """An `AttentionObjective` at one X; see `AttentionObjective.linearize`."""
+
+    value: jax.Array
+    gradient: jax.Array
+    X: jax.Array
+    kept: Any
+    objective: AttentionObjective
+    cache: Cache = "none"
+    gauss_newton: bool = False
+
+    def hvp(self, V: jax.Array) -> jax.Array:
+        """The Hessian times V, shaped like X."""
+        objective, problem = self.objective, self.objective.problem
+        if self.cache == "blocks":
+            rows = tt.matmul(problem.A1, V)
+            moved = tt.einsum("knbc,knc->knb", self.kept, rows)
+            out = tt.einsum("kna,knb->ab", problem.A1, moved)
+            out = out if objective.axis_name is None else jax.lax.psum(out, objective.axis_name)
+        else:
+
+            def emit(block):
+                if self.cache == "entries":
+                    curvature = jax.tree.map(lambda x: rows_of(block, x), self.kept)
+                else:
+                    curvature = curvature_of(objective._rows(self.X, block), self.gauss_newton)
+                return tt.lift_hvp(block.lift, curvature, block.keys, V)
+
+            out = objective._sum(emit, V)
+        return out + problem.ridge * V

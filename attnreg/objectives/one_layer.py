@@ -1,0 +1,276 @@
+"""The one-layer objective in (X, Y): value, gradient, joint Hessian and Hessian-vector products, streamed over rows."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from attnreg.lift import tensor_trick as tt
+from attnreg.lift.kronecker import Kronecker
+from attnreg.lift.streaming import Block, map_over_blocks, sum_over_blocks
+from attnreg.objectives import one_layer_rows as ol
+from attnreg.objectives.base import CACHE_BYTES, Cache, Linearization, Objective
+from attnreg.objectives.block_kronecker import BlockKronecker
+from attnreg.problems.checks import pytree_dataclass
+from attnreg.problems.one_layer import OneLayerRegression, Unknowns
+from attnreg.rows.curvature import Curvature
+
+# Random sign vectors used to estimate the curvature blocks in the preconditioner.
+PROBES = 4
+
+
+@pytree_dataclass("block_rows")
+class OneLayerObjective(Objective):
+    """`‖softmax(A1 X A2ᵀ) A3 Y − B‖²` plus the regularizers, in the unknowns `Unknowns(X, Y)`.
+
+    Args:
+        problem: the data.
+        block_rows: rows per streamed block; None chooses from the sizes.
+
+    Precision: value, gradient, Hessian and HVP agree with autodiff of the plain loss (`attnreg.problems.losses`) to a
+    small multiple of eps × natural scale (tests/objectives/test_one_layer.py).
+    Cost: value and gradient n·m·(2·d2 + 2·d3) multiplications and one exp per entry; Hessian n·m·(d2·d3 + d2²/2) +
+    n·(d1·d2)²/2 + n·d1·d2·d3·c; memory O((n + m)·d) plus one block, n·d2·d3 more with cached curvature
+    (tests/objectives/test_one_layer_costs.py). The Hessian itself has (d1·d2 + d3·c)² entries.
+    Source: arXiv 2309.07418 poses the problem; derivatives derived in docs/theory/one_layer.md.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> A = jnp.eye(3)
+        >>> objective = OneLayerObjective(OneLayerRegression(A, A, A, jnp.full((3, 2), 1 / 3)))
+        >>> value, gradient = objective.value_and_grad(Unknowns(jnp.zeros((3, 3)), jnp.full((3, 2), 1 / 3)))
+        >>> bool(jnp.allclose(value, 0, atol=1e-12)), gradient.Y.shape
+        (True, (3, 2))
+    """
+
+    problem: OneLayerRegression
+    block_rows: int | None = None
+
+    def zeros(self) -> Unknowns:
+        """X = 0 and Y = 0. The X-gradient vanishes there: a saddle, not a start (see `attnreg.fit.layer`)."""
+        return Unknowns(*(jnp.zeros(shape, self.problem.dtype) for shape in self.problem.shapes))
+
+    def _check(self, params: Unknowns) -> None:
+        for name, have, want in zip("XY", params, self.problem.shapes, strict=True):
+            if jnp.shape(have) != want:
+                raise ValueError(f"{name} has shape {jnp.shape(have)}; the problem's {name} is {want}")
+            if have.dtype != self.problem.dtype:
+                raise ValueError(f"{name} has dtype {have.dtype}, the data have {self.problem.dtype}; cast one of them")
+
+    def sum(self, emit, params: Unknowns) -> Any:
+        """`Σ emit(Rows)` over all blocks of rows."""
+        self._check(params)
+        return sum_over_blocks(
+            ol.streamable(self.problem),
+            lambda block: emit(ol.on_rows(self.problem, params, block)),
+            block_rows=self.block_rows,
+        )
+
+    def _ridge_value(self, params: Unknowns) -> jax.Array:
+        problem = self.problem
+        return (problem.ridge * jnp.sum(params.X**2) + problem.ridge_y * jnp.sum(params.Y**2)) / 2
+
+    def _ridge_times(self, v: Unknowns) -> Unknowns:
+        return Unknowns(self.problem.ridge * v.X, self.problem.ridge_y * v.Y)
+
+    def value(self, params: Unknowns) -> jax.Array:
+        """The loss."""
+        return self.sum(ol.value, params) + self._ridge_value(params)
+
+    def value_and_grad(self, params: Unknowns) -> tuple[jax.Array, Unknowns]:
+        """The loss and its gradient."""
+        value, gradient = self.sum(lambda rows: (ol.value(rows), ol.gradient(rows)), params)
+        gradient = jax.tree.map(jnp.add, gradient, self._ridge_times(params))
+        return value + self._ridge_value(params), gradient
+
+    def value_grad_hessian(self, params: Unknowns, *, gauss_newton: bool = False):
+        """Value, gradient and the dense Hessian in the order vec(X), vec(Y)."""
+        value, gradient, parts = self.value_grad_parts(params, gauss_newton=gauss_newton)
+        return value, gradient, parts.dense(params.Y.shape[1])
+
+    def value_grad_parts(self, params: Unknowns, *, gauss_newton: bool = False):
+        """Value, gradient and the Hessian's `Parts`: the Y block is `yy ⊗ I_c` and is kept as yy."""
+
+        def emit(rows):
+            return ol.value(rows), ol.gradient(rows), packed_parts(rows, params, gauss_newton)
+
+        value, gradient, (packed, direct, swapped, yy) = self.sum(emit, params)
+        (d1, d2), (d3, c) = self.problem.shapes
+        xx = tt.unpack_hessian(packed, d1, d2) + self.problem.ridge * jnp.eye(d1 * d2, dtype=packed.dtype)
+        xy = direct.reshape(d1, d3, d2, c).transpose(0, 2, 1, 3)
+        if not gauss_newton:
+            xy = xy + swapped.reshape(d1, c, d2, d3).transpose(0, 2, 3, 1)
+        yy = yy + self.problem.ridge_y * jnp.eye(d3, dtype=yy.dtype)
+        gradient = jax.tree.map(jnp.add, gradient, self._ridge_times(params))
+        return value + self._ridge_value(params), gradient, Parts(xx, xy.reshape(d1 * d2, d3 * c), yy)
+
+    def linearize(self, params: Unknowns, *, gauss_newton: bool = False, cache: Cache = "auto") -> Linearization:
+        """Value, gradient and HVPs at (X, Y).
+
+        cache: "none" recomputes the rows in every product, O(n·m·(3·d2 + 3·d3)) and no memory; "blocks" keeps N_j and
+        the curvature blocks, n·d2·(d2 + d3) numbers, and a product costs O(n·d²). "auto" keeps them when they fit.
+        """
+        if cache not in ("auto", "none", "blocks"):
+            raise ValueError(f"cache is {cache!r}; it must be 'auto', 'none' or 'blocks'")
+        value, gradient = self.value_and_grad(params)
+        k, n, m, _, d2 = self.problem.sizes
+        d3 = self.problem.A3.shape[2]
+        numbers = k * n * d2 * (d2 + d3)
+        affordable = numbers * jnp.finfo(self.problem.dtype).bits // 8 <= CACHE_BYTES and d2 * (d2 + d3) <= 8 * m
+        if cache == "none" or (cache == "auto" and not affordable):
+            return StreamedLinearization(value, gradient, params, self, gauss_newton)
+
+        def emit(block: Block):
+            rows = ol.on_rows(self.problem, params, block)
+            logit = ol.penalty_curvature(rows) if gauss_newton else ol.logit_curvature(rows)
+            curved = tt.unpack_blocks(tt.curvature_blocks(logit, rows.block.keys), d2)
+            return ol.cross_blocks(rows), curved, rows.z, rows.residual
+
+        kept = map_over_blocks(ol.streamable(self.problem), emit, block_rows=self.block_rows)
+        return CachedLinearization(value, gradient, params, self, kept, gauss_newton)
+
+    def kronecker(self, params: Unknowns) -> BlockKronecker:
+        """Block diagonal: `S ⊗ M` for X, estimated with `PROBES` fixed sign vectors, and the exact `2ZᵀZ ⊗ I` for Y.
+
+        `N_j Y` is never formed: for a sign vector ω, `(N_jYω)(N_jYω)ᵀ` has mean `(N_jY)(N_jY)ᵀ`. Cost: about a
+        gradient.
+        """
+        c = params.Y.shape[1]
+        signs = jax.random.rademacher(jax.random.key(0), (c, min(PROBES, c)), self.problem.dtype)
+        probes = tt.matmul(params.Y, signs) / jnp.sqrt(jnp.asarray(signs.shape[1], self.problem.dtype))
+
+        def emit(rows):
+            return _kronecker_sums(rows, probes)
+
+        left, right, total, yy = self.sum(emit, params)
+        # Both traces equal the trace of the estimated matrix, so the product S ⊗ M is divided by it once.
+        right = right / jnp.where(total > 0, total, 1)
+        eye = jnp.eye(c, dtype=yy.dtype)
+        return BlockKronecker(
+            Kronecker.of(left, right, shift=self.problem.ridge), Kronecker.of(yy, eye, shift=self.problem.ridge_y)
+        )
+
+
+@pytree_dataclass()
+class Parts:
+    """Blocks of a joint Hessian: xx (p, p), xy (p, d3·c), and yy (d3, d3) standing for `yy ⊗ I_c`."""
+
+    xx: jax.Array
+    xy: jax.Array
+    yy: jax.Array
+
+    def dense(self, c: int) -> jax.Array:
+        """The whole matrix in the order vec(X), vec(Y)."""
+        yy = jnp.kron(self.yy, jnp.eye(c, dtype=self.yy.dtype))
+        return jnp.block([[self.xx, self.xy], [self.xy.T, yy]])
+
+
+def packed_parts(rows: ol.Rows, params: Unknowns, gauss_newton: bool, weights: jax.Array | None = None):
+    """A block's part of the X block (packed), of both orders of the mixed block, and of yy; rows times `weights`
+    (r,)."""
+    r = rows.f.shape[0]
+    N = ol.cross_blocks(rows)
+    NY = tt.matmul(N, params.Y)
+    i, j = tt.triangle(N.shape[1])
+    square = 2 * tt.matmul(NY, jnp.swapaxes(NY, 1, 2))[:, i, j]
+    logit = ol.penalty_curvature(rows) if gauss_newton else ol.logit_curvature(rows)
+    if not gauss_newton or rows.penalty is not None:
+        square = square + tt.curvature_blocks(logit, rows.block.keys)
+    lift = rows.block.lift
+    weighted = lift if weights is None else lift * weights[:, None]
+
+    def lifted(left, right):
+        pairs = (weighted[:, :, None] * left[:, None, :]).reshape(r, -1)
+        return 2 * tt.matmul(pairs.T, right.reshape(r, -1))
+
+    squares = tt.khatri_rao_square(lift)
+    xx = tt.lift_blocks(squares if weights is None else squares * weights[:, None], square)
+    swapped = jnp.zeros((), N.dtype) if gauss_newton else lifted(rows.residual, N)
+    return xx, lifted(rows.z, NY), swapped, 2 * tt.matmul(ol.fresh_only(rows, rows.z).T, rows.z)
+
+
+def _kronecker_sums(rows: ol.Rows, probes: jax.Array):
+    """Left and right factors, their common trace, and 2ZᵀZ."""
+    keys, lift = rows.block.keys, rows.block.lift
+    h = tt.matmul(rows.values, probes)
+    h_mean = tt.matmul(rows.z, probes)
+    # N_j Y ω = A2ᵀ (f ∘ (h − ⟨f, h⟩)), one probe after the other.
+    sides = jnp.stack(
+        [tt.matmul(rows.f * (h[None, :, i] - h_mean[:, i, None]), keys) for i in range(probes.shape[1])], axis=1
+    )
+    norms = jnp.sum(lift**2, axis=1)
+    traces = 2 * jnp.sum(sides**2, axis=(1, 2))
+    flat = sides.reshape(-1, keys.shape[1])
+    weights = jnp.repeat(2 * norms, sides.shape[1])
+    right = tt.matmul((flat * weights[:, None]).T, flat)
+    if rows.penalty is not None:
+        penalty: Curvature = rows.penalty.hessian
+        traces = traces + tt.block_traces(penalty, keys)
+        right = right + tt.weighted_block_sum(penalty, keys, norms)
+    left = tt.matmul((lift * traces[:, None]).T, lift)
+    yy = 2 * tt.matmul(ol.fresh_only(rows, rows.z).T, rows.z)
+    return left, right, jnp.sum(traces * norms), yy
+
+
+@pytree_dataclass("gauss_newton")
+class StreamedLinearization(Linearization):
+    """Nothing kept: each product passes over the rows again."""
+
+    value: jax.Array
+    gradient: Unknowns
+    params: Unknowns
+    objective: OneLayerObjective
+    gauss_newton: bool = False
+
+    def hvp(self, v: Unknowns) -> Unknowns:
+        """One pass with the derivative of every row quantity along v."""
+        out = self.objective.sum(lambda rows: self._on(rows, v), self.params)
+        return jax.tree.map(jnp.add, out, self.objective._ridge_times(v))
+
+    def _on(self, rows: ol.Rows, v: Unknowns) -> Unknowns:
+        Y, block = self.params.Y, rows.block
+        t = tt.logits(block.query, v.X, block.keys)
+        df = rows.f * (t - jnp.sum(rows.f * t, axis=1, keepdims=True))
+        dz = tt.matmul(df, rows.values)
+        dr = tt.matmul(dz, Y) + tt.matmul(rows.z, v.Y)
+        dq = ol.through_values(dr, Y, rows.values)
+        gy = tt.matmul(ol.fresh_only(rows, rows.z).T, dr)
+        if self.gauss_newton:
+            gamma = rows.f * (dq - jnp.sum(rows.f * dq, axis=1, keepdims=True))
+        else:
+            dq = dq + ol.through_values(rows.residual, v.Y, rows.values)
+            dmu = jnp.sum(df * rows.q + rows.f * dq, axis=1)
+            gamma = df * (rows.q - rows.mu[:, None]) + rows.f * (dq - dmu[:, None])
+            gy = gy + tt.matmul(ol.fresh_only(rows, dz).T, rows.residual)
+        gamma = 2 * gamma
+        if rows.penalty is not None:
+            gamma = gamma + rows.penalty.hessian.apply(t)
+        return Unknowns(tt.lift_gradient(block.lift, gamma, block.keys), 2 * gy)
+
+
+@pytree_dataclass("gauss_newton")
+class CachedLinearization(Linearization):
+    """N_j (n, d2, d3), curvature blocks (n, d2, d2), z and residuals kept: a product is O(n·d²) whatever m is."""
+
+    value: jax.Array
+    gradient: Unknowns
+    params: Unknowns
+    objective: OneLayerObjective
+    kept: Any
+    gauss_newton: bool = False
+
+    def hvp(self, v: Unknowns) -> Unknowns:
+        """Products with the kept blocks only."""
+        N, curved, z, r = self.kept
+        A1, Y = self.objective.problem.A1, self.params.Y
+        moved = tt.matmul(A1, v.X)
+        dz = tt.einsum("knab,kna->knb", N, moved)
+        dr = tt.matmul(dz, Y) + tt.matmul(z, v.Y)
+        inner = tt.matmul(dr, Y.T)
+        gy = tt.einsum("knb,knc->bc", z, dr)
+        if not self.gauss_newton:
+            inner = inner + tt.matmul(r, v.Y.T)
+            gy = gy + tt.einsum("knb,knc->bc", dz, r)
+        logit = 2 * tt.einsum("knab,knb->kna", N, inner) + tt.einsum("knab,knb->kna", curved, moved)
+        out = Unknowns(tt.einsum("kna,knb->ab", A1, logit), 2 * gy)
+        return jax.tree.map(jnp.add, out, self.objective._ridge_times(v))

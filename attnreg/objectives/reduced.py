@@ -1,0 +1,144 @@
+"""Variable projection: Y eliminated in closed form, an objective in X alone with exact derivatives.
+
+The loss is quadratic in Y. With the rows of Z = softmax(A1 X A2ᵀ) A3 of all documents stacked and λ = ridge_y,
+
+    Y(X) = argmin_Y ‖Z Y − B‖² + ½ λ ‖Y‖²,      φ(X) = L(X, Y(X)),
+    ∇φ = ∇_X L at Y(X),      ∇²φ = L_xx − L_xy (K⁻¹ ⊗ I_c) L_yx,   K = 2 ZᵀZ + λ I.
+
+(docs/theory/one_layer.md derives both.)
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from attnreg.lift import tensor_trick as tt
+from attnreg.lift.kronecker import Kronecker
+from attnreg.lift.streaming import map_over_blocks
+from attnreg.objectives import one_layer_rows as ol
+from attnreg.objectives.base import Cache, Linearization, Objective
+from attnreg.objectives.one_layer import OneLayerObjective
+from attnreg.problems.checks import pytree_dataclass
+from attnreg.problems.one_layer import OneLayerRegression, Unknowns
+
+
+@pytree_dataclass("block_rows")
+class VariableProjection(Objective):
+    """The reduced one-layer objective φ(X) = min_Y L(X, Y).
+
+    Y is the solution of a QR factorisation of `[Z; √(λ/2) I]`, never of the normal equations, with λ at least
+    `2 eps ‖Z‖²`: so Y is defined, and harmless, even where attention is uniform and Z has rank one.
+
+    Args:
+        problem: the data; `ridge_y` is λ.
+        block_rows: rows per streamed block; None chooses from the sizes.
+
+    Precision: value, gradient, both Hessians and HVP against autodiff through a dense solve
+    (tests/objectives/test_reduced.py).
+    Cost: as `OneLayerObjective`, plus one more pass over the rows for Z, O(n·d3·(d3 + c)) for Y and, for the Hessian,
+    (d1·d2)²·d3·c for the Schur complement. Memory: Z, B and Y only, O(n·(d3 + c)) more.
+    Source: derived in docs/theory/one_layer.md; Golub and Pereyra's variable projection is the general method.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> A = jnp.eye(3)
+        >>> objective = VariableProjection(OneLayerRegression(A, A, A, jnp.full((3, 2), 1 / 3)))
+        >>> bool(jnp.abs(objective.value(jnp.zeros((3, 3)))) < 1e-12)
+        True
+    """
+
+    problem: OneLayerRegression
+    block_rows: int | None = None
+
+    @property
+    def joint(self) -> OneLayerObjective:
+        """The objective in (X, Y) that this one reduces."""
+        return OneLayerObjective(self.problem, self.block_rows)
+
+    def zeros(self) -> jax.Array:
+        """X = 0, where attention is uniform, Z has rank one and the gradient is not zero."""
+        return jnp.zeros(self.problem.shapes.X, self.problem.dtype)
+
+    def attended(self, X: jax.Array) -> jax.Array:
+        """Z for all rows, (k·n, d3)."""
+        want = self.problem.shapes.X
+        if jnp.shape(X) != want:
+            raise ValueError(f"X has shape {jnp.shape(X)}; the problem's unknown is (d1, d2) = {want}")
+        if X.dtype != self.problem.dtype:
+            raise ValueError(f"X has dtype {X.dtype}, the data have {self.problem.dtype}; cast one of them")
+
+        def emit(block):
+            return ol.attend(block, X, ol.values_of(self.problem, block))[2]
+
+        z = map_over_blocks(ol.streamable(self.problem), emit, block_rows=self.block_rows)
+        return z.reshape(-1, z.shape[2])
+
+    def complete(self, X: jax.Array) -> Unknowns:
+        """(X, Y(X))."""
+        return Unknowns(X, self._best(self.attended(X))[0])
+
+    def _best(self, Z: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Y(X) and the triangular factor R with `RᵀR = ZᵀZ + λ/2 I`."""
+        d3 = Z.shape[1]
+        B = self.problem.B.reshape(-1, self.problem.B.shape[2])
+        # Where Z is rank deficient its small singular values are rounding, eps‖Z‖: divided by less than √eps‖Z‖ squared
+        # they would turn into a Y of size 1/eps.
+        floor = jnp.finfo(Z.dtype).eps ** 0.5 * jnp.linalg.norm(Z) + jnp.finfo(Z.dtype).tiny ** 0.5
+        shift = jnp.maximum(jnp.sqrt(self.problem.ridge_y / 2), floor)
+        Q, R = jnp.linalg.qr(jnp.concatenate([Z, shift * jnp.eye(d3, dtype=Z.dtype)]))
+        Y = jax.scipy.linalg.solve_triangular(R, tt.matmul(Q[: Z.shape[0]].T, B))
+        return Y, R
+
+    def value(self, X: jax.Array) -> jax.Array:
+        """The loss."""
+        Z = self.attended(X)
+        Y, _ = self._best(Z)
+        if self.problem.weight is not None:
+            return self.joint.value(Unknowns(X, Y))
+        residual = tt.matmul(Z, Y) - self.problem.B.reshape(-1, Y.shape[1])
+        return jnp.sum(residual**2) + self.joint._ridge_value(Unknowns(X, Y))
+
+    def value_and_grad(self, X: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The loss and its gradient."""
+        value, gradient = self.joint.value_and_grad(self.complete(X))
+        return value, gradient.X
+
+    def value_grad_hessian(self, X: jax.Array, *, gauss_newton: bool = False):
+        """Value, gradient and reduced Hessian; `gauss_newton` is the Schur complement of the joint Gauss–Newton
+        matrix."""
+        Y, R = self._best(self.attended(X))
+        value, gradient, parts = self.joint.value_grad_parts(Unknowns(X, Y), gauss_newton=gauss_newton)
+        p, (d3, c) = parts.xx.shape[0], Y.shape
+        # xy K⁻¹ yx with K = 2 RᵀR: one triangular solve and one product.
+        sides = parts.xy.reshape(p, d3, c).transpose(1, 0, 2).reshape(d3, p * c)
+        half = jax.scipy.linalg.solve_triangular(R, sides, trans="T")
+        half = half.reshape(d3, p, c).transpose(1, 0, 2).reshape(p, d3 * c)
+        return value, gradient.X, parts.xx - tt.matmul(half, half.T) / 2
+
+    def linearize(self, X: jax.Array, *, gauss_newton: bool = False, cache: Cache = "auto") -> Linearization:
+        """HVPs as two joint products around one solve with K; see `OneLayerObjective.linearize` for `cache`."""
+        Y, R = self._best(self.attended(X))
+        line = self.joint.linearize(Unknowns(X, Y), gauss_newton=gauss_newton, cache=cache)
+        return ReducedLinearization(line.value, line.gradient.X, line, R, Y)
+
+    def kronecker(self, X: jax.Array) -> Kronecker:
+        """The X factor of the joint preconditioner at Y(X), an upper bound of the reduced one."""
+        return self.joint.kronecker(self.complete(X)).X
+
+
+@pytree_dataclass()
+class ReducedLinearization(Linearization):
+    """`V ↦ L_xx V − L_xy K⁻¹ L_yx V` through the joint linearization at (X, Y(X))."""
+
+    value: jax.Array
+    gradient: jax.Array
+    joint: Any
+    R: jax.Array
+    Y: jax.Array
+
+    def hvp(self, v: jax.Array) -> jax.Array:
+        """Two joint products: L_xx V and L_yx V, then the answer of Y."""
+        first = self.joint.hvp(Unknowns(v, jnp.zeros_like(self.Y)))
+        w = -jax.scipy.linalg.cho_solve((self.R.T, True), first.Y) / 2
+        return first.X + self.joint.hvp(Unknowns(jnp.zeros_like(v), w)).X

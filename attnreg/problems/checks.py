@@ -1,0 +1,97 @@
+"""Checks of a problem's data: errors that name the argument, what it has and what it must have."""
+
+import dataclasses
+from typing import Any, dataclass_transform
+
+import jax
+import jax.core
+import jax.numpy as jnp
+
+
+@dataclass_transform(frozen_default=True, eq_default=False)
+def pytree_dataclass(*static: str):
+    """Class decorator: a frozen dataclass that is a pytree; `static` fields are metadata.
+
+    Unflattening skips `__init__`, so the checks there see only what a user built, never tracers.
+    """
+
+    def register(cls):
+        cls = dataclasses.dataclass(frozen=True, eq=False)(cls)
+        data = [f.name for f in dataclasses.fields(cls) if f.name not in static]
+
+        def flatten(obj):
+            keys = [(jax.tree_util.GetAttrKey(name), getattr(obj, name)) for name in data]
+            return keys, tuple(getattr(obj, name) for name in static)
+
+        def unflatten(meta, children):
+            obj = object.__new__(cls)
+            for name, value in (*zip(static, meta, strict=True), *zip(data, children, strict=True)):
+                object.__setattr__(obj, name, value)
+            return obj
+
+        jax.tree_util.register_pytree_with_keys(cls, flatten, unflatten)
+        return cls
+
+    return register
+
+
+def replaced(obj: Any, **changes: Any) -> Any:
+    """A copy of a pytree dataclass with some fields changed and nothing checked: for data made from checked data."""
+    copy = object.__new__(type(obj))
+    for field in dataclasses.fields(obj):
+        object.__setattr__(copy, field.name, changes.get(field.name, getattr(obj, field.name)))
+    return copy
+
+
+class ProblemError(ValueError):
+    """The data of a problem are unusable; the message names the argument, what it has and what it must have."""
+
+
+def as_array(name: str, value: Any, rank: str) -> jax.Array:
+    """`value` as a floating-point JAX array; anything else is a `ProblemError` that names `name`."""
+    if value is None:
+        raise ProblemError(f"{name} is None; it must be an array {rank}")
+    try:
+        array = jnp.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise ProblemError(f"{name} is not an array ({error}); it must be an array {rank}") from None
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise ProblemError(f"{name} has dtype {array.dtype}; it must be floating point, e.g. float32 or float64")
+    return array
+
+
+def check_finite(**arrays: jax.Array | None) -> None:
+    """Refuse NaN and infinities in concrete arrays (tracers pass)."""
+    for name, array in arrays.items():
+        if array is None or isinstance(array, jax.core.Tracer):
+            continue
+        if not bool(jnp.all(jnp.isfinite(array))):
+            bad = int(jnp.sum(~jnp.isfinite(array)))
+            raise ProblemError(f"{name} has {bad} NaN or infinite entries of {array.size}; clean the data first")
+
+
+def check_same_dtype(**arrays: jax.Array | None) -> None:
+    """Refuse mixed precision: nothing is promoted silently."""
+    dtypes = {name: array.dtype for name, array in arrays.items() if array is not None}
+    if len(set(dtypes.values())) > 1:
+        have = ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
+        raise ProblemError(f"all arrays must have one dtype, but have {have}; cast them with .astype(...)")
+
+
+def with_documents(name: str, array: jax.Array, rank: int, letters: str) -> jax.Array:
+    """`array` with all leading axes merged into one document axis."""
+    if array.ndim < rank:
+        raise ProblemError(f"{name} has shape {array.shape}; it must be {letters}")
+    if 0 in array.shape:
+        raise ProblemError(f"{name} has shape {array.shape}: an empty axis; every axis must be at least 1")
+    return array.reshape((-1, *array.shape[array.ndim - rank :]))
+
+
+def check_axes(name: str, array: jax.Array, **expected: tuple[int, int, str]) -> None:
+    """Each `expected` entry is axis letter = (axis, size, whose); mismatches name both arrays."""
+    for letter, (axis, size, whose) in expected.items():
+        if array.shape[axis] != size:
+            raise ProblemError(
+                f"{name} has shape {array.shape} (documents first): its {letter} is {array.shape[axis]}, "
+                f"but {whose} gives {letter} = {size}"
+            )

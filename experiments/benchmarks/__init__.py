@@ -1,0 +1,1 @@
+"""Speed, memory and scaling against what others offer: cells, peers, timing."""

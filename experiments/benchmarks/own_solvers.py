@@ -1,0 +1,70 @@
+"""Our solvers as contenders of the benchmark: the same shape as a peer."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from attnreg.fit.continuation import normalized_first
+from attnreg.objectives.attention import AttentionObjective
+from attnreg.solvers import Newton, NewtonCG, Optax, Result, Solver
+from experiments.benchmarks.cells import Cell
+from experiments.benchmarks.peers import Outcome, Peer, Prepared
+
+OURS = "attnreg "
+LBFGS = optax.lbfgs(memory_size=30)
+
+
+def own(name: str, setting: str, make: Callable[[float], Solver]) -> Peer:
+    """One of our solvers, built as `make(tol)`; timed is `solver.run`, compiled ahead like every peer."""
+
+    def prepare(cell: Cell, tol: float, seconds: float) -> Prepared:
+        del seconds
+        solver, objective, start = make(tol), AttentionObjective(cell.problem), cell.ours(cell.x0)
+        program = jax.jit(lambda o, x: solver.run(o, x)).lower(objective, start).compile()
+        return prepared(cell, tol, lambda: program(objective, start))
+
+    return Peer(OURS + name, setting, prepare)
+
+
+def own_continued(setting: str, make: Callable[[float], Solver]) -> Peer:
+    """Rescaled problems from the solution of the normalized one (elsewhere refused)."""
+
+    def prepare(cell: Cell, tol: float, seconds: float) -> Prepared:
+        del seconds
+        if cell.problem.loss != "rescaled":
+            return Prepared(None, "not run: for rescaled problems only")
+        # The second solve starts close to the minimum: its tolerance is relative to the gradient there.
+        start = cell.ours(cell.x0)
+        return prepared(cell, tol, lambda: normalized_first(make(tol), cell.problem, start)[0])
+
+    return Peer(OURS + "normalized_first", setting, prepare)
+
+
+def prepared(cell: Cell, tol: float, run: Callable[[], Result]) -> Prepared:
+    """Run once; refuse unless the gradient is `tol` times that at the cell's start."""
+    objective = AttentionObjective(cell.problem)
+    goal = tol * float(jnp.linalg.norm(objective.value_and_grad(cell.ours(cell.x0))[1]))
+    result = jax.block_until_ready(run())
+    if not float(result.gradient_norm) <= goal:
+        ratio = float(result.gradient_norm) / goal * tol
+        return Prepared(None, f"gradient {ratio:.1e} after {int(result.steps)} steps")
+
+    def again() -> Outcome:
+        result = jax.block_until_ready(run())
+        return Outcome(result.params, {"steps": result.steps} | result.counts._asdict())
+
+    return Prepared(again)
+
+
+def own_methods() -> list[Peer]:
+    """Every solver of this package with the settings that are compared."""
+    return [
+        own("Newton", "default", lambda tol: Newton(tol=tol)),
+        own("Newton", "coarse float32", lambda tol: Newton(tol=tol, coarse_dtype="float32")),
+        own("Newton", "no warm-up", lambda tol: Newton(tol=tol, warmup=0)),
+        own("NewtonCG", "default", lambda tol: NewtonCG(tol=tol)),
+        own("Optax", "lbfgs memory 30", lambda tol: Optax(LBFGS, tol=tol, max_steps=2000)),
+        own_continued("Newton", lambda tol: Newton(tol=tol)),
+    ]

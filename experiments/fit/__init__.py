@@ -1,0 +1,1 @@
+"""Fit an attention map and judge it on unseen data."""

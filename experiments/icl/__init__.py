@@ -1,0 +1,1 @@
+"""In-context learning: train models and compare them with gradient descent."""

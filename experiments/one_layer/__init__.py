@@ -1,0 +1,1 @@
+"""The one-layer problem in X and Y."""

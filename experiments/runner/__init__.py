@@ -1,0 +1,1 @@
+"""What runs an experiment: config, record, store, launch. It knows no experiment."""

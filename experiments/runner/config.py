@@ -1,0 +1,145 @@
+"""From `configs/x.py:variant` and `--config.a.b=value` flags to one checked, locked config."""
+
+import contextlib
+import difflib
+import importlib.util
+import inspect
+import io
+import re
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+PRECISIONS = ("float32", "float64")
+_OVERRIDE = re.compile(r"--?(no)?config\.([^=]+)")
+
+
+class UsageError(Exception):
+    """The command line or the config is wrong; the message is all the user needs (exit code 2)."""
+
+
+class Resolved(NamedTuple):
+    """A config with its overrides applied, and where it came from."""
+
+    config: Any  # a locked ConfigDict; Any, since its field types are known to no checker
+    path: Path
+    variant: str
+    overrides: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The config's file name without suffix, with the variant when it is not "full"."""
+        return self.path.stem if self.variant == "full" else f"{self.path.stem}-{self.variant}"
+
+    @property
+    def spec(self) -> str:
+        """What `--config` takes to load this again."""
+        return f"{self.path}:{self.variant}"
+
+
+def load_module(path: Path) -> types.ModuleType:
+    """Execute a config file as a module; UsageError when it is missing or does not import."""
+    if not path.is_file():
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.py")], n=1)
+        raise UsageError(f"no config file {path}" + (f"; did you mean {path.parent / near[0]}?" if near else ""))
+    spec = importlib.util.spec_from_file_location(f"attnreg_config_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UsageError(f"config file {path} does not import: {type(error).__name__}: {error}") from error
+    if not callable(getattr(module, "get_config", None)):
+        raise UsageError(f'{path} has no get_config(variant="full")')
+    return module
+
+
+def split_spec(spec: str) -> tuple[Path, str]:
+    """`configs/x.py:smoke` as (path, variant)."""
+    path, colon, variant = spec.partition(":")
+    if colon and not variant:
+        raise UsageError(f"--config {spec}: nothing after the colon; leave it out for the full variant")
+    return Path(path), variant or "full"
+
+
+def resolve(spec: str, overrides: Sequence[str] = ()) -> Resolved:
+    """Load a config, apply the `--config.a.b=value` flags and check the fields that every config has."""
+    path, variant = split_spec(spec)
+    module = load_module(path)
+    if "variant" not in inspect.signature(module.get_config).parameters:
+        raise UsageError(f'{path}: get_config must take variant="full"')
+    try:
+        config = module.get_config(variant)
+    except Exception as error:
+        raise UsageError(f"{path}: get_config({variant!r}) failed: {type(error).__name__}: {error}") from error
+    if not isinstance(config, ConfigDict):
+        raise UsageError(f"{path}: get_config returned a {type(config).__name__}, not a ConfigDict")
+    config = _override(config.lock(), tuple(overrides)).copy_and_resolve_references()
+    _check(config, path)
+    return Resolved(config.lock(), path, variant, tuple(overrides))
+
+
+def _override(config: Any, arguments: tuple[str, ...]) -> Any:
+    known = field_paths(config)
+    for argument in arguments:
+        match = _OVERRIDE.match(argument)
+        if match and match[2] not in known:
+            near = difflib.get_close_matches(match[2], known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(known))}"
+            raise UsageError(f"the config has no field {match[2]!r}; {hint}")
+    values = flags.FlagValues()
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=["run", *arguments])
+            leftover = values(["run", *arguments])[1:]
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(" ".join(str(error).split())) from error
+    if leftover:
+        raise UsageError(
+            f"leftover argument {leftover[0]!r}; values are written --config.field=value, also for booleans"
+        )
+    return values["config"].value
+
+
+def field_paths(config: Any, prefix: str = "") -> list[str]:
+    """Every field of a config, dotted, inner nodes included."""
+    found: list[str] = []
+    for name, value in config.items():
+        found.append(prefix + name)
+        if isinstance(value, ConfigDict):
+            found += field_paths(value, f"{prefix}{name}.")
+    return found
+
+
+def _check(config: Any, path: Path) -> None:
+    for name in ("experiment", "seed", "precision"):
+        if name not in config:
+            raise UsageError(
+                f"{path}: the config has no field {name!r}; every config has experiment, seed and precision"
+            )
+    if config.precision not in PRECISIONS:
+        raise UsageError(f"config.precision is {config.precision!r}; it must be one of {', '.join(PRECISIONS)}")
+    if isinstance(config.seed, bool) or not isinstance(config.seed, int):
+        raise UsageError(f"config.seed is {config.seed!r}; it must be an integer")
+    if not re.fullmatch(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*", str(config.experiment)):
+        raise UsageError(f"config.experiment is {config.experiment!r}; it must name a module of experiments/")
+
+
+def as_flags(overrides: Mapping[str, Any]) -> list[str]:
+    """A dict of overrides as the flags a user would type, so that every sweep task can be rerun by hand."""
+    return [f"--config.{name}={_text(value)}" for name, value in overrides.items()]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if value is None or isinstance(value, bool | int | float):
+        return repr(value)
+    if isinstance(value, list | tuple) and all(v is None or isinstance(v, bool | int | float | str) for v in value):
+        return repr(tuple(value))
+    raise UsageError(f"a sweep override must be a number, boolean, string or a tuple of them, not {value!r}")

@@ -1,0 +1,148 @@
+"""The tasks of a sweep: from `sweep()` beside `get_config` to configs, folders, states and batches."""
+
+import inspect
+import itertools
+import os
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments.runner.config import Resolved, UsageError, as_flags, load_module, resolve, split_spec
+from experiments.runner.store import folder
+from experiments.runner.store.encoding import read_json, write_json
+
+SWEEP = "sweep.json"
+
+
+def grid(axes: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
+    """Every combination of the axes' values, the last axis fastest.
+
+    Example:
+        >>> grid({"seed": range(2), "solver.tol": (0.1,)})
+        [{'seed': 0, 'solver.tol': 0.1}, {'seed': 1, 'solver.tol': 0.1}]
+    """
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*map(tuple, axes.values()))]
+
+
+class Task(NamedTuple):
+    """One run of a sweep."""
+
+    number: int
+    overrides: dict[str, Any]
+    resolved: Resolved
+    fingerprint: str
+    workdir: Path
+
+    def command(self) -> list[str]:
+        """The arguments of `python -m experiments.run` that run this task by hand."""
+        return ["--config", self.resolved.spec, *self.resolved.overrides, "--workdir", str(self.workdir)]
+
+
+class Status(NamedTuple):
+    """What is known of a task from its folder alone."""
+
+    state: str  # "finished", "failed", "running", "unfinished" or "new"
+    detail: str = ""
+
+
+def default_root(spec: str) -> Path:
+    """runs/<config name>-sweep, from the current directory."""
+    path, variant = split_spec(spec)
+    return Path("runs") / (f"{path.stem}-sweep" if variant == "full" else f"{path.stem}-{variant}-sweep")
+
+
+def tasks(spec: str, overrides: Sequence[str], root: Path) -> list[Task]:
+    """The tasks of a config's sweep, in its order; UsageError for a duplicate or a clash with an override."""
+    path, variant = split_spec(spec)
+    module = load_module(path)
+    if not callable(getattr(module, "sweep", None)):
+        raise UsageError(f"{path} has no sweep(): it lists the overrides of each task")
+    takes_variant = "variant" in inspect.signature(module.sweep).parameters
+    entries = module.sweep(variant) if takes_variant else module.sweep()
+    fixed = {flag.lstrip("-").split("=")[0].removeprefix("config.") for flag in overrides}
+    found: dict[str, Task] = {}
+    for index, entry in enumerate(entries):
+        if clash := fixed & set(entry):
+            raise UsageError(f"--config.{clash.pop()} is set on the command line and by the sweep; leave one out")
+        resolved = resolve(spec, [*overrides, *as_flags(entry)])
+        name = folder.fingerprint(resolved.config.to_dict())
+        if name in found:
+            raise UsageError(f"{path}: tasks {found[name].number} and {index} of the sweep are the same")
+        found[name] = Task(index, dict(entry), resolved, name, root / name)
+    if not found:
+        raise UsageError(f"{path}: sweep() lists no task")
+    return list(found.values())
+
+
+def write_list(root: Path, spec: str, overrides: Sequence[str], listed: Sequence[Task]) -> None:
+    """Keep the sweep's tasks in sweep.json, for `collect` and for people."""
+    rows = [{"index": t.number, "overrides": t.overrides, "folder": t.workdir.name} for t in listed]
+    content = {"config": spec, "overrides": list(overrides), "tasks": rows}
+    path = root / SWEEP
+    if root.is_dir() and not path.exists() and any(p.name != "logs" for p in root.iterdir()):
+        raise folder.FolderError(f"{root} is not empty and holds no sweep (no {SWEEP}); choose another --workdir")
+    if not (path.exists() and _same(path, content)):
+        write_json(path, content)
+
+
+def _same(path: Path, content: Any) -> bool:
+    try:
+        return folder.dumps_or_repr(read_json(path)) == folder.dumps_or_repr(content)
+    except ValueError:
+        return False
+
+
+def status(task: Task) -> Status:
+    """The state of a task's folder; never takes its lock, so looking does not disturb a worker."""
+    try:
+        held = folder.state(task.workdir, task.resolved.config.to_dict())
+    except folder.FolderError as error:
+        return Status("failed", str(error))
+    if held is folder.State.FINISHED:
+        return Status("finished")
+    holder = folder.holder(task.workdir)
+    if holder is not None and holder.host == socket.gethostname() and _alive(holder.process):
+        return Status("running", f"process {holder.process}")
+    if holder is not None and holder.host != socket.gethostname():
+        return Status("running", f"on {holder.host}")
+    failure = task.workdir / folder.FAILURE
+    if failure.exists():
+        try:
+            kept = read_json(failure)
+            return Status("failed", f"{kept['error']}: {kept['message']}")
+        except (ValueError, KeyError, TypeError):
+            return Status("failed", f"{failure} is not readable")
+    return Status("new" if held is folder.State.EMPTY else "unfinished")
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def batches(listed: Sequence[Task], fields: Sequence[str], size: int) -> list[list[Task]]:
+    """Group tasks that agree in every config field outside `fields`, in order, at most `size` together.
+
+    The grouping depends on the sweep alone, never on what has finished: a batch that died is run again
+    with the same members, hence with the same compiled program.
+    """
+    groups: dict[str, list[Task]] = {}
+    for task in listed:
+        rest = task.resolved.config.to_dict()
+        for field in fields:
+            _drop(rest, field.split("."))
+        groups.setdefault(folder.fingerprint(rest), []).append(task)
+    return [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]
+
+
+def _drop(config: Any, path: Sequence[str]) -> None:
+    for name in path[:-1]:
+        config = config.get(name, {}) if isinstance(config, dict) else {}
+    if isinstance(config, dict):
+        config.pop(path[-1], None)

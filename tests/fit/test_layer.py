@@ -1,0 +1,52 @@
+"""The global fit solves random noiseless instances, and stops where it is told to."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from attnreg.fit.layer import Search, fit_one_layer
+from attnreg.problems.one_layer import OneLayerRegression
+
+
+def teacher(seed, n=48, d=3):
+    keys = jax.random.split(jax.random.key(seed), 5)
+    A1, A2, A3 = (jax.random.normal(k, (n, d)) / d**0.5 for k in keys[:3])
+    X, Y = (jax.random.normal(k, (d, d)) for k in keys[3:])
+    return OneLayerRegression(A1, A2, A3, jax.nn.softmax(A1 @ X @ A2.T, axis=-1) @ A3 @ Y), X
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_instances_are_solved_and_x_is_recovered(seed):
+    problem, X = teacher(seed)
+    fit = fit_one_layer(jax.random.key(100 + seed), problem, batches=20, seconds=1e6)
+    assert fit.solved
+    # Distinct keys in general position: X is identified, so the global minimum is the teacher itself.
+    np.testing.assert_allclose(fit.params.X, X, atol=1e-2 * float(jnp.max(jnp.abs(X))))
+
+
+def test_an_exhausted_budget_is_said():
+    keys = jax.random.split(jax.random.key(9), 4)
+    problem = OneLayerRegression(*(jax.random.normal(k, (48, 3)) for k in keys))
+    fit = fit_one_layer(jax.random.key(0), problem, batches=1)
+    assert not fit.solved
+    assert fit.batches == 1
+    assert 0 < fit.relative <= 1
+    assert fit.trace[-1].best == fit.relative
+
+
+def test_masked_problems_start_from_small_random_x():
+    problem, _ = teacher(1)
+    causal = OneLayerRegression(problem.A1, problem.A2, problem.A3, problem.B, causal=True)
+    fit = fit_one_layer(jax.random.key(0), causal, search=Search(randoms=1), batches=1)
+    assert fit.jet_evaluations == 0
+    assert np.isfinite(fit.relative)
+
+
+def test_an_instance_whose_jet_points_to_a_wrong_basin_is_solved_from_random_x():
+    # Drawn at (64, 4): without random batches 538 candidates from jets ended in a minimum of relative loss 0.0275.
+    keys = jax.random.split(jax.random.key(0), 5)
+    A1, A2, A3 = (jax.random.normal(k, (64, 4)) / 2 for k in keys[:3])
+    X, Y = (jax.random.normal(k, (4, 4)) for k in keys[3:])
+    problem = OneLayerRegression(A1, A2, A3, jax.nn.softmax(A1 @ X @ A2.T, axis=-1) @ A3 @ Y)
+    assert fit_one_layer(jax.random.key(100), problem, batches=40, seconds=1e6).solved
