@@ -1,11 +1,14 @@
 """Checks of a problem's data: errors that name the argument, what it has and what it must have."""
 
 import dataclasses
+import numbers
+from collections.abc import Iterable
 from typing import Any, dataclass_transform
 
 import jax
 import jax.core
 import jax.numpy as jnp
+import numpy as np
 
 
 @dataclass_transform(frozen_default=True, eq_default=False)
@@ -95,3 +98,56 @@ def check_axes(name: str, array: jax.Array, **expected: tuple[int, int, str]) ->
                 f"{name} has shape {array.shape} (documents first): its {letter} is {array.shape[axis]}, "
                 f"but {whose} gives {letter} = {size}"
             )
+
+
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+    infinite: bool = False,
+) -> None:
+    """Refuse an option that is not a real number in its range (booleans and strings are not numbers; tracers pass)."""
+    if isinstance(value, jax.core.Tracer):
+        return
+    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real | np.floating | np.integer):
+        raise ProblemError(f"{name} is {value!r}, a {type(value).__name__}; it must be a number")
+    _check_range(name, value, at_least=at_least, above=above, at_most=at_most, below=below, infinite=infinite)
+
+
+def check_integer(name: str, value: Any, *, at_least: int | None = None, at_most: int | None = None) -> None:
+    """Refuse an option that is not a whole number in its range (True, 2.0 and "3" are not whole numbers)."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+        raise ProblemError(f"{name} is {value!r}, a {type(value).__name__}; it must be a whole number")
+    _check_range(name, value, at_least=at_least, at_most=at_most)
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Refuse an option that is not True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise ProblemError(f"{name} is {value!r}, a {type(value).__name__}; it must be True or False")
+
+
+def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
+    """Refuse an option that is not one of `choices`."""
+    choices = tuple(choices)
+    if not any(value is choice or (type(value) is type(choice) and value == choice) for choice in choices):
+        raise ProblemError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, choices))}")
+
+
+def _check_range(name, value, *, at_least=None, above=None, at_most=None, below=None, infinite=False) -> None:
+    wanted = []
+    for words, limit, good in (
+        ("at least", at_least, at_least is None or value >= at_least),
+        ("above", above, above is None or value > above),
+        ("at most", at_most, at_most is None or value <= at_most),
+        ("below", below, below is None or value < below),
+    ):
+        wanted.append((f"{words} {limit:g}", bool(good)) if limit is not None else ("", True))
+    if value != value or (not infinite and abs(value) == float("inf")):
+        raise ProblemError(f"{name} is {value!r}; it must be a finite number")
+    if not all(good for _, good in wanted):
+        raise ProblemError(f"{name} is {value!r}; it must be {' and '.join(words for words, _ in wanted if words)}")
