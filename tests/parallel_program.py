@@ -35,7 +35,7 @@ def quantities(objective, x):
     """Everything a solver asks of an objective."""
     value, gradient, hessian = objective.value_grad_hessian(x)
     products = {cache: objective.linearize(x, cache=cache).hvp(x + 1) for cache in ("none", "entries", "blocks")}
-    kronecker = jax.tree.leaves(objective.kronecker(x))
+    kronecker = jax.tree.leaves(objective.preconditioner(x))
     return dict(value=value, gradient=gradient, hessian=hessian, kronecker=kronecker, **products)
 
 

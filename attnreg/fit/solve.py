@@ -1,31 +1,51 @@
-"""`solve`: one call for any objective, and the cost model behind `method="auto"`."""
+"""`solve`: one call for a problem or an objective, and the cost model behind `method="auto"`."""
 
+import dataclasses
+import difflib
 from typing import Any
 
-import optax
-
+from attnreg.objectives.attention import AttentionObjective
 from attnreg.objectives.base import Objective
+from attnreg.objectives.one_layer import OneLayerObjective
+from attnreg.problems.attention import AttentionRegression
+from attnreg.problems.checks import ProblemError, check_choice, check_number
+from attnreg.problems.one_layer import OneLayerRegression
 from attnreg.solvers.base import Solver
 from attnreg.solvers.gradient_descent import GradientDescent
+from attnreg.solvers.lbfgs import LBFGS
 from attnreg.solvers.newton import Newton
 from attnreg.solvers.newton_cg import NewtonCG
 from attnreg.solvers.optax import Optax
 from attnreg.solvers.result import Result
 
 METHODS = ("auto", "newton", "newton_cg", "lbfgs", "adam", "gradient_descent")
+_SOLVERS: dict[str, type[Solver]] = {"newton": Newton, "newton_cg": NewtonCG, "gradient_descent": GradientDescent}
+# What the two optax methods take besides `tol` and `max_steps`, with their defaults here.
+_OPTAX: dict[str, dict[str, Any]] = {"lbfgs": dict(memory_size=10), "adam": dict(learning_rate=1e-2)}
+# What "auto" takes: the options that mean the same to whichever solver it picks.
+_COMMON = ("curvature", "max_steps", "tol")
 
-# Newton's Hessian and its factor: two p×p matrices of 8 bytes each stay below 1.2 GB.
+# Newton's Hessian and its factor: two (p, p) matrices of 8 bytes an entry stay below 1.2 GB.
 DENSE_UNKNOWNS = 8192
 # Gradients that a Newton-CG step is taken to cost: its value and gradient, a preconditioner, and a dozen products.
 NEWTON_CG_STEP = 30
 
 
-def choose_method(objective: Objective) -> tuple[str, str]:
+def choose_method(objective: Any) -> tuple[str, str]:
     """The method "auto" stands for and the reason, from `objective.costs()`.
 
     Dense Newton when its matrix fits (p ≤ `DENSE_UNKNOWNS`) and one step, a Hessian and p³/3 flops, costs no more than
     `NEWTON_CG_STEP` gradients, which is about what a step of Newton-CG costs; Newton-CG otherwise. Newton needs fewer
-    steps and does not mind bad conditioning, so it is the choice at equal cost.
+    steps and does not mind bad conditioning, so it is the choice at equal cost. An objective without curvature gets
+    L-BFGS.
+
+    Args:
+        objective: of the solve.
+
+    Returns:
+        The method and the reason.
+
+    Cost: none; nothing is evaluated.
 
     Example:
         >>> import jax.numpy as jnp
@@ -35,6 +55,8 @@ def choose_method(objective: Objective) -> tuple[str, str]:
         >>> choose_method(AttentionObjective(AttentionRegression(A, A, jnp.ones((8, 8)) / 8)))[0]
         'newton'
     """
+    if not all(hasattr(objective, name) for name in (*Newton.NEEDS, *NewtonCG.NEEDS)):
+        return "lbfgs", "the objective has no curvature"
     costs = objective.costs()
     if costs is None:
         return "newton_cg", "the objective has no cost model"
@@ -46,50 +68,103 @@ def choose_method(objective: Objective) -> tuple[str, str]:
     return "newton_cg", f"a dense Newton step would cost {step:.0f} gradients, more than {NEWTON_CG_STEP}"
 
 
-def make_solver(
-    method: str, *, tol: float = 1e-8, max_steps: int | None = None, learning_rate: float = 1e-2, **options: Any
-) -> Solver:
-    """A solver by name: "newton", "newton_cg", "lbfgs" (optax), "adam" (optax), "gradient_descent".
-
-    `max_steps` None is the solver's own default; `learning_rate` is Adam's, on the loss divided by its value at the
-    start; `options` go to `Newton`, `NewtonCG`, `GradientDescent` or `optax.lbfgs`.
-    """
-    limits: dict[str, Any] = dict(tol=tol) if max_steps is None else dict(tol=tol, max_steps=max_steps)
-    match method:
-        case "newton":
-            return Newton(**limits, **options)
-        case "newton_cg":
-            return NewtonCG(**limits, **options)
-        case "lbfgs":
-            return Optax(optax.lbfgs(**options), **limits)
-        case "adam":
-            return Optax(optax.adam(learning_rate, **options), **limits)
-        case "gradient_descent":
-            return GradientDescent(**limits, **options)
-    raise ValueError(f"method is {method!r}; it must be one of {', '.join(METHODS)}")
-
-
-def solve(objective: Objective, start: Any = None, *, method: str = "auto", **options: Any) -> Result:
-    """Minimise an objective from `start` (default: zero unknowns).
+def make_solver(method: str, **options: Any) -> Solver:
+    """A solver by name, the defaults being those of its class.
 
     Args:
-        objective: for example `AttentionObjective(problem)` or `FactoredObjective(problem, rank)`.
-        start: unknowns to start from; zeros are a saddle of factored problems, use their `spectral_start()`.
-        method: one of `METHODS`. options: see `make_solver`.
+        method: "newton", "newton_cg", "lbfgs" (optax), "adam" (optax) or "gradient_descent".
+        options: `tol`, `max_steps` and what the method's class takes: `Newton`, `NewtonCG`, `GradientDescent`;
+            `memory_size` for "lbfgs", `learning_rate` (on the loss divided by its value at the start) for "adam".
 
     Returns:
-        `Result`; check `result.converged`, and `describe(result.status)` says what happened.
+        The solver; equal arguments give equal solvers, which share their compiled programs.
+
+    Raises: ProblemError for an unknown method or an option that the method does not have.
 
     Example:
-        >>> import jax, jax.numpy as jnp
+        >>> make_solver("newton_cg", max_cg=3).max_cg
+        3
+    """
+    check_choice("method", method, METHODS[1:])
+    check_options(method, options)
+    if method in _OPTAX:
+        limits = {name: options[name] for name in ("tol", "max_steps") if name in options}
+        own = _OPTAX[method] | {name: value for name, value in options.items() if name not in limits}
+        for name, value in own.items():
+            check_number(name, value, above=0)
+        return Optax.named(method, **limits, **own)
+    return _SOLVERS[method](**options)
+
+
+def options_of(method: str) -> tuple[str, ...]:
+    """The names of the options that a method takes.
+
+    >>> options_of("adam")
+    ('learning_rate', 'max_steps', 'tol')
+    """
+    if method == "auto":
+        return _COMMON
+    if method in _OPTAX:
+        return tuple(sorted(("tol", "max_steps", *_OPTAX[method])))
+    return tuple(sorted(field.name for field in dataclasses.fields(_SOLVERS[method])))  # type: ignore[arg-type]
+
+
+def check_options(method: str, options: dict[str, Any]) -> None:
+    """Refuse options that a method does not have, by name."""
+    known = options_of(method)
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            where = "; name the method to set options of its own" if method == "auto" else ""
+            raise ProblemError(f"method {method!r} has no option {name!r}: {hint}it takes {', '.join(known)}{where}")
+
+
+def objective_of(problem: Any) -> Any:
+    """The objective of a problem in its full unknowns; an objective is returned as it is."""
+    if isinstance(problem, Objective):
+        return problem
+    if isinstance(problem, AttentionRegression):
+        return AttentionObjective(problem)
+    if isinstance(problem, OneLayerRegression):
+        return OneLayerObjective(problem)
+    raise ProblemError(
+        f"problem is a {type(problem).__name__}; it must be an AttentionRegression, a OneLayerRegression "
+        "or an objective"
+    )
+
+
+def solve(problem: Any, start: Any = None, *, method: str = "auto", **options: Any) -> Result:
+    """Minimise the loss of a problem.
+
+    Args:
+        problem: an `AttentionRegression` (unknown X (d1, d2)) or `OneLayerRegression` (unknowns X, Y), or an objective
+            of your choice, for example `FactoredObjective(problem, rank)`.
+        start: unknowns to start from; None is `objective.start()`.
+        method: one of `METHODS`. options: see `make_solver`; "auto" takes tol, max_steps and curvature.
+
+    Returns:
+        `Result`: `params` is the answer, `converged` says whether to trust it, `message` what happened.
+
+    Precision: the gradient norm falls to `tol` times its norm at the start (None: 1e-8 in float64, 1e-4 in float32), or
+    to its rounding error, and `message` says which.
+    Cost: see the solver that `choose_method` names.
+    Raises: ProblemError for an unknown method, an option that it does not have, or a start of another shape.
+    Source: docs/guides/fitting.md.
+
+    Example:
+        >>> import jax
         >>> from attnreg.data.synthetic import attention_instance
-        >>> from attnreg.objectives.attention import AttentionObjective
-        >>> problem, _ = attention_instance(jax.random.key(0), n=16, d=2)
-        >>> result = solve(AttentionObjective(problem), tol=1e-3)
+        >>> problem, truth = attention_instance(jax.random.key(0), n=16, d=2)
+        >>> result = solve(problem)
         >>> bool(result.converged)
         True
     """
+    objective = objective_of(problem)
+    check_choice("method", method, METHODS)
+    check_options(method, options)
     if method == "auto":
         method, _ = choose_method(objective)
-    start = objective.zeros() if start is None else start
-    return make_solver(method, **options).run(objective, start)
+        if method == "lbfgs":
+            return LBFGS(**options).run(objective, objective.start() if start is None else start)
+    return make_solver(method, **options).run(objective, objective.start() if start is None else start)

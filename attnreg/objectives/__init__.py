@@ -1,7 +1,7 @@
 """Objectives: value, gradient, Hessian, Hessian-vector products and preconditioner of a problem, in closed form."""
 
 from attnreg.objectives.attention import AttentionObjective
-from attnreg.objectives.base import Costs, Linearization, Objective
+from attnreg.objectives.base import Costs, Linearization, Objective, SecondOrderObjective
 from attnreg.objectives.factored import FactoredObjective, Factors
 from attnreg.objectives.jets import JetObjective, jet_problem
 from attnreg.objectives.one_layer import OneLayerObjective
@@ -16,6 +16,7 @@ __all__ = [
     "Linearization",
     "Objective",
     "OneLayerObjective",
+    "SecondOrderObjective",
     "VariableProjection",
     "jet_problem",
 ]

@@ -4,7 +4,7 @@ Where a problem, its row function and the tensor trick meet. Rows are streamed i
 no n×m array exists unless a cache is asked for. No autodiff here: that is what the tests compare with.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +12,56 @@ import jax.numpy as jnp
 from attnreg.lift import tensor_trick as tt
 from attnreg.lift.kronecker import Kronecker
 from attnreg.lift.streaming import Block, map_over_blocks, rows_of, sum_over_blocks
-from attnreg.objectives.base import CACHE_BYTES, Cache, Costs, Linearization, Objective, curvature_of, row_terms
+from attnreg.objectives.base import (
+    CACHE_BYTES,
+    Cache,
+    Costs,
+    Linearization,
+    SecondOrderObjective,
+    compiled,
+)
 from attnreg.problems.attention import AttentionRegression
-from attnreg.problems.checks import pytree_dataclass
-from attnreg.rows.curvature import RowTerms
+from attnreg.problems.checks import check_integer, pytree_dataclass
+from attnreg.rows import ROWS, logit_regularizer
+from attnreg.rows.curvature import Curvature, RowTerms
+
+
+def row_terms(problem: AttentionRegression, block: Block, s: jax.Array) -> RowTerms:
+    """The problem's row function and regularizer on a block of logits s (r, m)."""
+    terms = ROWS[problem.loss](s, block.b, block.mask)
+    if block.weight is None:
+        return terms
+    extra = logit_regularizer(s, block.weight, block.mask)
+
+    def plus(curvature: Curvature) -> Curvature:
+        return curvature._replace(diag=curvature.diag + extra.hessian.diag)
+
+    return RowTerms(
+        terms.value + extra.value,
+        terms.gradient + extra.gradient,
+        plus(terms.hessian),
+        plus(terms.gauss_newton),
+    )
+
+
+def curvature_of(terms: RowTerms, gauss_newton: bool) -> Curvature:
+    """The exact or the Gauss–Newton curvature of some rows."""
+    return terms.gauss_newton if gauss_newton else terms.hessian
+
+
+def check_streaming(block_rows: int | None) -> None:
+    """Refuse a block size that is not a whole number of rows."""
+    if block_rows is not None:
+        check_integer("block_rows", block_rows, at_least=1)
+
+
+def all_devices(axis_name: str | None) -> int:
+    """How many devices share the rows: 1 outside `shard_map`."""
+    return 1 if axis_name is None else jax.lax.psum(1, axis_name)
 
 
 @pytree_dataclass("block_rows", "axis_name")
-class AttentionObjective(Objective):
+class AttentionObjective(SecondOrderObjective):
     """The objective of an `AttentionRegression` in its full unknown X (d1, d2).
 
     Args:
@@ -42,44 +84,44 @@ class AttentionObjective(Objective):
         (True, (3, 3))
     """
 
+    CACHES: ClassVar = ("auto", "none", "entries", "blocks")
+
     problem: AttentionRegression
     block_rows: int | None = None
     axis_name: str | None = None
+
+    def __post_init__(self):
+        check_streaming(self.block_rows)
 
     def zeros(self) -> jax.Array:
         """X = 0."""
         return jnp.zeros(self.problem.shape, self.problem.dtype)
 
     def costs(self) -> Costs:
-        """From the formulas of the class docstring (tests/objectives/test_costs.py)."""
+        """From the formulas of the class docstring, for the rows of all devices (tests/objectives/test_costs.py)."""
         k, n, m, d1, d2 = self.problem.sizes
-        rows, p = float(k * n), d1 * d2
+        rows, p = float(k * n * all_devices(self.axis_name)), d1 * d2
         gradient = rows * (4 * m * d2 + 12 * m + 4 * d1 * d2)
         return Costs(gradient, gradient + rows * (m * d2 * (d2 + 1) + d1 * (d1 + 1) * d2 * (d2 + 1) / 2), p)
 
-    def _sum(self, emit, X) -> Any:
+    def _sum(self, emit) -> Any:
         """Sum over blocks, then over devices."""
-        self._check(X)
         total = sum_over_blocks(self.problem, emit, block_rows=self.block_rows)
         return total if self.axis_name is None else jax.lax.psum(total, self.axis_name)
-
-    def _check(self, X) -> None:
-        if jnp.shape(X) != self.problem.shape:
-            raise ValueError(f"X has shape {jnp.shape(X)}; the problem's unknown is (d1, d2) = {self.problem.shape}")
-        if X.dtype != self.problem.dtype:
-            raise ValueError(f"X has dtype {X.dtype}, the data have {self.problem.dtype}; cast one of them")
 
     def _rows(self, X, block: Block) -> RowTerms:
         return row_terms(self.problem, block, tt.logits(block.query, X, block.keys))
 
+    @compiled()
     def value(self, X: jax.Array) -> jax.Array:
         """The loss at X, a scalar."""
 
         def emit(block):
             return jnp.sum(jnp.where(block.fresh, self._rows(X, block).value, 0))
 
-        return self._sum(emit, X) + self.problem.ridge * jnp.sum(X * X) / 2
+        return self._sum(emit) + self.problem.ridge * jnp.sum(X * X) / 2
 
+    @compiled()
     def value_and_grad(self, X: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The loss and `A1ᵀ Γ A2`, shaped like X."""
 
@@ -87,9 +129,10 @@ class AttentionObjective(Objective):
             terms = self._rows(X, block)
             return _value(block, terms), tt.lift_gradient(block.lift, terms.gradient, block.keys)
 
-        value, gradient = self._sum(emit, X)
+        value, gradient = self._sum(emit)
         return value + self.problem.ridge * jnp.sum(X * X) / 2, gradient + self.problem.ridge * X
 
+    @compiled("gauss_newton")
     def value_grad_hessian(self, X: jax.Array, *, gauss_newton: bool = False):
         """Value, gradient and the dense `Σ_j (a_j a_jᵀ) ⊗ M_j` from one pass over the rows."""
         d1, d2 = self.problem.shape
@@ -103,19 +146,21 @@ class AttentionObjective(Objective):
                 tt.lift_blocks(tt.khatri_rao_square(block.lift), blocks),
             )
 
-        value, gradient, packed = self._sum(emit, X)
+        value, gradient, packed = self._sum(emit)
         ridge = self.problem.ridge
         hessian = tt.unpack_hessian(packed, d1, d2) + ridge * jnp.eye(d1 * d2, dtype=X.dtype)
         return value + ridge * jnp.sum(X * X) / 2, gradient + ridge * X, hessian
 
+    @compiled("gauss_newton")
     def hessian_diagonal(self, X: jax.Array, *, gauss_newton: bool = False) -> jax.Array:
         """The diagonal of the Hessian, shaped like X. Cost: about that of a gradient."""
 
         def emit(block):
             return tt.lift_diagonal(block.lift, curvature_of(self._rows(X, block), gauss_newton), block.keys)
 
-        return self._sum(emit, X) + self.problem.ridge
+        return self._sum(emit) + self.problem.ridge
 
+    @compiled("gauss_newton", "cache")
     def linearize(self, X: jax.Array, *, gauss_newton: bool = False, cache: Cache = "auto") -> "AttentionLinearization":
         """Value, gradient and HVPs at X.
 
@@ -143,8 +188,6 @@ class AttentionObjective(Objective):
         return AttentionLinearization(value, gradient, X, kept, self, cache, gauss_newton)
 
     def _choose_cache(self, cache: Cache) -> Cache:
-        if cache not in ("auto", "none", "entries", "blocks"):
-            raise ValueError(f"cache is {cache!r}; it must be 'auto', 'none', 'entries' or 'blocks'")
         if cache != "auto":
             return cache
         k, n, m, _, d2 = self.problem.sizes
@@ -153,6 +196,21 @@ class AttentionObjective(Objective):
             return "blocks"
         return "entries" if 3 * k * n * m * size <= CACHE_BYTES else "none"
 
+    @compiled()
+    def rounding(self, X: jax.Array) -> jax.Array:
+        """The size of the rounding error in the gradient's norm at X, a scalar.
+
+        A logit is wrong by eps·(1 + |s|), a sum by eps of its terms. Cost: a gradient.
+        """
+
+        def emit(block):
+            s = tt.logits(block.query, X, block.keys)
+            wrong = rounding_of_rows(row_terms(self.problem, block, s), s)
+            return tt.lift_gradient(jnp.abs(block.lift), wrong, jnp.abs(block.keys))
+
+        return jnp.linalg.norm(self._sum(emit) + jnp.finfo(X.dtype).eps * self.problem.ridge * jnp.abs(X))
+
+    @compiled()
     def kronecker_factors(self, X: jax.Array) -> tuple[jax.Array, jax.Array]:
         """S (d1, d1) and M (d2, d2) with `S ⊗ M` near the Gauss–Newton matrix `Σ_j (a_j a_jᵀ) ⊗ M_j`.
 
@@ -161,12 +219,19 @@ class AttentionObjective(Objective):
         """
 
         return normalised_kronecker(
-            *self._sum(lambda block: kronecker_sums(block.lift, self._rows(X, block), block.keys), X)
+            *self._sum(lambda block: kronecker_sums(block.lift, self._rows(X, block), block.keys))
         )
 
-    def kronecker(self, X: jax.Array) -> Kronecker:
+    @compiled()
+    def preconditioner(self, X: jax.Array) -> Kronecker:
         """`S ⊗ M + ridge·I` from `kronecker_factors`, ready to be inverted. Cost: those, plus O(d1³ + d2³)."""
         return Kronecker.of(*self.kronecker_factors(X), shift=self.problem.ridge)
+
+
+def rounding_of_rows(terms: RowTerms, s: jax.Array) -> jax.Array:
+    """Rounding errors of the row gradients at logits s (r, m): eps·(|γ| + |curvature|·(1 + |s|)), shaped like s."""
+    moved = jnp.abs(terms.gauss_newton.diag) * (1 + jnp.abs(s))
+    return jnp.finfo(s.dtype).eps * (jnp.abs(terms.gradient) + moved)
 
 
 def kronecker_sums(lift: jax.Array, terms: RowTerms, keys: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -199,6 +264,7 @@ class AttentionLinearization(Linearization):
     cache: Cache = "none"
     gauss_newton: bool = False
 
+    @compiled()
     def hvp(self, V: jax.Array) -> jax.Array:
         """The Hessian times V, shaped like X."""
         objective, problem = self.objective, self.objective.problem
@@ -216,5 +282,5 @@ class AttentionLinearization(Linearization):
                     curvature = curvature_of(objective._rows(self.X, block), self.gauss_newton)
                 return tt.lift_hvp(block.lift, curvature, block.keys, V)
 
-            out = objective._sum(emit, V)
+            out = objective._sum(emit)
         return out + problem.ridge * V

@@ -1,35 +1,67 @@
-"""What solvers see of a problem: the methods that every objective has.
+"""What solvers see of a problem: a first-order objective, and a second-order one.
 
-value(x)    value_and_grad(x)    value_grad_hessian(x, ...)    kronecker(x)
-linearize(x, ...) -> Linearization with .hvp(v)
+    Objective              value(x)  value_and_grad(x)  zeros()  start()  check(x)  costs()  rounding(x)
+    SecondOrderObjective   and  linearize(x) -> Linearization with .hvp(v)  value_grad_hessian(x)  preconditioner(x)
+
+An objective of your own is a pytree (`attnreg.problems.checks.pytree_dataclass`) with these methods. A solver that
+needs what an objective does not have refuses it before anything is compiled.
 """
 
 import abc
-from typing import Any, Literal, NamedTuple
+import functools
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
+import numpy as np
 
-from attnreg.lift.streaming import Block
-from attnreg.problems.attention import AttentionRegression
-from attnreg.rows import ROWS, logit_regularizer
-from attnreg.rows.curvature import Curvature, RowTerms
+from attnreg.lift.kronecker import Preconditioner
+from attnreg.problems.checks import ProblemError, check_choice, check_flag
 
 Cache = Literal["auto", "none", "entries", "blocks"]
-
 
 # What a cache may hold before `cache="auto"` refuses it.
 CACHE_BYTES = 2**28
 
 
+def compiled(*static: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Method decorator: the method as one program, compiled once for each shape of its object and its arguments.
+
+    Called inside another program it is a part of that program, as if it were not decorated. `static` names keyword
+    options that select the program. The unknowns are checked before anything is traced: the first is `x`, a second `V`.
+    """
+
+    def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
+        program = jax.jit(method, static_argnames=static, inline=True)
+
+        @functools.wraps(method)
+        def call(self: Any, *unknowns: Any, **options: Any) -> Any:
+            for x, name in zip(unknowns, ("", "V"), strict=False):
+                self.check(x, name)
+            if "gauss_newton" in options:
+                check_flag("gauss_newton", options["gauss_newton"])
+            if "cache" in options:
+                check_choice("cache", options["cache"], self.CACHES)
+            return program(self, *unknowns, **options)
+
+        return call
+
+    return decorate
+
+
 class Linearization(abc.ABC):
-    """Value, gradient and a Hessian-vector product at one point, with whatever was worth keeping."""
+    """Value, gradient and Hessian-vector products at one point, with whatever was worth keeping."""
 
     value: jax.Array
     gradient: Any
 
     @abc.abstractmethod
     def hvp(self, v: Any, /) -> Any:
-        """The Hessian (or Gauss–Newton matrix) at the point, times `v`."""
+        """The Hessian (or Gauss–Newton matrix) at the point, times `v`, shaped like the unknowns."""
+
+    def check(self, v: Any, name: str = "V") -> None:
+        """Refuse a `v` that is not shaped like the unknowns: nothing is broadcast."""
+        check_like(v, self.gradient, name or "V")
 
 
 class Costs(NamedTuple):
@@ -41,15 +73,42 @@ class Costs(NamedTuple):
 
 
 class Objective(abc.ABC):
-    """What solvers see. Unknowns are pytrees of arrays; `hessian` is in the order of `ravel_pytree`."""
+    """A loss of unknowns, with its gradient. Unknowns are an array or a NamedTuple of arrays."""
 
     @abc.abstractmethod
     def value(self, x: Any, /) -> jax.Array:
-        """The loss."""
+        """The loss, a scalar."""
 
     @abc.abstractmethod
     def value_and_grad(self, x: Any, /) -> tuple[jax.Array, Any]:
-        """The loss and its gradient."""
+        """The loss, a scalar, and its gradient, shaped like x."""
+
+    @abc.abstractmethod
+    def zeros(self) -> Any:
+        """The unknowns, all zero: their structure, shapes and dtype."""
+
+    def start(self) -> Any:
+        """Where a solver starts when it is not told; zeros, unless they are a saddle."""
+        return self.zeros()
+
+    def check(self, x: Any, name: str = "") -> None:
+        """Refuse unknowns of another structure, shape or dtype; `name` is what the message calls them."""
+        check_like(x, jax.eval_shape(self.zeros), name)
+
+    def costs(self) -> Costs | None:
+        """What one evaluation costs, for `method="auto"`; None when the objective cannot say."""
+        return None
+
+    def rounding(self, x: Any, /) -> jax.Array | None:
+        """The size of the rounding error in the gradient's norm at x, a scalar; None when it is not known."""
+        del x
+        return None
+
+
+class SecondOrderObjective(Objective):
+    """An objective with curvature. Matrices are over `ravel_pytree(x)`. `CACHES` lists what `linearize` can keep."""
+
+    CACHES: ClassVar[tuple[str, ...]] = ("auto", "none")
 
     @abc.abstractmethod
     def linearize(self, x: Any, /, *, gauss_newton: bool = False, cache: Cache = "auto") -> Linearization:
@@ -57,51 +116,54 @@ class Objective(abc.ABC):
 
     @abc.abstractmethod
     def value_grad_hessian(self, x: Any, /, *, gauss_newton: bool = False) -> tuple[jax.Array, Any, jax.Array]:
-        """Value, gradient, and the dense Hessian over `ravel_pytree(x)`."""
+        """Value, gradient, and the dense Hessian (or Gauss–Newton matrix) (p, p)."""
 
     @abc.abstractmethod
-    def kronecker(self, x: Any, /) -> Any:
-        """A positive semidefinite Kronecker-factored approximation of the Hessian (see `attnreg.lift.kronecker`)."""
-
-    @abc.abstractmethod
-    def zeros(self) -> Any:
-        """The unknowns, all zero."""
-
-    def costs(self) -> "Costs | None":
-        """What one evaluation costs, for `solve(method="auto")`; None when the objective cannot say."""
-        return None
+    def preconditioner(self, x: Any, /) -> Preconditioner:
+        """A positive semidefinite approximation of the Hessian that is cheap to invert."""
 
     def hvp(self, x: Any, v: Any, /, *, gauss_newton: bool = False) -> Any:
-        """Hessian at x times v, nothing cached."""
-        return self.linearize(x, gauss_newton=gauss_newton, cache="none").hvp(v)
+        """Hessian at x times v, nothing cached; shaped like x."""
+        return _hvp(self, x, v, gauss_newton=gauss_newton)
 
     def hessian(self, x: Any, /) -> jax.Array:
-        """The exact dense Hessian over `ravel_pytree(x)`."""
+        """The exact dense Hessian (p, p)."""
         return self.value_grad_hessian(x)[2]
 
     def gauss_newton(self, x: Any, /) -> jax.Array:
-        """The dense Gauss–Newton matrix over `ravel_pytree(x)`."""
+        """The dense Gauss–Newton matrix (p, p)."""
         return self.value_grad_hessian(x, gauss_newton=True)[2]
 
 
-def row_terms(problem: AttentionRegression, block: Block, s: jax.Array) -> RowTerms:
-    """The problem's row function and regularizer on a block of logits s (r, m)."""
-    terms = ROWS[problem.loss](s, block.b, block.mask)
-    if block.weight is None:
-        return terms
-    extra = logit_regularizer(s, block.weight, block.mask)
-
-    def plus(curvature: Curvature) -> Curvature:
-        return curvature._replace(diag=curvature.diag + extra.hessian.diag)
-
-    return RowTerms(
-        terms.value + extra.value,
-        terms.gradient + extra.gradient,
-        plus(terms.hessian),
-        plus(terms.gauss_newton),
-    )
+@compiled("gauss_newton")
+def _hvp(objective: SecondOrderObjective, x: Any, v: Any, *, gauss_newton: bool) -> Any:
+    return objective.linearize(x, gauss_newton=gauss_newton, cache="none").hvp(v)
 
 
-def curvature_of(terms: RowTerms, gauss_newton: bool) -> Curvature:
-    """The exact or the Gauss–Newton curvature of some rows."""
-    return terms.gauss_newton if gauss_newton else terms.hessian
+def check_like(x: Any, want: Any, name: str = "") -> None:
+    """Refuse an `x` whose structure, shapes or dtypes are not those of `want`.
+
+    `want` is an array (or its shape) or a NamedTuple of them. An unnamed array is called X, the fields of an unnamed
+    tuple have their own names, and those of a named one are `name.field`.
+    """
+    if isinstance(want, tuple):
+        if type(x) is not type(want):
+            fields = ", ".join(type(want)._fields)  # type: ignore[attr-defined]
+            raise ProblemError(
+                f"{name or 'the unknown'} is a {type(x).__name__}; it must be {type(want).__name__}({fields})"
+            )
+        for field, part, like in zip(type(want)._fields, x, want, strict=True):  # type: ignore[attr-defined]
+            _check_array(part, like, f"{name}.{field}" if name else field)
+    else:
+        _check_array(x, want, name or "X")
+
+
+def _check_array(x: Any, want: Any, name: str) -> None:
+    if not isinstance(x, jax.Array | np.ndarray | jax.ShapeDtypeStruct):
+        raise ProblemError(f"{name} is a {type(x).__name__}; it must be an array of shape {want.shape}")
+    if x.shape != want.shape:
+        raise ProblemError(f"{name} has shape {x.shape}; it must be {want.shape}")
+    if x.dtype != want.dtype:
+        raise ProblemError(
+            f"{name} has dtype {x.dtype}, the data have {want.dtype}; cast one of them with .astype(...)"
+        )

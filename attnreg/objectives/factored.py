@@ -5,19 +5,30 @@ logits are `L Rᵀ`, and every product has the rank in place of d. The gauge `(Q
 the Hessian singular along r² directions, which conjugate gradients and the damping leave untouched.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from attnreg.lift import tensor_trick as tt
-from attnreg.lift.kronecker import Kronecker
+from attnreg.lift.kronecker import Blocks, Kronecker
 from attnreg.lift.streaming import Block, fold_blocks, map_over_blocks, put_rows, rows_of
-from attnreg.objectives.attention import AttentionObjective, kronecker_sums, normalised_kronecker
-from attnreg.objectives.base import Cache, Costs, Linearization, Objective, curvature_of, row_terms
+from attnreg.objectives.attention import (
+    AttentionObjective,
+    all_devices,
+    check_streaming,
+    curvature_of,
+    kronecker_sums,
+    normalised_kronecker,
+    rounding_of_rows,
+    row_terms,
+)
+from attnreg.objectives.base import Cache, Costs, Linearization, SecondOrderObjective, compiled
 from attnreg.problems.attention import AttentionRegression
-from attnreg.problems.checks import pytree_dataclass, replaced
+from attnreg.problems.checks import check_integer, check_number, pytree_dataclass, replaced
+from attnreg.rows.curvature import RowTerms
 
 
 class Factors(NamedTuple):
@@ -31,35 +42,21 @@ class Factors(NamedTuple):
         return tt.matmul(self.Q, self.K.T)
 
 
-@pytree_dataclass()
-class FactorPreconditioner:
-    """Block-diagonal Kronecker curvature: one block for Q, one for K."""
-
-    Q: Kronecker
-    K: Kronecker
-
-    def mean(self) -> Factors:
-        """Mean eigenvalue of each block."""
-        return Factors(self.Q.mean(), self.K.mean())
-
-    def solve(self, v: Factors, damping: Factors) -> Factors:
-        """Blockwise damped inverse."""
-        return Factors(self.Q.solve(v.Q, damping.Q), self.K.solve(v.K, damping.K))
-
-
 @pytree_dataclass("rank", "block_rows", "axis_name")
-class FactoredObjective(Objective):
+class FactoredObjective(SecondOrderObjective):
     """The objective of an `AttentionRegression` in the factors of X = Q Kᵀ.
 
     Args:
         problem: the data; its ridge stays `½ ridge ‖Q Kᵀ‖²`.
-        rank: r.
+        rank: r, from 1 to min(d1, d2).
         block_rows, axis_name: as in `AttentionObjective`.
 
     Precision: agrees with autodiff through `Q Kᵀ` to a small multiple of eps × natural scale
     (tests/objectives/test_factored.py).
     Cost: value and gradient `2·n·m·3r + 4·(n + m)·d·r` flops, against `2·n·m·2d` for the full X; memory
     O((n + m)(d + r)).
+    Raises: ProblemError for a rank outside its range or unknowns of another shape.
+    Source: derived in docs/theory/closed_forms.md.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -69,21 +66,32 @@ class FactoredObjective(Objective):
         (3, 1)
     """
 
+    CACHES: ClassVar = ("auto", "none", "entries")
+
     problem: AttentionRegression
     rank: int
     block_rows: int | None = None
     axis_name: str | None = None
 
+    def __post_init__(self):
+        check_integer("rank", self.rank, at_least=1, at_most=min(self.problem.shape))
+        check_streaming(self.block_rows)
+
     def zeros(self) -> Factors:
-        """Q = 0 and K = 0: a saddle; start from `spectral_start` instead."""
+        """Q = 0 and K = 0: a saddle, not a start."""
         d1, d2 = self.problem.shape
         dtype = self.problem.dtype
         return Factors(jnp.zeros((d1, self.rank), dtype), jnp.zeros((d2, self.rank), dtype))
+
+    def start(self) -> Factors:
+        """`spectral_start()`: zero factors are a saddle."""
+        return self.spectral_start()
 
     def costs(self) -> Costs:
         """A dense Hessian takes one product per unknown."""
         k, n, m, d1, d2 = self.problem.sizes
         gradient = 2.0 * k * n * m * 3 * self.rank + 4.0 * k * (n * d1 + m * d2) * self.rank
+        gradient *= all_devices(self.axis_name)
         p = (d1 + d2) * self.rank
         return Costs(gradient, 2 * p * gradient, p)
 
@@ -91,14 +99,41 @@ class FactoredObjective(Objective):
         """A start outside the saddle at zero: the best rank-r factors of one preconditioned step from X = 0.
 
         At X = 0 the Gauss–Newton matrix without masks is exactly `S ⊗ M`, so this step is a Gauss–Newton step; its
-        truncated singular value decomposition is split evenly between Q and K. Cost: one gradient, two
-        eigendecompositions and one SVD.
+        truncated singular value decomposition is split evenly between Q and K.
+
+        Args:
+            damping: of the step, relative to the mean curvature; a large one keeps weak directions of the data out.
+
+        Cost: one gradient, two eigendecompositions, one SVD and ten values.
         """
+        check_number("damping", damping, at_least=0)
+        return self._spectral_start(jnp.asarray(damping, self.problem.dtype))
+
+    def _each_row(self, projected: AttentionRegression, block: Block) -> RowTerms:
+        return row_terms(projected, block, tt.matmul(block.query, block.keys.T))
+
+    def _fold(self, projected: AttentionRegression, update: Callable[[Any, Block], Any], start: Any) -> Any:
+        return fold_blocks(projected, update, start, block_rows=self.block_rows)
+
+    def _on_factors(self, projected: AttentionRegression, gamma_of: Callable[[Block], tuple[Any, Any, Any]]):
+        """The one pass: `(total, Factors)` from a function of a block that returns a number (summed), the row matrix Γ
+        (r, m) and the pair (queries, keys) that Γ is lifted with."""
+
+        def update(carry, block):
+            total, parts = carry
+            number, gamma, (query, keys) = gamma_of(block)
+            return total + number, _lifted(parts, block, gamma, query, keys)
+
+        zero = jnp.zeros((), self.problem.dtype)
+        total, parts = self._fold(projected, update, (zero, _empty(projected)))
+        return self._reduced((total, self._back(parts)))
+
+    @jax.jit
+    def _spectral_start(self, damping: jax.Array) -> Factors:
         full = AttentionObjective(self.problem, self.block_rows, self.axis_name)
         origin = full.zeros()
-        curvature = full.kronecker(origin)
-        step = -curvature.solve(full.value_and_grad(origin)[1], damping * curvature.mean())
-        left, sizes, right = jnp.linalg.svd(step, full_matrices=False)
+        step = full.preconditioner(origin).solve(full.value_and_grad(origin)[1], relative=damping)
+        left, sizes, right = jnp.linalg.svd(-step, full_matrices=False)
         root = jnp.sqrt(sizes[: self.rank])
         direction = Factors(left[:, : self.rank] * root[None, :], right[: self.rank].T * root[None, :])
         scales = jnp.asarray(2.0, self.problem.dtype) ** -jnp.arange(0, 10, dtype=self.problem.dtype)
@@ -108,46 +143,35 @@ class FactoredObjective(Objective):
 
     def _projected(self, x: Factors) -> AttentionRegression:
         """The problem seen in the rank-r space: queries A1 Q, keys A2 K, unknown the identity."""
-        self._check(x)
         return replaced(self.problem, A1=tt.matmul(self.problem.A1, x.Q), A2=tt.matmul(self.problem.A2, x.K))
-
-    def _check(self, x: Factors) -> None:
-        d1, d2 = self.problem.shape
-        if x.Q.shape != (d1, self.rank) or x.K.shape != (d2, self.rank):
-            raise ValueError(
-                f"Q has shape {x.Q.shape} and K {x.K.shape}; they must be ({d1}, {self.rank}) and ({d2}, {self.rank})"
-            )
 
     def _reduced(self, total: Any) -> Any:
         return total if self.axis_name is None else jax.lax.psum(total, self.axis_name)
 
+    @compiled()
     def value(self, x: Factors) -> jax.Array:
-        """The loss at X = Q Kᵀ."""
+        """The loss at X = Q Kᵀ, a scalar."""
         projected = self._projected(x)
 
         def update(total, block):
-            value = row_terms(projected, block, tt.matmul(block.query, block.keys.T)).value
-            return total + jnp.sum(jnp.where(block.fresh, value, jnp.zeros((), value.dtype)))
+            return total + _fresh_sum(block, self._each_row(projected, block).value)
 
         zero = jnp.zeros((), self.problem.dtype)
-        return self._reduced(fold_blocks(projected, update, zero, block_rows=self.block_rows)) + self._ridge_value(x)
+        return self._reduced(self._fold(projected, update, zero)) + self._ridge_value(x)
 
     def _ridge_value(self, x: Factors) -> jax.Array:
         return self.problem.ridge * jnp.sum(tt.matmul(x.Q.T, x.Q) * tt.matmul(x.K.T, x.K)) / 2
 
+    @compiled()
     def value_and_grad(self, x: Factors) -> tuple[jax.Array, Factors]:
-        """The loss and its gradient in Q and K."""
+        """The loss, a scalar, and its gradient in Q and K."""
         projected = self._projected(x)
 
-        def update(carry, block):
-            value, parts = carry
-            terms = row_terms(projected, block, tt.matmul(block.query, block.keys.T))
-            value = value + jnp.sum(jnp.where(block.fresh, terms.value, jnp.zeros((), terms.value.dtype)))
-            return value, _lifted(parts, block, terms.gradient, block.lift, block.keys)
+        def gamma_of(block):
+            terms = self._each_row(projected, block)
+            return _fresh_sum(block, terms.value), terms.gradient, (block.lift, block.keys)
 
-        start = (jnp.zeros((), self.problem.dtype), _empty(projected))
-        value, parts = fold_blocks(projected, update, start, block_rows=self.block_rows)
-        value, gradient = self._reduced((value, self._back(parts)))
+        value, gradient = self._on_factors(projected, gamma_of)
         ridge = self.problem.ridge
         gradient = Factors(
             gradient.Q + ridge * tt.matmul(x.Q, tt.matmul(x.K.T, x.K)),
@@ -155,67 +179,84 @@ class FactoredObjective(Objective):
         )
         return value + self._ridge_value(x), gradient
 
+    @compiled()
+    def rounding(self, x: Factors) -> jax.Array:
+        """The size of the rounding error in the gradient's norm at x; see `AttentionObjective.rounding`."""
+        projected = self._projected(x)
+
+        def gamma_of(block):
+            s = tt.matmul(block.query, block.keys.T)
+            wrong = rounding_of_rows(row_terms(projected, block, s), s)
+            return jnp.zeros((), s.dtype), wrong, (jnp.abs(block.lift), jnp.abs(block.keys))
+
+        positive = replaced(self.problem, A1=jnp.abs(self.problem.A1), A2=jnp.abs(self.problem.A2))
+        _, wrong = replaced(self, problem=positive)._on_factors(projected, gamma_of)
+        return jnp.sqrt(jnp.sum(wrong.Q**2) + jnp.sum(wrong.K**2))
+
     def _back(self, parts: Factors) -> Factors:
         """From row space (k, n, r) and key space (k, m, r) to the factors."""
         return Factors(
             tt.einsum("knd,knr->dr", self.problem.A1, parts.Q), tt.einsum("kmd,kmr->dr", self.problem.A2, parts.K)
         )
 
+    @compiled("gauss_newton", "cache")
     def linearize(self, x: Factors, *, gauss_newton: bool = False, cache: Cache = "auto") -> "FactoredLinearization":
         """Value, gradient and HVPs at x; cache "entries" (row curvatures and gradients, 4·n·m numbers) or "none"."""
         k, n, m = self.problem.sizes[:3]
         if cache == "auto":
             fits = 4 * k * n * m * jnp.finfo(self.problem.dtype).bits // 8 <= 2**29
             cache = "entries" if fits else "none"
-        if cache not in ("entries", "none"):
-            raise ValueError(f"cache is {cache!r}; for factors it must be 'auto', 'none' or 'entries'")
         value, gradient = self.value_and_grad(x)
         projected = self._projected(x)
         kept = None
         if cache == "entries":
 
             def entries(block):
-                terms = row_terms(projected, block, tt.matmul(block.query, block.keys.T))
+                terms = self._each_row(projected, block)
                 return curvature_of(terms, gauss_newton), terms.gradient
 
             kept = map_over_blocks(projected, entries, block_rows=self.block_rows)
         return FactoredLinearization(value, gradient, x, projected, kept, self, cache, gauss_newton)
 
-    def value_grad_hessian(self, x: Factors, *, gauss_newton: bool = False):
-        """Value, gradient and the dense Hessian by one product per unknown: for small sizes."""
+    @compiled("gauss_newton")
+    def value_grad_hessian(self, x: Factors, *, gauss_newton: bool = False) -> tuple[jax.Array, Factors, jax.Array]:
+        """Value, gradient and the dense Hessian (p, p) by one product per unknown: for small sizes."""
         line = self.linearize(x, gauss_newton=gauss_newton)
         flat, unravel = ravel_pytree(x)
         columns = jax.lax.map(lambda e: ravel_pytree(line.hvp(unravel(e)))[0], jnp.eye(flat.size, dtype=flat.dtype))
         return line.value, line.gradient, columns
 
-    def kronecker(self, x: Factors) -> FactorPreconditioner:
-        """Block-diagonal preconditioner: `S ⊗ (Kᵀ M K)` for Q and `M ⊗ (Qᵀ S Q)` for K, S ⊗ M that of the full X."""
+    @compiled()
+    def preconditioner(self, x: Factors) -> Blocks:
+        """Block diagonal: `S ⊗ (Kᵀ M K)` for Q and `M ⊗ (Qᵀ S Q)` for K, S ⊗ M that of the full X."""
         projected = self._projected(x)
 
         def update(total, block):
-            terms = row_terms(projected, block, tt.matmul(block.query, block.keys.T))
+            terms = self._each_row(projected, block)
             lift = jnp.where(block.fresh[:, None], rows_of(block, self.problem.A1), jnp.zeros((), x.Q.dtype))
             sums = kronecker_sums(lift, terms, self.problem.A2[block.document])
             return jax.tree.map(jnp.add, total, sums)
 
         d1, d2 = self.problem.shape
         zeros = tuple(jnp.zeros(shape, self.problem.dtype) for shape in ((d1, d1), (d2, d2), ()))
-        sums = fold_blocks(projected, update, zeros, block_rows=self.block_rows)
-        S, M = normalised_kronecker(*self._reduced(sums))
+        S, M = normalised_kronecker(*self._reduced(self._fold(projected, update, zeros)))
         shift = self.problem.ridge
-        return FactorPreconditioner(
-            Kronecker.of(S, tt.matmul(x.K.T, tt.matmul(M, x.K)), shift=shift),
-            Kronecker.of(M, tt.matmul(x.Q.T, tt.matmul(S, x.Q)), shift=shift),
-        )
+        of_q = Kronecker.of(S, tt.matmul(x.K.T, tt.matmul(M, x.K)), shift=shift)
+        of_k = Kronecker.of(M, tt.matmul(x.Q.T, tt.matmul(S, x.Q)), shift=shift)
+        return Blocks(Factors._make((of_q, of_k)))
+
+
+def _fresh_sum(block: Block, values: jax.Array) -> jax.Array:
+    return jnp.sum(jnp.where(block.fresh, values, jnp.zeros((), values.dtype)))
 
 
 def _empty(projected: AttentionRegression) -> Factors:
     return Factors(jnp.zeros_like(projected.A1), jnp.zeros_like(projected.A2))
 
 
-def _lifted(parts: Factors, block: Block, gamma, lift, keys) -> Factors:
+def _lifted(parts: Factors, block: Block, gamma: jax.Array, query: jax.Array, keys: jax.Array) -> Factors:
     """Row gradients Γ of a block taken to row space, Γ R, and to key space, Γᵀ L."""
-    document = parts.K[block.document] + tt.matmul(gamma.T, lift)
+    document = parts.K[block.document] + tt.matmul(gamma.T, query)
     return Factors(put_rows(block, parts.Q, tt.matmul(gamma, keys)), parts.K.at[block.document].set(document))
 
 
@@ -232,6 +273,7 @@ class FactoredLinearization(Linearization):
     cache: Cache = "none"
     gauss_newton: bool = False
 
+    @compiled()
     def hvp(self, v: Factors) -> Factors:
         """`Jᵀ H J v` plus, when exact, the coupling of Q and K through the gradient in X."""
         problem, objective = self.objective.problem, self.objective
@@ -253,14 +295,13 @@ class FactoredLinearization(Linearization):
             document = parts.K[block.document] + keys
             return Factors(put_rows(block, parts.Q, rows), parts.K.at[block.document].set(document))
 
-        parts = fold_blocks(self.projected, update, _empty(self.projected), block_rows=objective.block_rows)
-        out = objective._reduced(objective._back(parts))
-        return self._with_ridge(out, v)
+        parts = objective._fold(self.projected, update, _empty(self.projected))
+        return self._with_ridge(objective._reduced(objective._back(parts)), v)
 
     def _entries(self, block: Block):
         if self.cache == "entries":
             return jax.tree.map(lambda a: rows_of(block, a), self.kept)
-        terms = row_terms(self.projected, block, tt.matmul(block.query, block.keys.T))
+        terms = self.objective._each_row(self.projected, block)
         return curvature_of(terms, self.gauss_newton), terms.gradient
 
     def _with_ridge(self, out: Factors, v: Factors) -> Factors:

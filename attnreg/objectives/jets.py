@@ -12,14 +12,13 @@ O(d⁴) and no n×m pass. The jet problem has the minima of the full problem, bl
 many starts are tried on it.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from attnreg.lift import tensor_trick as tt
-from attnreg.lift.kronecker import Kronecker
-from attnreg.objectives.base import Cache, Linearization, Objective
+from attnreg.objectives.base import Objective, compiled
 from attnreg.problems.checks import pytree_dataclass
 from attnreg.problems.one_layer import OneLayerRegression, Unknowns
 
@@ -119,6 +118,7 @@ class JetObjective(Objective):
         """The mismatch at x, in prior units."""
         return self.value_and_grad(x)[0]
 
+    @compiled()
     def value_and_grad(self, x: Unknowns) -> tuple[jax.Array, Unknowns]:
         """The mismatch and its gradient at x, in prior units."""
         w0, w1, w2, ridge = self._weights()
@@ -137,17 +137,13 @@ class JetObjective(Objective):
         d2, d3 = self.source.C.shape[1:]
         return Unknowns(jnp.zeros((d1, d2), self.ridge.dtype), jnp.zeros((d3, c), self.ridge.dtype))
 
-    def linearize(self, x: Unknowns, *, gauss_newton: bool = False, cache: Cache = "auto") -> Linearization:
-        """Not offered: this objective serves first-order solvers."""
-        raise NotImplementedError("JetObjective has no second derivatives; use LBFGS")
-
-    def value_grad_hessian(self, x: Unknowns, *, gauss_newton: bool = False) -> Any:
-        """Not offered: this objective serves first-order solvers."""
-        raise NotImplementedError("JetObjective has no second derivatives; use LBFGS")
-
-    def kronecker(self, x: Unknowns) -> Kronecker:
-        """Not offered: this objective serves first-order solvers."""
-        raise NotImplementedError("JetObjective has no second derivatives; use LBFGS")
+    def start(self) -> Unknowns:
+        """A standard normal draw from a fixed key, a tenth of the prior size: zero is a saddle."""
+        keys = jax.random.split(jax.random.key(0), 2)
+        draws = (
+            jax.random.normal(key, part.shape, part.dtype) / 10 for key, part in zip(keys, self.zeros(), strict=True)
+        )
+        return Unknowns(*draws)
 
 
 def _mismatch(X, Y, m, C, S, G0, G1, G2, weights):

@@ -1,16 +1,16 @@
 """The one-layer objective in (X, Y): value, gradient, joint Hessian and Hessian-vector products, streamed over rows."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from attnreg.lift import tensor_trick as tt
-from attnreg.lift.kronecker import Kronecker
+from attnreg.lift.kronecker import Blocks, Kronecker
 from attnreg.lift.streaming import Block, map_over_blocks, sum_over_blocks
 from attnreg.objectives import one_layer_rows as ol
-from attnreg.objectives.base import CACHE_BYTES, Cache, Linearization, Objective
-from attnreg.objectives.block_kronecker import BlockKronecker
+from attnreg.objectives.attention import check_streaming
+from attnreg.objectives.base import CACHE_BYTES, Cache, Linearization, SecondOrderObjective, compiled
 from attnreg.problems.checks import pytree_dataclass
 from attnreg.problems.one_layer import OneLayerRegression, Unknowns
 from attnreg.rows.curvature import Curvature
@@ -20,7 +20,7 @@ PROBES = 4
 
 
 @pytree_dataclass("block_rows")
-class OneLayerObjective(Objective):
+class OneLayerObjective(SecondOrderObjective):
     """`‖softmax(A1 X A2ᵀ) A3 Y − B‖²` plus the regularizers, in the unknowns `Unknowns(X, Y)`.
 
     Args:
@@ -43,23 +43,35 @@ class OneLayerObjective(Objective):
         (True, (3, 2))
     """
 
+    CACHES: ClassVar = ("auto", "none", "blocks")
+
     problem: OneLayerRegression
     block_rows: int | None = None
 
-    def zeros(self) -> Unknowns:
-        """X = 0 and Y = 0. The X-gradient vanishes there: a saddle, not a start (see `attnreg.fit.layer`)."""
-        return Unknowns(*(jnp.zeros(shape, self.problem.dtype) for shape in self.problem.shapes))
+    def __post_init__(self):
+        check_streaming(self.block_rows)
 
-    def _check(self, params: Unknowns) -> None:
-        for name, have, want in zip("XY", params, self.problem.shapes, strict=True):
-            if jnp.shape(have) != want:
-                raise ValueError(f"{name} has shape {jnp.shape(have)}; the problem's {name} is {want}")
-            if have.dtype != self.problem.dtype:
-                raise ValueError(f"{name} has dtype {have.dtype}, the data have {self.problem.dtype}; cast one of them")
+    @compiled()
+    def start(self) -> Unknowns:
+        """X = 0 and the best Y for it: at Y = 0 the X-gradient vanishes. A local start; `fit_one_layer` is global."""
+        X = self.zeros().X
+        return Unknowns(X, best_values(self.problem, self.attended(X))[0])
+
+    def attended(self, X: jax.Array) -> jax.Array:
+        """Z = softmax(A1 X A2ᵀ) A3 for all rows, (k·n, d3)."""
+
+        def emit(block):
+            return ol.attend(block, X, ol.values_of(self.problem, block))[2]
+
+        z = map_over_blocks(ol.streamable(self.problem), emit, block_rows=self.block_rows)
+        return z.reshape(-1, z.shape[2])
+
+    def zeros(self) -> Unknowns:
+        """X = 0 and Y = 0: a saddle, not a start."""
+        return Unknowns(*(jnp.zeros(shape, self.problem.dtype) for shape in self.problem.shapes))
 
     def sum(self, emit, params: Unknowns) -> Any:
         """`Σ emit(Rows)` over all blocks of rows."""
-        self._check(params)
         return sum_over_blocks(
             ol.streamable(self.problem),
             lambda block: emit(ol.on_rows(self.problem, params, block)),
@@ -73,17 +85,22 @@ class OneLayerObjective(Objective):
     def _ridge_times(self, v: Unknowns) -> Unknowns:
         return Unknowns(self.problem.ridge * v.X, self.problem.ridge_y * v.Y)
 
+    @compiled()
     def value(self, params: Unknowns) -> jax.Array:
         """The loss."""
         return self.sum(ol.value, params) + self._ridge_value(params)
 
+    @compiled()
     def value_and_grad(self, params: Unknowns) -> tuple[jax.Array, Unknowns]:
         """The loss and its gradient."""
         value, gradient = self.sum(lambda rows: (ol.value(rows), ol.gradient(rows)), params)
         gradient = jax.tree.map(jnp.add, gradient, self._ridge_times(params))
         return value + self._ridge_value(params), gradient
 
-    def value_grad_hessian(self, params: Unknowns, *, gauss_newton: bool = False):
+    @compiled("gauss_newton")
+    def value_grad_hessian(
+        self, params: Unknowns, *, gauss_newton: bool = False
+    ) -> tuple[jax.Array, Unknowns, jax.Array]:
         """Value, gradient and the dense Hessian in the order vec(X), vec(Y)."""
         value, gradient, parts = self.value_grad_parts(params, gauss_newton=gauss_newton)
         return value, gradient, parts.dense(params.Y.shape[1])
@@ -104,14 +121,13 @@ class OneLayerObjective(Objective):
         gradient = jax.tree.map(jnp.add, gradient, self._ridge_times(params))
         return value + self._ridge_value(params), gradient, Parts(xx, xy.reshape(d1 * d2, d3 * c), yy)
 
+    @compiled("gauss_newton", "cache")
     def linearize(self, params: Unknowns, *, gauss_newton: bool = False, cache: Cache = "auto") -> Linearization:
         """Value, gradient and HVPs at (X, Y).
 
         cache: "none" recomputes the rows in every product, O(n·m·(3·d2 + 3·d3)) and no memory; "blocks" keeps N_j and
         the curvature blocks, n·d2·(d2 + d3) numbers, and a product costs O(n·d²). "auto" keeps them when they fit.
         """
-        if cache not in ("auto", "none", "blocks"):
-            raise ValueError(f"cache is {cache!r}; it must be 'auto', 'none' or 'blocks'")
         value, gradient = self.value_and_grad(params)
         k, n, m, _, d2 = self.problem.sizes
         d3 = self.problem.A3.shape[2]
@@ -129,7 +145,8 @@ class OneLayerObjective(Objective):
         kept = map_over_blocks(ol.streamable(self.problem), emit, block_rows=self.block_rows)
         return CachedLinearization(value, gradient, params, self, kept, gauss_newton)
 
-    def kronecker(self, params: Unknowns) -> BlockKronecker:
+    @compiled()
+    def preconditioner(self, params: Unknowns) -> Blocks:
         """Block diagonal: `S ⊗ M` for X, estimated with `PROBES` fixed sign vectors, and the exact `2ZᵀZ ⊗ I` for Y.
 
         `N_j Y` is never formed: for a sign vector ω, `(N_jYω)(N_jYω)ᵀ` has mean `(N_jY)(N_jY)ᵀ`. Cost: about a
@@ -146,9 +163,34 @@ class OneLayerObjective(Objective):
         # Both traces equal the trace of the estimated matrix, so the product S ⊗ M is divided by it once.
         right = right / jnp.where(total > 0, total, 1)
         eye = jnp.eye(c, dtype=yy.dtype)
-        return BlockKronecker(
-            Kronecker.of(left, right, shift=self.problem.ridge), Kronecker.of(yy, eye, shift=self.problem.ridge_y)
-        )
+        of_x = Kronecker.of(left, right, shift=self.problem.ridge)
+        of_y = Kronecker.of(yy, eye, shift=self.problem.ridge_y)
+        return Blocks(Unknowns._make((of_x, of_y)), common=True)
+
+    @compiled()
+    def rounding(self, params: Unknowns) -> jax.Array:
+        """The size of the rounding error in the gradient's norm at (X, Y), a scalar. Cost: a gradient."""
+
+        def emit(rows):
+            return ol.rounding(rows, params)
+
+        wrong = self.sum(emit, params)
+        return jnp.sqrt(jnp.sum(wrong.X**2) + jnp.sum(wrong.Y**2))
+
+
+def best_values(problem: OneLayerRegression, Z: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Y (d3, c) that fits B best for attended values Z (k·n, d3), and R (d3, d3) with `RᵀR = ZᵀZ + λ/2 I`, λ = ridge_y.
+
+    By QR of `[Z; √(λ/2) I]`, never by the normal equations. Cost: O(k·n·d3·(d3 + c)).
+    """
+    d3 = Z.shape[1]
+    B = problem.B.reshape(-1, problem.B.shape[2])
+    # Where Z is rank deficient its small singular values are rounding, eps‖Z‖: divided by less than √eps‖Z‖ squared
+    # they would turn into a Y of size 1/eps.
+    floor = jnp.finfo(Z.dtype).eps ** 0.5 * jnp.linalg.norm(Z) + jnp.finfo(Z.dtype).tiny ** 0.5
+    shift = jnp.maximum(jnp.sqrt(problem.ridge_y / 2), floor)
+    Q, R = jnp.linalg.qr(jnp.concatenate([Z, shift * jnp.eye(d3, dtype=Z.dtype)]))
+    return jax.scipy.linalg.solve_triangular(R, tt.matmul(Q[: Z.shape[0]].T, B)), R
 
 
 @pytree_dataclass()
@@ -222,6 +264,7 @@ class StreamedLinearization(Linearization):
     objective: OneLayerObjective
     gauss_newton: bool = False
 
+    @compiled()
     def hvp(self, v: Unknowns) -> Unknowns:
         """One pass with the derivative of every row quantity along v."""
         out = self.objective.sum(lambda rows: self._on(rows, v), self.params)
@@ -259,6 +302,7 @@ class CachedLinearization(Linearization):
     kept: Any
     gauss_newton: bool = False
 
+    @compiled()
     def hvp(self, v: Unknowns) -> Unknowns:
         """Products with the kept blocks only."""
         N, curved, z, r = self.kept

@@ -98,6 +98,20 @@ def gradient(rows: Rows) -> Unknowns:
     return Unknowns(dX, 2 * tt.matmul(fresh_only(rows, rows.z).T, rows.residual))
 
 
+def rounding(rows: Rows, params: Unknowns) -> Unknowns:
+    """Rounding errors of the block's part of the gradient: eps of every term, and of a logit eps·(1 + |s|)."""
+    block, Y, eps = rows.block, params.Y, jnp.finfo(rows.f.dtype).eps
+    s = jnp.abs(tt.logits(block.query, params.X, block.keys))
+    # A residual is wrong by eps of the two outputs it compares.
+    r = jnp.abs(rows.residual) + jnp.abs(tt.matmul(rows.z, Y)) + jnp.abs(block.b)
+    q = through_values(r, jnp.abs(Y), jnp.abs(rows.values))
+    gamma = 2 * rows.f * (q + jnp.sum(rows.f * q, axis=1, keepdims=True)) * (1 + s)
+    if rows.penalty is not None:
+        gamma = gamma + jnp.abs(rows.penalty.gradient)
+    dX = tt.lift_gradient(jnp.abs(block.lift), eps * gamma, jnp.abs(block.keys))
+    return Unknowns(dX, 2 * eps * tt.matmul(jnp.abs(fresh_only(rows, rows.z)).T, r))
+
+
 def cross_blocks(rows: Rows) -> jax.Array:
     """`N_j = A2ᵀ G_j A3 = Σ_i f_ji k_i v_iᵀ − (A2ᵀf_j) z_jᵀ`, (r, d2, d3). Cost: r·m·d2·d3 multiplications."""
     keys, values = rows.block.keys, rows.values

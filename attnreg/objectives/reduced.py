@@ -8,23 +8,22 @@ The loss is quadratic in Y. With the rows of Z = softmax(A1 X A2ᵀ) A3 of all d
 (docs/theory/one_layer.md derives both.)
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from attnreg.lift import tensor_trick as tt
 from attnreg.lift.kronecker import Kronecker
-from attnreg.lift.streaming import map_over_blocks
-from attnreg.objectives import one_layer_rows as ol
-from attnreg.objectives.base import Cache, Linearization, Objective
-from attnreg.objectives.one_layer import OneLayerObjective
+from attnreg.objectives.attention import check_streaming
+from attnreg.objectives.base import Cache, Linearization, SecondOrderObjective, compiled
+from attnreg.objectives.one_layer import OneLayerObjective, best_values
 from attnreg.problems.checks import pytree_dataclass
 from attnreg.problems.one_layer import OneLayerRegression, Unknowns
 
 
 @pytree_dataclass("block_rows")
-class VariableProjection(Objective):
+class VariableProjection(SecondOrderObjective):
     """The reduced one-layer objective φ(X) = min_Y L(X, Y).
 
     Y is the solution of a QR factorisation of `[Z; √(λ/2) I]`, never of the normal equations, with λ at least
@@ -48,8 +47,13 @@ class VariableProjection(Objective):
         True
     """
 
+    CACHES: ClassVar = OneLayerObjective.CACHES
+
     problem: OneLayerRegression
     block_rows: int | None = None
+
+    def __post_init__(self):
+        check_streaming(self.block_rows)
 
     @property
     def joint(self) -> OneLayerObjective:
@@ -60,54 +64,36 @@ class VariableProjection(Objective):
         """X = 0, where attention is uniform, Z has rank one and the gradient is not zero."""
         return jnp.zeros(self.problem.shapes.X, self.problem.dtype)
 
-    def attended(self, X: jax.Array) -> jax.Array:
-        """Z for all rows, (k·n, d3)."""
-        want = self.problem.shapes.X
-        if jnp.shape(X) != want:
-            raise ValueError(f"X has shape {jnp.shape(X)}; the problem's unknown is (d1, d2) = {want}")
-        if X.dtype != self.problem.dtype:
-            raise ValueError(f"X has dtype {X.dtype}, the data have {self.problem.dtype}; cast one of them")
-
-        def emit(block):
-            return ol.attend(block, X, ol.values_of(self.problem, block))[2]
-
-        z = map_over_blocks(ol.streamable(self.problem), emit, block_rows=self.block_rows)
-        return z.reshape(-1, z.shape[2])
-
+    @compiled()
     def complete(self, X: jax.Array) -> Unknowns:
         """(X, Y(X))."""
-        return Unknowns(X, self._best(self.attended(X))[0])
+        return Unknowns(X, self._best(X)[0])
 
-    def _best(self, Z: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def _best(self, X: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Y(X) and the triangular factor R with `RᵀR = ZᵀZ + λ/2 I`."""
-        d3 = Z.shape[1]
-        B = self.problem.B.reshape(-1, self.problem.B.shape[2])
-        # Where Z is rank deficient its small singular values are rounding, eps‖Z‖: divided by less than √eps‖Z‖ squared
-        # they would turn into a Y of size 1/eps.
-        floor = jnp.finfo(Z.dtype).eps ** 0.5 * jnp.linalg.norm(Z) + jnp.finfo(Z.dtype).tiny ** 0.5
-        shift = jnp.maximum(jnp.sqrt(self.problem.ridge_y / 2), floor)
-        Q, R = jnp.linalg.qr(jnp.concatenate([Z, shift * jnp.eye(d3, dtype=Z.dtype)]))
-        Y = jax.scipy.linalg.solve_triangular(R, tt.matmul(Q[: Z.shape[0]].T, B))
-        return Y, R
+        return best_values(self.problem, self.joint.attended(X))
 
+    @compiled()
     def value(self, X: jax.Array) -> jax.Array:
         """The loss."""
-        Z = self.attended(X)
-        Y, _ = self._best(Z)
+        Z = self.joint.attended(X)
+        Y, _ = best_values(self.problem, Z)
         if self.problem.weight is not None:
             return self.joint.value(Unknowns(X, Y))
         residual = tt.matmul(Z, Y) - self.problem.B.reshape(-1, Y.shape[1])
         return jnp.sum(residual**2) + self.joint._ridge_value(Unknowns(X, Y))
 
+    @compiled()
     def value_and_grad(self, X: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The loss and its gradient."""
         value, gradient = self.joint.value_and_grad(self.complete(X))
         return value, gradient.X
 
-    def value_grad_hessian(self, X: jax.Array, *, gauss_newton: bool = False):
+    @compiled("gauss_newton")
+    def value_grad_hessian(self, X: jax.Array, *, gauss_newton: bool = False) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Value, gradient and reduced Hessian; `gauss_newton` is the Schur complement of the joint Gauss–Newton
         matrix."""
-        Y, R = self._best(self.attended(X))
+        Y, R = self._best(X)
         value, gradient, parts = self.joint.value_grad_parts(Unknowns(X, Y), gauss_newton=gauss_newton)
         p, (d3, c) = parts.xx.shape[0], Y.shape
         # xy K⁻¹ yx with K = 2 RᵀR: one triangular solve and one product.
@@ -116,15 +102,22 @@ class VariableProjection(Objective):
         half = half.reshape(d3, p, c).transpose(1, 0, 2).reshape(p, d3 * c)
         return value, gradient.X, parts.xx - tt.matmul(half, half.T) / 2
 
+    @compiled("gauss_newton", "cache")
     def linearize(self, X: jax.Array, *, gauss_newton: bool = False, cache: Cache = "auto") -> Linearization:
         """HVPs as two joint products around one solve with K; see `OneLayerObjective.linearize` for `cache`."""
-        Y, R = self._best(self.attended(X))
+        Y, R = self._best(X)
         line = self.joint.linearize(Unknowns(X, Y), gauss_newton=gauss_newton, cache=cache)
         return ReducedLinearization(line.value, line.gradient.X, line, R, Y)
 
-    def kronecker(self, X: jax.Array) -> Kronecker:
+    @compiled()
+    def preconditioner(self, X: jax.Array) -> Kronecker:
         """The X factor of the joint preconditioner at Y(X), an upper bound of the reduced one."""
-        return self.joint.kronecker(self.complete(X)).X
+        return self.joint.preconditioner(self.complete(X)).parts.X
+
+    @compiled()
+    def rounding(self, X: jax.Array) -> jax.Array:
+        """The size of the rounding error in the gradient's norm at X: that of the joint gradient at (X, Y(X))."""
+        return self.joint.rounding(self.complete(X))
 
 
 @pytree_dataclass()
@@ -137,6 +130,7 @@ class ReducedLinearization(Linearization):
     R: jax.Array
     Y: jax.Array
 
+    @compiled()
     def hvp(self, v: jax.Array) -> jax.Array:
         """Two joint products: L_xx V and L_yx V, then the answer of Y."""
         first = self.joint.hvp(Unknowns(v, jnp.zeros_like(self.Y)))

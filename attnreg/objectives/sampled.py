@@ -9,7 +9,7 @@ flops.
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from attnreg.lift import tensor_trick as tt
 from attnreg.lift.streaming import fold_blocks, rows_of, sum_over_blocks
 from attnreg.objectives import one_layer_rows as ol
-from attnreg.objectives.attention import AttentionObjective
-from attnreg.objectives.base import row_terms
+from attnreg.objectives.attention import AttentionObjective, row_terms
 from attnreg.objectives.one_layer import OneLayerObjective, Parts, packed_parts
+from attnreg.problems.checks import ProblemError, check_integer
 from attnreg.problems.one_layer import Unknowns
 
 # Queries per compiled block of the sampled pass over a one-layer problem.
@@ -82,6 +82,7 @@ def sampled_hessian(key: jax.Array, objective: AttentionObjective, X: jax.Array,
     Source: arXiv 2304.10411, 2305.00660 sample the rows of one weighted matrix; the product form is derived in
     docs/theory/greedy_newton.md.
     """
+    _check_samples("sampled_hessian", objective, AttentionObjective, samples)
     problem = objective.problem
     k, n, _, d1, d2 = problem.sizes
     scores1 = jax.vmap(leverage_scores)(problem.A1)
@@ -97,6 +98,13 @@ def sampled_hessian(key: jax.Array, objective: AttentionObjective, X: jax.Array,
     blocks = jax.ops.segment_sum(chosen[:, rows] * chosen[:, cols] * weight[:, None], drawn.row, k * n)
     packed = packed + tt.lift_blocks(tt.khatri_rao_square(problem.A1.reshape(k * n, d1)), blocks)
     return tt.unpack_hessian(packed, d1, d2) + problem.ridge * jnp.eye(d1 * d2, dtype=X.dtype)
+
+
+def _check_samples(name: str, objective: Any, kind: type, samples: int) -> None:
+    if not isinstance(objective, kind):
+        article = "an" if kind.__name__[0] in "AO" else "a"
+        raise ProblemError(f"{name} samples {article} {kind.__name__}, not a {type(objective).__name__}")
+    check_integer("samples", samples, at_least=1)
 
 
 class Drawn(NamedTuple):
@@ -162,6 +170,7 @@ def sampled_joint_hessian(key: jax.Array, objective: OneLayerObjective, params: 
     Cost: one pass O(n·m·(d2 + d3)) for Z, and samples/n of an exact Hessian.
     Source: arXiv 2309.07418 for the algorithm; the sampling derived in docs/theory/greedy_newton.md.
     """
+    _check_samples("sampled_joint_hessian", objective, OneLayerObjective, samples)
     problem = objective.problem
     k, n, _, d1, d2 = problem.sizes
     d3, c = params.Y.shape

@@ -2,12 +2,16 @@
 
 from attnreg.solvers.base import Solver, State
 from attnreg.solvers.gradient_descent import GradientDescent
+from attnreg.solvers.lbfgs import LBFGS
 from attnreg.solvers.newton import Newton
 from attnreg.solvers.newton_cg import NewtonCG
 from attnreg.solvers.optax import Optax
 from attnreg.solvers.result import MESSAGES, Counts, History, Result, Status, describe
+from attnreg.solvers.sketched import SketchedNewton
+from attnreg.solvers.verdict import settled
 
 __all__ = [
+    "LBFGS",
     "MESSAGES",
     "Counts",
     "GradientDescent",
@@ -16,8 +20,10 @@ __all__ = [
     "NewtonCG",
     "Optax",
     "Result",
+    "SketchedNewton",
     "Solver",
     "State",
     "Status",
     "describe",
+    "settled",
 ]

@@ -1,4 +1,4 @@
-"""The solver interface: `init` and `step` are pure, `run` is one compiled loop, `run_on_host` shows progress.
+"""The solver interface: `init` and `advance` are pure, `run` is one compiled loop, `run_on_host` shows progress.
 
 A solver is a frozen dataclass of options (hashable, so it is static under jit). It sees an objective, never a loss.
 """
@@ -8,17 +8,23 @@ import functools
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import jax
+import jax.core
 import jax.numpy as jnp
 
 from attnreg.objectives.base import Objective
-from attnreg.solvers.result import Counts, History, Result, Status
+from attnreg.problems.checks import ProblemError, check_integer, check_number
+from attnreg.solvers.result import Counts, History, Result, Status, status_of
+from attnreg.solvers.verdict import settled
+
+# Gradient norm, relative to the start's, that counts as solved when `tol` is None.
+TOLERANCES = {8: 1e-8, 4: 1e-4}
 
 
 class State(NamedTuple):
-    """Where a solver stands. `inner` is the solver's own memory (a cached Hessian, an optax state)."""
+    """Where a solver stands. `inner` is the solver's own memory (a damping, a cached Hessian, an optax state)."""
 
     params: Any
     value: jax.Array
@@ -26,8 +32,6 @@ class State(NamedTuple):
     gradient_norm: jax.Array
     start_value: jax.Array
     start_gradient_norm: jax.Array
-    damping: jax.Array
-    growth: jax.Array
     status: jax.Array
     steps: jax.Array
     counts: Counts
@@ -35,17 +39,20 @@ class State(NamedTuple):
 
 
 def tree_dot(a: Any, b: Any) -> jax.Array:
-    """Inner product of two pytrees."""
+    """Inner product of two pytrees, a scalar."""
     return cast(jax.Array, sum(jnp.sum(x * y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)))
 
 
 def tree_norm(a: Any) -> jax.Array:
-    """Euclidean norm of a pytree."""
-    return jnp.sqrt(tree_dot(a, a))
+    """Euclidean norm of a pytree, a scalar; squares neither underflow nor overflow."""
+    leaves = jax.tree.leaves(a)
+    top = functools.reduce(jnp.maximum, [jnp.max(jnp.abs(x)) for x in leaves])
+    unit = jnp.where((top > 0) & jnp.isfinite(top), top, jnp.ones_like(top))
+    return unit * jnp.sqrt(tree_dot(*[[x / unit for x in leaves]] * 2))
 
 
 def tree_axpy(scale: Any, a: Any, b: Any) -> Any:
-    """`scale · a + b`."""
+    """`scale · a + b`, shaped like both."""
     return jax.tree.map(lambda x, y: scale * x + y, a, b)
 
 
@@ -60,27 +67,80 @@ def add_counts(a: Counts, b: Counts) -> Counts:
 
 
 class Solver(abc.ABC):
-    """Options of a solver. Subclasses are frozen dataclasses with fields `tol` and `max_steps` at least.
+    """Options of a solver. Subclasses are frozen dataclasses with the fields `tol` and `max_steps` at least.
 
-    tol: stop when the gradient norm is at most `tol` times its norm at the start.
+    Args:
+        tol: stop when the gradient norm is at most `tol` times its norm at the start; None follows the dtype
+            (`TOLERANCES`: 1e-8 in float64, 1e-4 in float32).
+        max_steps: calls of `advance` at most.
+
+    NEEDS names the methods that the objective must have beyond those of a first-order one. CONTROL says what the
+    column `History.control` is.
     """
 
-    tol: float
+    NEEDS: ClassVar[tuple[str, ...]] = ()
+    CONTROL: ClassVar[str]
+
+    tol: float | None
     max_steps: int
 
+    def __post_init__(self) -> None:
+        """Check the options that every solver has."""
+        if self.tol is not None:
+            check_number("tol", self.tol, at_least=0, below=1)
+        check_integer("max_steps", self.max_steps, at_least=0)
+
     @abc.abstractmethod
-    def init(self, objective: Objective, params: Any) -> State:
+    def init(self, objective: Any, params: Any) -> State:
         """The state at the start."""
 
     @abc.abstractmethod
-    def step(self, objective: Objective, state: State) -> State:
-        """One iteration. Does nothing once `state.status` is not RUNNING."""
+    def advance(self, objective: Any, state: State) -> State:
+        """One iteration of a running state."""
 
-    def start(self, params, value, gradient, *, damping, inner, counts: Counts) -> State:
+    @abc.abstractmethod
+    def control(self, state: State) -> jax.Array:
+        """The scalar that `CONTROL` names."""
+
+    def step(self, objective: Any, state: State) -> State:
+        """One iteration; does nothing once `state.status` is not RUNNING."""
+        running = state.status == Status.RUNNING
+        return jax.lax.cond(running, lambda s: self.ended(self.advance(objective, s)), lambda s: s, state)
+
+    def tolerance(self, dtype: Any) -> float:
+        """`tol`, or the default of the dtype."""
+        return TOLERANCES[jnp.dtype(dtype).itemsize] if self.tol is None else self.tol
+
+    def goal(self, state: State) -> jax.Array:
+        """The gradient norm that counts as solved, a scalar."""
+        return self.tolerance(state.value.dtype) * state.start_gradient_norm
+
+    def needs(self) -> tuple[str, ...]:
+        """Names of the methods that these options need of an objective."""
+        return self.NEEDS
+
+    def accept(self, objective: Any, params: Any) -> None:
+        """Refuse, before anything is compiled, an objective without what this solver needs, or a start that is not its
+        unknown."""
+        name = type(self).__name__
+        if not isinstance(objective, Objective):
+            raise ProblemError(
+                f"objective is a {type(objective).__name__}; {name} needs an objective, for example "
+                "AttentionObjective(problem)"
+            )
+        missing = [method for method in self.needs() if not hasattr(objective, method)]
+        if missing:
+            raise ProblemError(
+                f"{name} needs {' and '.join(missing)}, which {type(objective).__name__} does not have; "
+                "use a first-order solver: LBFGS, or Optax"
+            )
+        objective.check(params, "start" if not isinstance(params, tuple) else "")
+
+    def begin(self, params: Any, value: jax.Array, gradient: Any, *, inner: Any, counts: Counts) -> State:
         """Common part of `init`."""
         norm = tree_norm(gradient)
         ok = jnp.isfinite(value) & jnp.isfinite(norm)
-        status = jnp.where(ok, jnp.where(norm == 0, Status.CONVERGED, Status.RUNNING), Status.BAD_START)
+        status = status_of(ok, Status.RUNNING, Status.BAD_START)
         return State(
             params=params,
             value=value,
@@ -88,9 +148,7 @@ class Solver(abc.ABC):
             gradient_norm=norm,
             start_value=value,
             start_gradient_norm=norm,
-            damping=jnp.asarray(damping, value.dtype),
-            growth=jnp.asarray(2, value.dtype),
-            status=status.astype(jnp.int32),
+            status=status_of(ok & (norm == 0), Status.STATIONARY, status),
             steps=jnp.zeros((), jnp.int32),
             counts=counts,
             inner=inner,
@@ -98,21 +156,27 @@ class Solver(abc.ABC):
 
     def ended(self, state: State) -> State:
         """`state` with CONVERGED set where the tolerance is met."""
-        done = (state.status == Status.RUNNING) & (state.gradient_norm <= self.tol * state.start_gradient_norm)
-        return state._replace(status=jnp.where(done, Status.CONVERGED, state.status).astype(jnp.int32))
+        done = (state.status == Status.RUNNING) & (state.gradient_norm <= self.goal(state))
+        return state._replace(status=status_of(done, Status.CONVERGED, state.status))
 
-    def run(self, objective: Objective, params: Any) -> Result:
-        """Solve from `params` in one compiled loop; can be jitted and vmapped over objectives and starts."""
-        return _run(self, objective, params)
+    def run(self, objective: Any, params: Any) -> Result:
+        """Solve from `params` in one compiled loop; can be jitted and vmapped over objectives and starts.
 
-    def iterate(self, objective: Objective, params: Any, *, state: State | None = None) -> Iterator[State]:
+        Inside `jit` or `vmap` the status is the first verdict; see `attnreg.solvers.settled`.
+        """
+        self.accept(objective, params)
+        result = _run(self, objective, params)
+        return result if isinstance(result.status, jax.core.Tracer) else settled(objective, params, result)
+
+    def iterate(self, objective: Any, params: Any, *, state: State | None = None) -> Iterator[State]:
         """States one by one from a host loop, the start first; ends by itself when the solver does.
 
         Pass `state` (for example from a checkpoint) to go on from there; `params` then only gives shapes.
         The step is compiled before the first state is handed out, so what a caller times is the work.
         """
+        self.accept(objective, params)
         start = _init(self, objective, params)
-        compiled = _step.lower(self, objective, start).compile()
+        compiled = _advance.lower(self, objective, start).compile()
         now: State = jax.block_until_ready(start if state is None else state)
         yield now
         while int(now.status) == Status.RUNNING and int(now.steps) < self.max_steps:
@@ -121,7 +185,7 @@ class Solver(abc.ABC):
 
     def run_on_host(
         self,
-        objective: Objective,
+        objective: Any,
         params: Any,
         *,
         callback: Callable[[State, float], None] | None = None,
@@ -131,6 +195,7 @@ class Solver(abc.ABC):
 
         Neither compilation nor the callback is on the clock.
         """
+        check_number("seconds", seconds, at_least=0, infinite=True)
         clock = Stopwatch()
         rows: list[tuple] = []
         state = None
@@ -139,13 +204,14 @@ class Solver(abc.ABC):
             if late:
                 state = state._replace(status=jnp.asarray(Status.OUT_OF_TIME, jnp.int32))
             elapsed = jnp.asarray(clock.seconds, state.value.dtype)
-            rows.append((state.value, state.gradient_norm, state.damping, elapsed))
+            rows.append((state.value, state.gradient_norm, self.control(state), elapsed))
             if callback is not None:
                 callback(state, clock.seconds)
             if late:
                 break
         assert state is not None, "a solver hands out its start"
-        return finished(state, History(*(jnp.stack(column) for column in zip(*rows, strict=True))))
+        history = History(*(jnp.stack(column) for column in zip(*rows, strict=True)))
+        return settled(objective, params, finished(state, history))
 
 
 class Stopwatch:
@@ -171,8 +237,8 @@ def rounding_of_value(state: State) -> jax.Array:
     return 8 * eps * (jnp.abs(state.value) + jnp.sqrt(jnp.abs(state.value * state.start_value)))
 
 
-def acceptable(state: State, value, gradient_norm, predicted) -> tuple[jax.Array, jax.Array]:
-    """Whether to take a trial point, and the ratio of actual to predicted decrease.
+def acceptable(state: State, value: jax.Array, gradient_norm: jax.Array, predicted: jax.Array, *, least: float = 1e-4):
+    """Whether to take a trial point, and the ratio of actual to predicted decrease, of which `least` is asked.
 
     Below rounding error of the loss the ratio says nothing and the gradient decides.
     """
@@ -181,7 +247,7 @@ def acceptable(state: State, value, gradient_norm, predicted) -> tuple[jax.Array
     noise = rounding_of_value(state)
     blind = (predicted <= noise) & (jnp.abs(actual) <= 4 * noise)
     ratio = jnp.where(blind, jnp.where(gradient_norm < state.gradient_norm, 1.0, 0.0), actual / predicted)
-    return finite & (ratio > 1e-4) & (predicted > 0), ratio.astype(state.value.dtype)
+    return finite & (ratio > least) & (predicted > 0), ratio.astype(state.value.dtype)
 
 
 def select(condition: jax.Array, yes: Any, no: Any) -> Any:
@@ -189,17 +255,29 @@ def select(condition: jax.Array, yes: Any, no: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
 
+def moved(state: State, accepted: jax.Array, params: Any, value: jax.Array, gradient: Any, norm: jax.Array) -> State:
+    """`state` at the trial point where it was accepted, where it stood elsewhere."""
+    old = (state.params, state.value, state.gradient, state.gradient_norm)
+    params, value, gradient, norm = select(accepted, (params, value, gradient, norm), old)
+    return state._replace(params=params, value=value, gradient=gradient, gradient_norm=norm)
+
+
+def counted(state: State, **counts: int | jax.Array) -> State:
+    """`state` with the named counts added."""
+    return state._replace(counts=add_counts(state.counts, count(**counts)))
+
+
 def finished(state: State, history: History) -> Result:
     """The `Result` of a solve that ends in `state`."""
-    status = jnp.where(state.status == Status.RUNNING, Status.MAX_STEPS, state.status).astype(jnp.int32)
+    status = status_of(state.status == Status.RUNNING, Status.MAX_STEPS, state.status)
     return Result(state.params, state.value, state.gradient_norm, status, state.steps, state.counts, history)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _run(solver: Solver, objective: Objective, params: Any) -> Result:
+def _run(solver: Solver, objective: Any, params: Any) -> Result:
     state = solver.ended(solver.init(objective, params))
     nan = jnp.full((solver.max_steps + 1,), jnp.nan, state.value.dtype)
-    history = _record(History(nan, nan, nan, nan), state)
+    history = _record(solver, History(nan, nan, nan, nan), state)
 
     def unfinished(carry):
         state, _ = carry
@@ -207,29 +285,29 @@ def _run(solver: Solver, objective: Objective, params: Any) -> Result:
 
     def advance(carry):
         state, history = carry
-        state = solver.ended(solver.step(objective, state))
-        return state, _record(history, state)
+        state = solver.ended(solver.advance(objective, state))
+        return state, _record(solver, history, state)
 
     state, history = jax.lax.while_loop(unfinished, advance, (state, history))
     return finished(state, history)
 
 
-def _record(history: History, state: State) -> History:
+def _record(solver: Solver, history: History, state: State) -> History:
     def put(column, value):
-        return column.at[state.steps].set(value)
+        return column.at[state.steps].set(value.astype(column.dtype))
 
     return history._replace(
         value=put(history.value, state.value),
         gradient_norm=put(history.gradient_norm, state.gradient_norm),
-        damping=put(history.damping, state.damping),
+        control=put(history.control, solver.control(state)),
     )
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _init(solver: Solver, objective: Objective, params: Any) -> State:
+def _init(solver: Solver, objective: Any, params: Any) -> State:
     return solver.ended(solver.init(objective, params))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _step(solver: Solver, objective: Objective, state: State) -> State:
-    return solver.ended(solver.step(objective, state))
+def _advance(solver: Solver, objective: Any, state: State) -> State:
+    return solver.ended(solver.advance(objective, state))

@@ -1,54 +1,72 @@
 """Gradient descent with a step size from the curvature."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from attnreg.objectives.base import Objective
-from attnreg.solvers.base import Solver, State, add_counts, count, tree_norm
-from attnreg.solvers.result import Status
+from attnreg.problems.checks import check_number
+from attnreg.solvers.base import Solver, State, count, counted, moved, tree_norm
+from attnreg.solvers.result import Status, status_of
+
+
+class Inner(NamedTuple):
+    """The step size, halved after every failure."""
+
+    eta: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
 class GradientDescent(Solver):
-    """`x ← x − η ∇L`; `step_size=None` takes η = 1/λ with λ the largest eigenvalue of the Kronecker estimate.
+    """`x ← x − η ∇L`; `step_size=None` takes η = 1/λ with λ the largest eigenvalue of the preconditioner at the start.
 
     A step that raises the loss is undone and η halved, so the method cannot diverge.
 
-    Cost per step: one value and gradient.
+    Args:
+        step_size: η > 0, or None. A first-order objective has no preconditioner and needs a number.
+        tol, max_steps: see `Solver`; a step is one trial point.
+
+    Cost: one value and gradient a step.
+    Raises: ProblemError for an option out of range.
     """
 
+    CONTROL: ClassVar = "step size η"
+
     step_size: float | None = None
-    tol: float = 1e-8
+    tol: float | None = None
     max_steps: int = 1000
 
-    def init(self, objective: Objective, params: Any) -> State:
-        """Value, gradient and the step size (kept as the state's damping)."""
-        value, gradient = objective.value_and_grad(params)
-        eta = 1 / objective.kronecker(params).largest() if self.step_size is None else self.step_size
-        return self.start(params, value, gradient, damping=eta, inner=(), counts=count(values=1, gradients=1))
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.step_size is not None:
+            check_number("step_size", self.step_size, above=0)
 
-    def step(self, objective: Objective, state: State) -> State:
+    def needs(self) -> tuple[str, ...]:
+        """A preconditioner, when it is to choose the step size."""
+        return ("preconditioner",) if self.step_size is None else ()
+
+    def init(self, objective: Any, params: Any) -> State:
+        """Value, gradient and the step size."""
+        value, gradient = objective.value_and_grad(params)
+        eta = 1 / objective.preconditioner(params).largest() if self.step_size is None else self.step_size
+        inner = Inner(jnp.asarray(eta, value.dtype))
+        return self.begin(params, value, gradient, inner=inner, counts=count(values=1, gradients=1))
+
+    def control(self, state: State) -> jax.Array:
+        """η."""
+        return state.inner.eta
+
+    def advance(self, objective: Any, state: State) -> State:
         """One descent step."""
-        trial = jax.tree.map(lambda x, g: x - state.damping * g, state.params, state.gradient)
+        eta = state.inner.eta
+        trial = jax.tree.map(lambda x, g: x - eta * g, state.params, state.gradient)
         value, gradient = objective.value_and_grad(trial)
         norm = tree_norm(gradient)
         better = jnp.isfinite(norm) & (value <= state.value)
-        new = (trial, value, gradient, norm)
-        old = (state.params, state.value, state.gradient, state.gradient_norm)
-        params, value, gradient, norm = jax.tree.map(lambda a, b: jnp.where(better, a, b), new, old)
-        eta = jnp.where(better, state.damping, state.damping / 2)
+        state = counted(moved(state, better, trial, value, gradient, norm), values=1, gradients=1)
+        eta = jnp.where(better, eta, eta / 2)
         # No shorter step can help once what it promises is below rounding of the loss.
         lost = ~better & (eta * norm * norm <= jnp.finfo(value.dtype).eps * jnp.abs(value))
-        return state._replace(
-            params=params,
-            value=value,
-            gradient=gradient,
-            gradient_norm=norm,
-            damping=eta,
-            status=jnp.where(lost, Status.STALLED, state.status).astype(jnp.int32),
-            steps=state.steps + 1,
-            counts=add_counts(state.counts, count(values=1, gradients=1)),
-        )
+        status = status_of(lost, Status.STALLED, state.status)
+        return state._replace(inner=Inner(eta), status=status, steps=state.steps + 1)

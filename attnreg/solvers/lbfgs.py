@@ -1,15 +1,15 @@
 """L-BFGS with exactly one evaluation per step, for many starts in lock step."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from attnreg.objectives.base import Objective
-from attnreg.solvers.base import Solver, State, add_counts, count, select
-from attnreg.solvers.result import Status
+from attnreg.problems.checks import check_integer
+from attnreg.solvers.base import Solver, State, acceptable, count, counted, moved, select
+from attnreg.solvers.result import Status, status_of
 from attnreg.solvers.secant import Pairs, corrected_solve, no_pairs, push
 from attnreg.solvers.trial import interpolate
 
@@ -28,19 +28,26 @@ class LBFGS(Solver):
 
     A usual line search loops inside a step; under `vmap` every start then waits for the slowest search. Here a rejected
     trial only shortens the length that the next step tries (Armijo, quadratic interpolation), so starts never wait.
+    Below the rounding error of the loss the Armijo rule sees noise, and the gradient norm decides instead.
 
     Args:
-        tol: stop at gradient norm ≤ tol × its norm at the start.
-        max_steps: evaluations. memory: pairs kept.
+        tol, max_steps: see `Solver`; a step is one evaluation.
+        memory: pairs kept.
 
     Cost per step: one value and gradient and 4·memory·p multiplications (p unknowns).
     """
 
-    tol: float = 1e-8
+    CONTROL: ClassVar = "length of the trial, relative to the direction"
+
+    tol: float | None = None
     max_steps: int = 300
     memory: int = 10
 
-    def init(self, objective: Objective, params: Any) -> State:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_integer("memory", self.memory, at_least=1)
+
+    def init(self, objective: Any, params: Any) -> State:
         """Value and gradient; the first trial moves a tenth of the start's norm."""
         value, gradient = objective.value_and_grad(params)
         g, x = ravel_pytree(gradient)[0], ravel_pytree(params)[0]
@@ -48,9 +55,13 @@ class LBFGS(Solver):
         size = jnp.linalg.norm(x)
         first = jnp.where(size > 0, size / 10, jnp.ones_like(size)) / jnp.where(norm > 0, norm, jnp.ones_like(norm))
         inner = Memory(no_pairs(self.memory, g), -g, first)
-        return self.start(params, value, gradient, damping=first, inner=inner, counts=count(values=1, gradients=1))
+        return self.begin(params, value, gradient, inner=inner, counts=count(values=1, gradients=1))
 
-    def step(self, objective: Objective, state: State) -> State:
+    def control(self, state: State) -> jax.Array:
+        """The length that the next step tries."""
+        return state.inner.length
+
+    def advance(self, objective: Any, state: State) -> State:
         """Try one point along the direction; on success take a new direction, on failure shorten."""
         memory: Memory = state.inner
         x, unravel = ravel_pytree(state.params)
@@ -62,7 +73,7 @@ class LBFGS(Solver):
         norm = jnp.linalg.norm(g_new)
         slope = jnp.dot(g, memory.direction)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
-        accepted = finite & (value <= state.value + 1e-4 * memory.length * slope)
+        accepted, _ = acceptable(state, value, norm, -memory.length * slope)
         taken = self._advance(memory, move, g_new - g, g_new)
         judged = jnp.where(finite, value, jnp.inf)
         shorter = memory._replace(
@@ -70,19 +81,9 @@ class LBFGS(Solver):
         )
         eps = jnp.finfo(value.dtype).eps
         stuck = ~accepted & (jnp.linalg.norm(move) <= eps * jnp.linalg.norm(x))
-        new, old = (trial, value, gradient, norm), (state.params, state.value, state.gradient, state.gradient_norm)
-        params, value, gradient, norm = select(accepted, new, old)
-        return state._replace(
-            params=params,
-            value=value,
-            gradient=gradient,
-            gradient_norm=norm,
-            inner=select(accepted, taken, shorter),
-            damping=memory.length,
-            status=jnp.where(stuck, Status.STALLED, state.status).astype(jnp.int32),
-            steps=state.steps + 1,
-            counts=add_counts(state.counts, count(values=1, gradients=1)),
-        )
+        state = counted(moved(state, accepted, trial, value, gradient, norm), values=1, gradients=1)
+        status = status_of(stuck, Status.STALLED, state.status)
+        return state._replace(inner=select(accepted, taken, shorter), status=status, steps=state.steps + 1)
 
     def _advance(self, memory: Memory, s, y, g) -> Memory:
         """The memory with a new pair (kept only where the curvature is positive) and its direction."""

@@ -1,15 +1,15 @@
 """Damped Newton with the exact dense Hessian: the solver for small unknowns (d1·d2 up to a few thousand)."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from attnreg.objectives.base import Objective
-from attnreg.solvers.base import Solver, State, add_counts, count
-from attnreg.solvers.result import Status
+from attnreg.problems.checks import check_choice, check_integer, check_number
+from attnreg.solvers.base import Solver, State, count, counted
+from attnreg.solvers.result import Status, status_of
 from attnreg.solvers.secant import corrected_solve, no_pairs, push
 from attnreg.solvers.trial import backtrack, flat_gradient, move
 from attnreg.solvers.warm_up import as_dtype, coarse_warm_up, kronecker_warm_up, settled_norm
@@ -19,7 +19,11 @@ DEFAULT_BUDGET = 20  # warm-up evaluations without a cost model
 
 
 class Inner(NamedTuple):
-    """Newton's memory: the Hessian of the current point (when `kept`), and whether the exact one is to be tried."""
+    """Newton's memory: the relative Levenberg damping λ and how fast it grows at the next failure, the Hessian of the
+    current point (when `kept`), and whether the exact one is to be tried."""
+
+    damping: jax.Array
+    growth: jax.Array
 
     hessian: jax.Array
     kept: jax.Array
@@ -49,8 +53,7 @@ class Newton(Solver):
       gradients from step 1 on keep their precision.
 
     Args:
-        tol: stop at gradient norm ≤ tol × its norm at the start.
-        max_steps: factorisations, accepted or not.
+        tol, max_steps: see `Solver`; a step is one factorisation, accepted or not, and the warm-up is one step.
         damping: λ at the start, relative to s.
         curvature: "auto", "exact" (as auto, but exact from the first step) or "gauss_newton".
         chord: largest gradient-norm ratio at which a factorisation is used once more; 0 never reuses.
@@ -62,7 +65,10 @@ class Newton(Solver):
     chord step.
     """
 
-    tol: float = 1e-8
+    NEEDS: ClassVar = ("value_grad_hessian", "preconditioner")
+    CONTROL: ClassVar = "Levenberg damping λ, relative to the mean of |diag H|"
+
+    tol: float | None = None
     max_steps: int = 100
     damping: float = 1e-2
     curvature: str = "auto"
@@ -71,22 +77,30 @@ class Newton(Solver):
     warmup: int | None = None
     coarse_dtype: str | None = None
 
-    def __post_init__(self):
-        if self.curvature not in CURVATURES:
-            raise ValueError(f"curvature is {self.curvature!r}; it must be one of {', '.join(CURVATURES)}")
-        if self.coarse_dtype not in (None, "float32", "float64"):
-            raise ValueError(f"coarse_dtype is {self.coarse_dtype!r}; it must be 'float32', 'float64' or None")
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("damping", self.damping, at_least=0)
+        check_choice("curvature", self.curvature, CURVATURES)
+        check_number("chord", self.chord, at_least=0, at_most=1)
+        check_integer("memory", self.memory, at_least=0)
+        if self.warmup is not None:
+            check_integer("warmup", self.warmup, at_least=0)
+        check_choice("coarse_dtype", self.coarse_dtype, (None, "float32", "float64"))
 
-    def init(self, objective: Objective, params: Any) -> State:
+    def init(self, objective: Any, params: Any) -> State:
         """Value and gradient at the start."""
         value, gradient = objective.value_and_grad(params)
         p = ravel_pytree(params)[0].size
         empty = jnp.zeros((p, p), self.coarse_dtype or value.dtype)
-        inner = Inner(empty, jnp.asarray(False), jnp.asarray(self.curvature == "exact"))
-        counts = count(values=1, gradients=1)
-        return self.start(params, value, gradient, damping=self.damping, inner=inner, counts=counts)
+        damping, growth = (jnp.asarray(x, value.dtype) for x in (self.damping, 2))
+        inner = Inner(damping, growth, empty, jnp.asarray(False), jnp.asarray(self.curvature == "exact"))
+        return self.begin(params, value, gradient, inner=inner, counts=count(values=1, gradients=1))
 
-    def step(self, objective: Objective, state: State) -> State:
+    def control(self, state: State) -> jax.Array:
+        """λ."""
+        return state.inner.damping
+
+    def advance(self, objective: Any, state: State) -> State:
         """One factorisation: a Newton step and the chord steps it is good for."""
         budget = self._budget(objective, ravel_pytree(state.params)[0].size)
         if budget == 0:
@@ -106,29 +120,30 @@ class Newton(Solver):
 
     def _warm_up(self, objective, state, budget):
         """Step 0 (`attnreg.solvers.warm_up`)."""
-        options: Any = dict(budget=budget, memory=self.memory, tol=self.tol)
+        options: Any = dict(budget=budget, memory=self.memory, tol=self.tolerance(state.value.dtype))
         if self.coarse_dtype is None:
             state = kronecker_warm_up(objective, state, **options)
         else:
             state = coarse_warm_up(self.coarse_dtype, objective, state, **options)
         # Near a minimum the exact Hessian is the better model, and positive definite.
-        settled = (state.gradient_norm <= settled_norm(state, self.tol)) & (self.curvature != "gauss_newton")
+        near = state.gradient_norm <= settled_norm(state, options["tol"])
+        settled = near & (self.curvature != "gauss_newton")
         inner = state.inner._replace(exact=state.inner.exact | settled)
         return state._replace(inner=inner, steps=state.steps + 1)
 
     def _newton(self, objective, state):
         """Factorise, step (shortened where needed), then chord steps."""
         factor, shift, inner, hessians = self._factorise(objective, state)
-        state = state._replace(inner=inner, counts=add_counts(state.counts, count(hessians=hessians)))
+        state = counted(state._replace(inner=inner), hessians=hessians)
         before = state
         delta = -_solve(factor, flat_gradient(state))
         predicted = (shift.astype(delta.dtype) * delta @ delta - flat_gradient(state) @ delta) / 2
         state, accepted, ratio, value = move(objective, state, delta, predicted)
         shortened, length = backtrack(objective, state, delta, value, accepted)
-        damping, growth = nielsen(state, accepted, ratio)
+        damping, growth = nielsen(inner.damping, inner.growth, accepted, ratio)
         saved = length > 0
-        damping = jnp.where(saved, state.damping * jnp.minimum(1 / jnp.where(saved, length, 1), 10), damping)
-        growth = jnp.where(saved, state.growth, growth)
+        damping = jnp.where(saved, inner.damping * jnp.minimum(1 / jnp.where(saved, length, 1), 10), damping)
+        growth = jnp.where(saved, inner.growth, growth)
         exact = inner.exact | (accepted & (ratio > 0.5)) if self.curvature != "gauss_newton" else inner.exact
         if self.chord > 0:
             eager = accepted & (ratio > 0.1) & (state.gradient_norm <= self.chord * before.gradient_norm)
@@ -136,9 +151,9 @@ class Newton(Solver):
         else:
             state = shortened
         moved = accepted | saved
-        status = jnp.where(~moved & (damping > 1e12), Status.STALLED, state.status).astype(jnp.int32)
-        inner = state.inner._replace(kept=~moved, exact=exact)
-        return state._replace(damping=damping, growth=growth, inner=inner, status=status, steps=state.steps + 1)
+        status = status_of(~moved & (damping > 1e12), Status.STALLED, state.status)
+        inner = state.inner._replace(damping=damping, growth=growth, kept=~moved, exact=exact)
+        return state._replace(inner=inner, status=status, steps=state.steps + 1)
 
     def _chord(self, objective, state, before, factor, eager):
         """Further steps with the same factor, corrected by their secant pairs, while each is worth it."""
@@ -149,7 +164,7 @@ class Newton(Solver):
 
         def worth_it(carry):
             state, _, eager = carry
-            return eager & (state.gradient_norm > self.tol * state.start_gradient_norm)
+            return eager & (state.gradient_norm > self.goal(state))
 
         def again(carry):
             old, pairs, _ = carry
@@ -178,14 +193,14 @@ class Newton(Solver):
 
         hessian = jax.lax.cond(inner.kept, lambda: inner.hessian, fresh)
         hessians = jnp.where(inner.kept, 0, 1)
-        factor, shift = _cholesky(hessian, state.damping)
+        factor, shift = _cholesky(hessian, inner.damping)
         if self.curvature == "gauss_newton":
             return factor, shift, inner._replace(hessian=hessian), hessians
         good = jnp.all(jnp.isfinite(jnp.diagonal(factor)))
 
         def fallback():
             gauss_newton = evaluate(True)
-            return gauss_newton, *_cholesky(gauss_newton, state.damping)
+            return gauss_newton, *_cholesky(gauss_newton, inner.damping)
 
         hessian, factor, shift = jax.lax.cond(good, lambda: (hessian, factor, shift), fallback)
         inner = inner._replace(hessian=hessian, exact=inner.exact & good)
@@ -212,11 +227,13 @@ def floor_of(dtype) -> float:
     return float(jnp.finfo(dtype).eps) ** (2 / 3)
 
 
-def nielsen(state: State, accepted, ratio) -> tuple[jax.Array, jax.Array]:
-    """Levenberg damping after a step: shrink by how well the model predicted, grow twice as fast at each failure."""
-    floor = floor_of(state.damping.dtype)
+def nielsen(
+    damping: jax.Array, growth: jax.Array, accepted: jax.Array, ratio: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Damping and growth after a step: shrink by how well the model predicted, grow twice as fast at each failure."""
+    floor = floor_of(damping.dtype)
     shrink = jnp.maximum(0.1, 1 - (2 * ratio - 1) ** 3)
     shrink = jnp.where(ratio > 0.9, 0.01, shrink)
-    damping = jnp.where(accepted, state.damping * shrink, state.damping * state.growth)
-    growth = jnp.where(accepted, 2.0, 2 * state.growth)
-    return jnp.maximum(damping, floor).astype(state.damping.dtype), growth.astype(state.growth.dtype)
+    new = jnp.where(accepted, damping * shrink, damping * growth)
+    faster = jnp.where(accepted, 2.0, 2 * growth)
+    return jnp.maximum(new, floor).astype(damping.dtype), faster.astype(growth.dtype)

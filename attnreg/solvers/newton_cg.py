@@ -1,18 +1,22 @@
 """Matrix-free trust-region Newton with Kronecker-preconditioned conjugate gradients: the solver for large unknowns."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from attnreg.objectives.base import Cache, Objective
-from attnreg.solvers.base import Solver, State, acceptable, add_counts, count, select, tree_axpy, tree_dot, tree_norm
-from attnreg.solvers.result import Status
+from attnreg.objectives.base import Cache
+from attnreg.problems.checks import check_choice, check_integer, check_number
+from attnreg.solvers.base import Solver, State, acceptable, count, counted, moved, tree_axpy, tree_dot, tree_norm
+from attnreg.solvers.result import Status, status_of
 
 
 class Inner(NamedTuple):
-    """Newton-CG's memory: the preconditioner, and whether the exact Hessian is in use (curvature "auto")."""
+    """Newton-CG's memory: the trust radius (infinite at the start), the preconditioner, and whether the exact Hessian
+    is in use (curvature "auto")."""
+
+    radius: jax.Array
 
     preconditioner: Any
     exact: jax.Array
@@ -28,8 +32,8 @@ class NewtonCG(Solver):
     in the range of a singular H, so the softmax gauge needs no care.
 
     Args:
-        tol: stop at gradient norm ≤ tol × its norm at the start.
-        max_steps: outer steps. max_cg: products per step.
+        tol, max_steps: see `Solver`; a step is one subproblem, accepted or not.
+        max_cg: products per step.
         forcing: largest relative residual at which CG may stop.
         preconditioner_damping: added to the Kronecker eigenvalues, relative to their mean.
         refresh: steps between rebuilds of the preconditioner.
@@ -40,7 +44,10 @@ class NewtonCG(Solver):
     Cost per step: one value and gradient, one preconditioner, and the counted products.
     """
 
-    tol: float = 1e-8
+    NEEDS: ClassVar = ("linearize", "preconditioner")
+    CONTROL: ClassVar = "trust radius in the norm of the preconditioner"
+
+    tol: float | None = None
     max_steps: int = 200
     max_cg: int = 200
     forcing: float = 0.1
@@ -49,35 +56,38 @@ class NewtonCG(Solver):
     cache: Cache = "auto"
     refresh: int = 5
 
-    def __post_init__(self):
-        if self.curvature not in ("auto", "exact", "gauss_newton"):
-            raise ValueError(f"curvature is {self.curvature!r}; it must be 'auto', 'exact' or 'gauss_newton'")
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_integer("max_cg", self.max_cg, at_least=1)
+        check_number("forcing", self.forcing, above=0, below=1)
+        check_number("preconditioner_damping", self.preconditioner_damping, at_least=0)
+        check_choice("curvature", self.curvature, ("auto", "exact", "gauss_newton"))
+        check_choice("cache", self.cache, ("auto", "none", "entries", "blocks"))
+        check_integer("refresh", self.refresh, at_least=1)
 
-    def init(self, objective: Objective, params: Any) -> State:
+    def init(self, objective: Any, params: Any) -> State:
         """One value and gradient; the first trust radius is the length of the preconditioned gradient step."""
         value, gradient = objective.value_and_grad(params)
-        return self.start(
-            params,
-            value,
-            gradient,
-            damping=jnp.inf,
-            inner=Inner(objective.kronecker(params), jnp.asarray(self.curvature == "exact")),
-            counts=count(values=1, gradients=1),
-        )
+        exact = jnp.asarray(self.curvature == "exact")
+        inner = Inner(jnp.full_like(value, jnp.inf), objective.preconditioner(params), exact)
+        return self.begin(params, value, gradient, inner=inner, counts=count(values=1, gradients=1))
 
-    def step(self, objective: Objective, state: State) -> State:
+    def control(self, state: State) -> jax.Array:
+        """The trust radius."""
+        return state.inner.radius
+
+    def advance(self, objective: Any, state: State) -> State:
         """Solve the trust-region subproblem, try the point, move the radius."""
         stale = (state.steps > 0) & (state.steps % self.refresh == 0)
         preconditioner = jax.lax.cond(
-            stale, lambda: objective.kronecker(state.params), lambda: state.inner.preconditioner
+            stale, lambda: objective.preconditioner(state.params), lambda: state.inner.preconditioner
         )
-        damping = jax.tree.map(lambda mean: self.preconditioner_damping * mean, preconditioner.mean())
 
         def solve(v):
-            return preconditioner.solve(v, damping)
+            return preconditioner.solve(v, relative=self.preconditioner_damping)
 
         natural = jnp.sqrt(tree_dot(state.gradient, solve(state.gradient)))
-        radius = jnp.where(jnp.isinf(state.damping), natural, state.damping)
+        radius = jnp.where(jnp.isinf(state.inner.radius), natural, state.inner.radius)
         eta = jnp.minimum(self.forcing, jnp.sqrt(state.gradient_norm / state.start_gradient_norm))
 
         def subproblem(gauss_newton):
@@ -99,21 +109,10 @@ class NewtonCG(Solver):
         exact = jnp.where(state.inner.exact, accepted & ~at_edge, slow)
         eps = jnp.finfo(value.dtype).eps
         stuck = ~accepted & (tree_norm(cg.s) <= eps * tree_norm(state.params))
-        params, value, gradient, norm = select(
-            accepted, (trial, value, gradient, norm), (state.params, state.value, state.gradient, state.gradient_norm)
-        )
-        extra = count(values=1, gradients=1, hvps=cg.products)
-        return state._replace(
-            params=params,
-            value=value,
-            gradient=gradient,
-            gradient_norm=norm,
-            damping=radius,
-            inner=Inner(preconditioner, exact),
-            status=jnp.where(stuck, Status.STALLED, state.status).astype(jnp.int32),
-            steps=state.steps + 1,
-            counts=add_counts(state.counts, extra),
-        )
+        state = moved(state, accepted, trial, value, gradient, norm)
+        state = counted(state, values=1, gradients=1, hvps=cg.products)
+        status = status_of(stuck, Status.STALLED, state.status)
+        return state._replace(inner=Inner(radius, preconditioner, exact), status=status, steps=state.steps + 1)
 
 
 class Subproblem(NamedTuple):

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from attnreg.objectives.base import Objective
 from attnreg.solvers.base import Solver
 from attnreg.solvers.result import Result
 
@@ -16,7 +15,7 @@ class Stage(NamedTuple):
     """A solver, the objective it is run on, and how many of the starts go on afterwards (best values first)."""
 
     solver: Solver
-    objective: Objective
+    objective: Any
     keep: int
 
 
@@ -67,7 +66,7 @@ def race(stages: Sequence[Stage], starts: Any) -> Survivors:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _run_batch(solver: Solver, objective: Objective, starts: Any) -> Result:
+def _run_batch(solver: Solver, objective: Any, starts: Any) -> Result:
     """All starts in lock step; stages that differ in data only, such as a ridge, share one compilation."""
     return jax.vmap(solver.run, (None, 0))(objective, starts)
 

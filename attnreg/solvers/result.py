@@ -4,6 +4,7 @@ import enum
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 
 class Status(enum.IntEnum):
@@ -15,14 +16,18 @@ class Status(enum.IntEnum):
     MAX_STEPS = 3
     BAD_START = 4
     OUT_OF_TIME = 5
+    AT_ROUNDING = 6
+    SADDLE = 7
+    FLAT = 8
+    STATIONARY = 9
 
 
 MESSAGES = {
     Status.RUNNING: "still running",
     Status.CONVERGED: "the gradient fell below the tolerance",
     Status.STALLED: (
-        "no step lowers the loss any more. Likely causes: the gradient is already rounding error (compare "
-        "gradient_norm with eps × its size at the start; use float64 or a larger tol), or the point is a saddle of a "
+        "no step lowers the loss any more, and the gradient is above its rounding error. Likely causes: the loss is "
+        "known to fewer digits than the gradient (use float64, or a larger tol), or the point is a saddle of a "
         "degenerate problem"
     ),
     Status.MAX_STEPS: "max_steps was reached before the tolerance; raise max_steps, loosen tol, or try another start",
@@ -31,6 +36,19 @@ MESSAGES = {
         "(exp(2 max logit) must fit the dtype; scale the data, start nearer zero, use float64), or NaN in the start"
     ),
     Status.OUT_OF_TIME: "the time budget was used up before the tolerance",
+    Status.AT_ROUNDING: (
+        "the gradient is at the level of its rounding errors, short of the tolerance: as converged as this "
+        "dtype can tell"
+    ),
+    Status.SADDLE: (
+        "the start is a saddle: its gradient is zero and the loss curves down from it. Start elsewhere: "
+        "objective.start(), or the start plus a small random perturbation"
+    ),
+    Status.FLAT: (
+        "gradient and curvature are zero at the start and the loss is not. Likely causes: logits so large that the "
+        "softmax is saturated (start nearer zero), or queries or keys that are zero, or alike in every row"
+    ),
+    Status.STATIONARY: "the gradient is zero at the start; the curvature has not been looked at",
 }
 
 
@@ -55,13 +73,13 @@ class Counts(NamedTuple):
 class History(NamedTuple):
     """Per-step record, row 0 the start; rows after the last step are NaN.
 
-    value, gradient_norm: after each step. damping: the solver's regularisation (Levenberg shift or trust radius).
-    seconds: wall time since the start; NaN unless the host loop ran.
+    value, gradient_norm: after each step. control: the number the solver steers by, named by `Solver.CONTROL` (for
+    example Newton's relative Levenberg damping). seconds: wall time since the start; NaN unless the host loop ran.
     """
 
     value: jax.Array
     gradient_norm: jax.Array
-    damping: jax.Array
+    control: jax.Array
     seconds: jax.Array
 
 
@@ -78,5 +96,15 @@ class Result(NamedTuple):
 
     @property
     def converged(self) -> jax.Array:
-        """True where the gradient tolerance was met."""
-        return self.status == Status.CONVERGED
+        """True where the gradient met the tolerance or is as small as rounding lets it be."""
+        return (self.status == Status.CONVERGED) | (self.status == Status.AT_ROUNDING)
+
+    @property
+    def message(self) -> str:
+        """The status of a single solve in words."""
+        return describe(self.status)
+
+
+def status_of(condition: jax.Array, status: jax.Array | Status, otherwise: jax.Array | Status) -> jax.Array:
+    """`status` where the condition holds, `otherwise` elsewhere, as the int32 that a state carries."""
+    return jnp.where(condition, status, otherwise).astype(jnp.int32)

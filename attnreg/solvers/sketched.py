@@ -2,15 +2,22 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from attnreg.objectives.base import Objective
-from attnreg.solvers.base import Solver, State, add_counts, count, select, tree_norm
-from attnreg.solvers.result import Status
+from attnreg.problems.checks import check_flag, check_integer
+from attnreg.solvers.base import Solver, State, count, counted, moved, tree_norm
+from attnreg.solvers.result import Status, status_of
+
+
+class Inner(NamedTuple):
+    """The length of the next step, and the key of all draws."""
+
+    length: jax.Array
+    key: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,27 +33,40 @@ class SketchedNewton(Solver):
         sampler: `sampler(key, objective, params, samples=...)` returns H̃ over `ravel_pytree(params)`, for example
             `attnreg.objectives.sampled.sampled_hessian`. samples: what it is given; ε falls as 1/√samples. seed: of the
             draws.
-        tol: stop at gradient norm ≤ tol × its norm at the start. max_steps: steps.
+        tol, max_steps: see `Solver`; a step is one draw.
 
     Cost per step: one gradient, one sampled Hessian, p³/3 flops.
     """
 
     sampler: Callable[..., jax.Array]
     samples: int
-    tol: float = 1e-10
+    tol: float | None = None
     max_steps: int = 100
     seed: int = 0
     safeguard: bool = True
 
-    def init(self, objective: Objective, params: Any) -> State:
-        """One value and gradient; `damping` records the step length."""
-        value, gradient = objective.value_and_grad(params)
-        key = jax.random.key(self.seed)
-        return self.start(params, value, gradient, damping=1.0, inner=key, counts=count(values=1, gradients=1))
+    CONTROL: ClassVar = "length of the step, relative to the Newton step"
 
-    def step(self, objective: Objective, state: State) -> State:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_integer("samples", self.samples, at_least=1)
+        check_integer("seed", self.seed, at_least=0)
+        check_flag("safeguard", self.safeguard)
+
+    def init(self, objective: Any, params: Any) -> State:
+        """One value and gradient, and the key of the draws."""
+        value, gradient = objective.value_and_grad(params)
+        inner = Inner(jnp.ones_like(value), jax.random.key(self.seed))
+        return self.begin(params, value, gradient, inner=inner, counts=count(values=1, gradients=1))
+
+    def control(self, state: State) -> jax.Array:
+        """The step length."""
+        return state.inner.length
+
+    def advance(self, objective: Any, state: State) -> State:
         """Draw H̃, solve, move."""
-        draw = jax.random.fold_in(state.inner, state.steps)
+        length, key = state.inner
+        draw = jax.random.fold_in(key, state.steps)
         hessian = self.sampler(draw, objective, state.params, samples=self.samples)
         flat, unravel = ravel_pytree(state.params)
         g = ravel_pytree(state.gradient)[0]
@@ -56,23 +76,13 @@ class SketchedNewton(Solver):
         # diagonal.
         scaled = -g / jnp.maximum(jnp.mean(jnp.abs(jnp.diagonal(hessian))), jnp.finfo(g.dtype).tiny)
         delta = jnp.where(jnp.all(jnp.isfinite(delta)), delta, scaled)
-        trial = unravel(flat + state.damping * delta)
+        trial = unravel(flat + length * delta)
         value, gradient = objective.value_and_grad(trial)
         norm = tree_norm(gradient)
         noise = 8 * jnp.finfo(g.dtype).eps * jnp.abs(state.start_value)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         accepted = finite & ((value <= state.value + noise) if self.safeguard else jnp.ones_like(finite))
-        new, old = (trial, value, gradient, norm), (state.params, state.value, state.gradient, state.gradient_norm)
-        params, value, gradient, norm = select(accepted, new, old)
-        length = jnp.where(accepted, jnp.minimum(2 * state.damping, 1.0), state.damping / 2)
-        status = jnp.where(finite & (length > 1e-10), state.status, Status.STALLED)
-        return state._replace(
-            params=params,
-            value=value,
-            gradient=gradient,
-            gradient_norm=norm,
-            damping=length.astype(state.damping.dtype),
-            status=status.astype(jnp.int32),
-            steps=state.steps + 1,
-            counts=add_counts(state.counts, count(values=1, gradients=1, hessians=1)),
-        )
+        state = counted(moved(state, accepted, trial, value, gradient, norm), values=1, gradients=1, hessians=1)
+        length = jnp.where(accepted, jnp.minimum(2 * length, 1.0), length / 2).astype(length.dtype)
+        status = status_of(finite & (length > 1e-10), state.status, Status.STALLED)
+        return state._replace(inner=Inner(length, key), status=status, steps=state.steps + 1)

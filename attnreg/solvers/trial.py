@@ -1,11 +1,12 @@
 """Trying points: one evaluation that is taken or not, and shorter steps after a failure."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from attnreg.objectives.base import Objective
-from attnreg.solvers.base import State, acceptable, add_counts, count, select, tree_norm
+from attnreg.solvers.base import State, acceptable, counted, moved, tree_norm
 
 BACKTRACKS = 2  # shorter steps tried before a direction is given up
 
@@ -15,21 +16,18 @@ def flat_gradient(state: State) -> jax.Array:
     return ravel_pytree(state.gradient)[0]
 
 
-def move(objective: Objective, state: State, delta: jax.Array, predicted: jax.Array):
+def move(objective: Any, state: State, delta: jax.Array, predicted: jax.Array):
     """Try one point: the state after it, whether it was taken, actual over predicted decrease, and the loss there."""
     flat, unravel = ravel_pytree(state.params)
     trial = unravel(flat + delta)
     value, gradient = objective.value_and_grad(trial)
     norm = tree_norm(gradient)
     accepted, ratio = acceptable(state, value, norm, predicted)
-    old = (state.params, state.value, state.gradient, state.gradient_norm)
-    params, new, gradient, norm = select(accepted, (trial, value, gradient, norm), old)
-    counts = add_counts(state.counts, count(values=1, gradients=1))
-    state = state._replace(params=params, value=new, gradient=gradient, gradient_norm=norm, counts=counts)
+    state = counted(moved(state, accepted, trial, value, gradient, norm), values=1, gradients=1)
     return state, accepted, ratio, value
 
 
-def backtrack(objective: Objective, state: State, delta: jax.Array, value: jax.Array, accepted: jax.Array):
+def backtrack(objective: Any, state: State, delta: jax.Array, value: jax.Array, accepted: jax.Array):
     """Shorter steps along `delta` after a failure, lengths by quadratic interpolation: the state, and the length taken.
 
     The length is 0 when nothing was taken, or nothing had failed.

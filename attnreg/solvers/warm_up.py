@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from attnreg.objectives.base import Objective
 from attnreg.solvers.base import State, add_counts, count, select, tree_norm
 from attnreg.solvers.secant import corrected_solve, no_pairs, push
 from attnreg.solvers.trial import flat_gradient, interpolate, move
@@ -20,7 +19,7 @@ def settled_norm(state: State, tol: float) -> jax.Array:
     return jnp.maximum(SETTLED, tol) * state.start_gradient_norm
 
 
-def kronecker_warm_up(objective: Objective, state: State, *, budget: int, memory: int, tol: float) -> State:
+def kronecker_warm_up(objective: Any, state: State, *, budget: int, memory: int, tol: float) -> State:
     """Quasi-Newton steps around the Kronecker approximation, renewed every `RENEW` steps: a state nearer the minimum.
 
     BFGS corrections of `objective.kronecker`, one value and gradient per evaluation, no Hessian. Ends when the gradient
@@ -33,7 +32,7 @@ def kronecker_warm_up(objective: Objective, state: State, *, budget: int, memory
     approximation every `RENEW` steps.
     """
     goal = settled_norm(state, tol)
-    renew = objective.kronecker
+    renew = objective.preconditioner
 
     def unfinished(carry):
         state, _, _, length, _, tries = carry
@@ -41,13 +40,12 @@ def kronecker_warm_up(objective: Objective, state: State, *, budget: int, memory
 
     def one(carry):
         old, pairs, kronecker, length, taken, tries = carry
-        # Undetermined directions have no gradient; a little damping keeps rounding from moving along them.
-        damping = jax.tree.map(lambda mean: 1e-6 * mean, kronecker.mean())
         _, unravel = ravel_pytree(old.params)
         g = flat_gradient(old)
 
         def solve(v):
-            return ravel_pytree(kronecker.solve(unravel(v), damping))[0]
+            # Undetermined directions have no gradient; a little damping keeps rounding from moving along them.
+            return ravel_pytree(kronecker.solve(unravel(v), relative=1e-6))[0]
 
         delta = -length * corrected_solve(pairs, solve, g)
         state, accepted, _, value = move(objective, old, delta, -g @ delta)
@@ -64,7 +62,7 @@ def kronecker_warm_up(objective: Objective, state: State, *, budget: int, memory
     return jax.lax.while_loop(unfinished, one, start)[0]
 
 
-def coarse_warm_up(dtype: str, objective: Objective, state: State, *, budget: int, memory: int, tol: float) -> State:
+def coarse_warm_up(dtype: str, objective: Any, state: State, *, budget: int, memory: int, tol: float) -> State:
     """`kronecker_warm_up` in another precision; its point is judged, and if worse refused, in the objective's own."""
     coarse_objective, coarse_state = as_dtype(dtype, (objective, state._replace(inner=())))
     coarse = kronecker_warm_up(coarse_objective, coarse_state, budget=budget, memory=memory, tol=tol)

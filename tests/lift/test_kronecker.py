@@ -20,17 +20,17 @@ def test_apply_and_solve_are_the_dense_matrix(damping):
     S, M, V = factors()
     K = Kronecker.of(jnp.asarray(S), jnp.asarray(M), shift=0.2)
     dense = np.kron(S, M) + (0.2 + damping) * np.eye(12)
-    np.testing.assert_allclose(np.ravel(K.apply(V, damping)), dense @ V.ravel(), rtol=1e3 * EPS)
+    np.testing.assert_allclose(np.ravel(K.shifted(V, damping)), dense @ V.ravel(), rtol=1e3 * EPS)
     expected = np.linalg.solve(dense, V.ravel())
     tolerance = 16 * EPS * np.linalg.cond(dense) * np.max(np.abs(expected))
-    np.testing.assert_allclose(np.ravel(K.solve(V, damping)), expected, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(np.ravel(K.shifted_solve(V, damping)), expected, rtol=0, atol=tolerance)
 
 
-def test_mean_and_largest_are_those_of_the_spectrum():
+def test_scale_and_largest_are_those_of_the_spectrum():
     S, M, _ = factors()
     K = Kronecker.of(jnp.asarray(S), jnp.asarray(M), shift=0.2)
     spectrum = np.linalg.eigvalsh(np.kron(S, M)) + 0.2
-    assert float(K.mean()) == pytest.approx(np.mean(spectrum), rel=64 * EPS)
+    assert float(K.scale()) == pytest.approx(np.mean(spectrum), rel=64 * EPS)
     assert float(K.largest()) == pytest.approx(np.max(spectrum), rel=64 * EPS)
 
 

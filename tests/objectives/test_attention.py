@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attnreg import objectives
 from attnreg.lift import tensor_trick as tt
+from attnreg.objectives import attention
 from attnreg.objectives.attention import AttentionObjective
 from attnreg.problems.attention import AttentionRegression
 from tests.contract import loss_cases as cases
@@ -24,7 +24,7 @@ def objective(loss="normalized", block_rows=None, *, n=7, m=5, d1=3, d2=2, docum
 
 # Compiled once per structure: method by method, operation by operation would cost a compilation each.
 value = jax.jit(lambda o, X: o.value(X))
-kronecker = jax.jit(lambda o, X: o.kronecker(X))
+preconditioner = jax.jit(lambda o, X: o.preconditioner(X))
 gauss_newton = jax.jit(lambda o, X: o.gauss_newton(X))
 hvp = jax.jit(lambda o, X, V: o.hvp(X, V))
 
@@ -60,14 +60,14 @@ def test_auto_cache_takes_the_cheapest_that_fits(monkeypatch):
     small, wide = objective(), objective(n=4, m=3, d1=2, d2=6)
     assert small._choose_cache("auto") == "blocks"
     assert wide._choose_cache("auto") == "entries", "d2² > 2m: cached blocks cost more than the rows"
-    monkeypatch.setattr(objectives, "CACHE_BYTES", 8)
+    monkeypatch.setattr(attention, "CACHE_BYTES", 8)
     assert small._choose_cache("auto") == wide._choose_cache("auto") == "none"
 
 
 @pytest.mark.parametrize("loss", ["normalized", "sinh_rescaled"])
 def test_kronecker_estimate_is_psd_and_keeps_the_trace(loss):
     o, X = objective(loss, weight=0.3, ridge=0.1), point() / 3
-    K = kronecker(o, X)
+    K = preconditioner(o, X)
     assert float(jnp.min(K.eigenvalues)) >= 0
     trace = float(jnp.trace(gauss_newton(o, X)))
     assert float(jnp.sum(K.eigenvalues) + X.size * K.shift) == pytest.approx(trace, rel=1e3 * EPS)
@@ -75,13 +75,13 @@ def test_kronecker_estimate_is_psd_and_keeps_the_trace(loss):
 
 def test_kronecker_estimate_is_exact_when_all_rows_curve_alike():
     o, X, V = objective("linear", documents=1, ridge=0.1), point(), point(2)
-    np.testing.assert_allclose(kronecker(o, X).apply(V), hvp(o, X, V), rtol=1e3 * EPS)
+    np.testing.assert_allclose(preconditioner(o, X).apply(V), hvp(o, X, V), rtol=1e3 * EPS)
 
 
 def test_kronecker_estimate_beats_none_as_a_preconditioner():
     o, X = objective(n=32, m=32, d1=4, d2=4, condition=30.0, documents=1), jnp.zeros((4, 4))
     H = np.asarray(gauss_newton(o, X))
-    K = kronecker(o, X)
+    K = preconditioner(o, X)
     damping = 1e-6 * np.trace(H) / 16
     H = H + damping * np.eye(16)
     solve = jax.jit(jax.vmap(lambda column: K.solve(column.reshape(4, 4), damping).ravel()))

@@ -105,7 +105,7 @@ def test_wide_unknowns_keep_no_square_of_the_features():
     problem = teacher_problem(n, d1=d, d2=d)
 
     def kronecker(problem, X):
-        estimate = AttentionObjective(problem).kronecker(X)
+        estimate = AttentionObjective(problem).preconditioner(X)
         return estimate.eigenvalues
 
     limit = (16 * BLOCK_ENTRIES + 4 * n * d + 24 * d * d) * FLOAT

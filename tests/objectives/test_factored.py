@@ -86,8 +86,8 @@ def test_the_gauge_changes_nothing():
 
 def test_preconditioner_is_positive_definite():
     case, point, direction = draw("normalized", 2)
-    preconditioner = FactoredObjective(case.problem, RANK, block_rows=2).kronecker(point)
-    solved = preconditioner.solve(Factors(*map(jnp.asarray, direction)), preconditioner.mean())
+    preconditioner = FactoredObjective(case.problem, RANK, block_rows=2).preconditioner(point)
+    solved = preconditioner.solve(Factors(*map(jnp.asarray, direction)), relative=1.0)
     assert sum(float(jnp.sum(a * b)) for a, b in zip(solved, direction, strict=True)) > 0
 
 

@@ -75,7 +75,7 @@ def test_y_is_the_least_squares_solution_even_when_z_has_rank_one():
     problem, X = with_ridge("documents", ridge_y=0.0)
     for scale in (0.0, 1e-9, 1.0):
         objective = VariableProjection(problem)
-        Z, B = np.asarray(objective.attended(scale * X)), np.asarray(problem.B.reshape(-1, 3))
+        Z, B = np.asarray(objective.joint.attended(scale * X)), np.asarray(problem.B.reshape(-1, 3))
         Y = objective.complete(scale * X).Y
         assert bool(jnp.all(jnp.isfinite(Y)))
         want = oracle.best_y(Z, B, 0.0)

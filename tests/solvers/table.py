@@ -13,7 +13,7 @@ import optax
 from attnreg.data.synthetic import attention_instance, vector_instance
 from attnreg.objectives.attention import AttentionObjective
 from attnreg.problems.attention import AttentionRegression
-from attnreg.solvers import GradientDescent, Newton, NewtonCG, Optax, Solver
+from attnreg.solvers import LBFGS, GradientDescent, Newton, NewtonCG, Optax, Solver
 
 K, N, M, D = 2, 12, 8, 3
 
@@ -29,7 +29,8 @@ SOLVERS = {
     "newton": Row(Newton(), 1e-4),
     "newton, Gauss-Newton": Row(Newton(curvature="gauss_newton", tol=1e-7), 1e-4),
     "newton-cg": Row(NewtonCG(), 1e-4),
-    "lbfgs": Row(Optax(optax.lbfgs(), tol=1e-6, max_steps=500), 1e-3),
+    "lbfgs": Row(LBFGS(), 1e-3),
+    "optax lbfgs": Row(Optax(optax.lbfgs(), tol=1e-6, max_steps=500), 1e-3),
     "adam": Row(Optax(optax.adam(0.05), tol=1e-2, max_steps=2000), 1e-2),
     "gradient descent": Row(GradientDescent(tol=2e-2, max_steps=4000), 2e-2),
 }

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from attnreg.solvers import GradientDescent, Optax, Status
+from attnreg.solvers.gradient_descent import Inner
 from attnreg.solvers.optax import _with_closed_form_gradient
 from tests.solvers import table
 
@@ -30,19 +31,19 @@ def test_descent_never_climbs():
 
 def test_the_default_step_is_the_inverse_of_the_largest_curvature_estimate():
     state = init(GradientDescent(), OBJECTIVE, START)
-    assert float(state.damping) == pytest.approx(
-        1 / float(jax.jit(lambda o, x: o.kronecker(x).largest())(OBJECTIVE, START)), rel=1e-12
+    assert float(state.inner.eta) == pytest.approx(
+        1 / float(jax.jit(lambda o, x: o.preconditioner(x).largest())(OBJECTIVE, START)), rel=1e-12
     )
     stepped = step(GradientDescent(), OBJECTIVE, state)
-    np.testing.assert_allclose(stepped.params, -state.damping * state.gradient, rtol=1e-12)
+    np.testing.assert_allclose(stepped.params, -state.inner.eta * state.gradient, rtol=1e-12)
 
 
 def test_a_step_that_climbs_is_undone_and_halved():
-    before = init(GradientDescent(), OBJECTIVE, START)._replace(damping=jnp.asarray(1e30))
+    before = init(GradientDescent(), OBJECTIVE, START)._replace(inner=Inner(jnp.asarray(1e30)))
     after = step(GradientDescent(), OBJECTIVE, before)
     np.testing.assert_array_equal(after.params, before.params)
     assert float(after.value) == float(before.value)
-    assert float(after.damping) == 5e29
+    assert float(after.inner.eta) == 5e29
     assert int(after.counts.gradients) == 2
 
 

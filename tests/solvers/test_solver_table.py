@@ -47,16 +47,21 @@ def solved_together(name):
 evaluate = jax.jit(lambda objective, X: objective.value_and_grad(X))
 
 
+def tolerance(solver):
+    """The tolerance in force in float64."""
+    return solver.tolerance(np.float64)
+
+
 def check(solver, problem, result):
     """What every converged `Result` promises."""
     value, gradient = evaluate(table.objective(problem), result.params)
     norm, steps, history = float(tree_norm(gradient)), int(result.steps), result.history
     assert Status(int(result.status)) == Status.CONVERGED, describe(result.status)
     assert bool(result.converged)
-    assert float(result.gradient_norm) <= solver.tol * float(history.gradient_norm[0])
+    assert float(result.gradient_norm) <= tolerance(solver) * float(history.gradient_norm[0])
     assert norm == pytest.approx(float(result.gradient_norm), rel=1e-3, abs=1e-13)
     assert float(value) == pytest.approx(float(result.value), rel=1e-9, abs=1e-14)
-    for column in (history.value, history.gradient_norm, history.damping):
+    for column in (history.value, history.gradient_norm, history.control):
         assert column.shape == (solver.max_steps + 1,)
         assert np.all(np.isnan(column[steps + 1 :]))
     assert np.all(np.isfinite(history.value[: steps + 1]))
@@ -69,7 +74,8 @@ def check(solver, problem, result):
 
 def test_the_table_has_a_row_for_every_exported_solver():
     exported = {x for x in vars(solvers).values() if isinstance(x, type) and issubclass(x, Solver) and x is not Solver}
-    assert {type(row.solver) for row in table.SOLVERS.values()} == exported
+    # A sampled Hessian makes a solver's path random: it has tests of its own (tests/solvers/test_sketched.py).
+    assert {type(row.solver) for row in table.SOLVERS.values()} == exported - {solvers.SketchedNewton}
 
 
 @every_solver
@@ -98,7 +104,7 @@ def test_alone_on_the_host_and_in_a_batch_are_the_same_run(name):
     assert abs(int(hosted.steps) - int(batched.steps)) <= max(1, int(batched.steps) // 20)
     # Both stop within the tolerance, so they agree to about tol × condition.
     gap = np.max(np.abs(table.centred_logits(problem, hosted.params) - table.centred_logits(problem, batched.params)))
-    assert gap <= 100 * solver.tol
+    assert gap <= 100 * tolerance(solver)
 
 
 def test_a_host_loop_goes_on_from_any_of_its_states():
@@ -169,7 +175,7 @@ def test_many_starts_of_one_problem_one_of_them_bad(name):
     assert int(results.steps[0]) == 0
     assert np.all(np.asarray(results.converged[1:]))
     first, *rest = (table.centred_logits(problem, X) for X in results.params[1:])
-    assert all(np.max(np.abs(first - other)) <= 100 * solver.tol for other in rest)
+    assert all(np.max(np.abs(first - other)) <= 100 * tolerance(solver) for other in rest)
 
 
 def test_overflow_at_the_start_is_reported_with_its_cause():
@@ -187,10 +193,12 @@ def test_max_steps_is_reported():
 
 
 @pytest.mark.parametrize("name", ["newton", pytest.param("newton-cg", marks=pytest.mark.slow)])
-def test_an_unreachable_tolerance_ends_as_stalled(name):
+def test_an_unreachable_tolerance_ends_at_rounding_level(name):
     solver = dataclasses.replace(table.SOLVERS[name].solver, tol=0.0)
     result = solver.run(AttentionObjective(PROBLEMS["noisy"], block_rows=5), START)
-    assert int(result.status) == Status.STALLED
+    assert int(result.status) == Status.AT_ROUNDING
+    assert bool(result.converged)
+    assert "rounding" in result.message
     assert float(result.gradient_norm) <= 1e-12 * float(result.history.gradient_norm[0])
 
 
