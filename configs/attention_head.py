@@ -11,6 +11,29 @@ Expected: relative loss below 1e-6 and held-out loss below 1e-3 within a minute.
 from ml_collections import ConfigDict
 
 from configs.fit_defaults import fit_config
+from experiments.runner.variants import vary
+
+VARIANTS = {
+    "reduced": {
+        "precision": "float64",
+        "rank": 0,
+        "compare_full": False,
+        "data.tokens": 256,
+        "data.train": dict(docs=8),
+        "data.heldout": dict(docs_heldout=4, card=2),
+        "data.components": 32,
+        "solver.method": "auto",
+        "solver.tol": 1e-8,
+        "solver.max_steps": 200,
+    },
+    "smoke": {
+        "data.tokens": 32,
+        "data.train": dict(docs=2),
+        "data.heldout": dict(docs_heldout=1),
+        "solver.max_steps": 3,
+        "compare_seconds": 0.2,
+    },
+}
 
 
 def get_config(variant: str = "full") -> ConfigDict:
@@ -29,13 +52,4 @@ def get_config(variant: str = "full") -> ConfigDict:
     config.solver.update(dict(method="newton_cg", tol=1e-5, max_steps=60, seconds=60.0))
     # Strong damping keeps the small principal components back: they fit the training texts first and nothing else.
     config.solver.newton_cg.update(dict(curvature="gauss_newton", preconditioner_damping=1.0))
-    if variant == "reduced":
-        config.precision, config.rank, config.compare_full = "float64", 0, False
-        config.data.update(dict(tokens=256, train=dict(docs=8), heldout=dict(docs_heldout=4, card=2), components=32))
-        config.solver.update(dict(method="auto", tol=1e-8, max_steps=200))
-    elif variant == "smoke":
-        config.data.update(dict(tokens=32, train=dict(docs=2), heldout=dict(docs_heldout=1)))
-        config.solver.max_steps, config.compare_seconds = 3, 0.2
-    elif variant != "full":
-        raise ValueError(f"variant is {variant!r}; it must be 'full', 'reduced' or 'smoke'")
-    return config
+    return vary(config, variant, VARIANTS)

@@ -1,6 +1,17 @@
-"""Fields shared by the configs of `experiments.fit.map`; every knob is declared here."""
+"""Fields shared by the configs of `experiments.fit`; every knob is declared here. No config itself."""
 
-from ml_collections import ConfigDict
+import dataclasses
+
+from ml_collections import ConfigDict, config_dict
+
+from attnreg.solvers import Newton, NewtonCG, Solver
+
+
+def options(solver: type[Solver]) -> dict:
+    """A solver's own options with their defaults, those of Python: what a config leaves alone means the same there."""
+    fields = {field.name: field.default for field in dataclasses.fields(solver)}  # type: ignore[arg-type]
+    unset = dict(warmup=config_dict.placeholder(int), coarse_dtype=config_dict.placeholder(str))
+    return {name: unset.get(name, value) for name, value in fields.items() if name not in ("tol", "max_steps")}
 
 
 def fit_config(**changes) -> ConfigDict:
@@ -10,7 +21,7 @@ def fit_config(**changes) -> ConfigDict:
             experiment="fit.map",
             seed=0,
             precision="float64",
-            loss="normalized",  # normalized, rescaled, cosh_rescaled, sinh_rescaled, linear
+            loss="normalized",  # normalized, rescaled, cosh_rescaled, sinh_rescaled, linear, kl
             ridge=0.0,
             weight=0.0,  # W of the papers' regularizer ½‖W∘logits‖²; 0 is none
             rank=0,  # 0: the unknown is X; r: factors X = QKᵀ of rank r
@@ -20,20 +31,13 @@ def fit_config(**changes) -> ConfigDict:
                 tol=1e-8,
                 max_steps=200,
                 seconds=600.0,
-                newton=dict(damping=1e-3, curvature="auto"),
-                newton_cg=dict(
-                    curvature="auto",
-                    forcing=0.1,
-                    max_cg=200,
-                    preconditioner_damping=0.1,
-                    refresh=5,
-                    cache="auto",
-                ),
+                newton=options(Newton),
+                newton_cg=options(NewtonCG),
+                adam=dict(learning_rate=0.01),
             ),
             compare=(),  # methods to run beside the main one
             compare_seconds=10.0,
             compare_full=False,  # compare in the full X even when the main unknown is factored
-            learning_rate=0.01,  # Adam's
         )
     )
     config.update(changes)

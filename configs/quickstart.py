@@ -10,9 +10,11 @@ Time: about 20 s on two CPU cores, start-up and compilation included.
 from ml_collections import ConfigDict
 
 from configs.fit_defaults import fit_config
+from experiments.runner.variants import vary
+
+VARIANTS = {"smoke": {"compare_seconds": 0.3}}
 
 
 def get_config(variant: str = "full") -> ConfigDict:
-    config = fit_config(data=dict(source="embedded"), compare=("lbfgs", "adam"))
-    config.compare_seconds = {"full": 5.0, "smoke": 0.3}[variant]
-    return config
+    config = fit_config(data=dict(source="embedded"), compare=("lbfgs", "adam"), compare_seconds=5.0)
+    return vary(config, variant, VARIANTS)

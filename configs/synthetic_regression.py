@@ -10,6 +10,9 @@ Expected: gradient reduced by 1e-8 in about 5 Newton steps; relative logit error
 from ml_collections import ConfigDict
 
 from configs.fit_defaults import fit_config
+from experiments.runner.variants import vary
+
+VARIANTS = {"smoke": {"data.n": 24, "data.d": 3, "compare_seconds": 0.2}}
 
 
 def get_config(variant: str = "full") -> ConfigDict:
@@ -24,14 +27,8 @@ def get_config(variant: str = "full") -> ConfigDict:
         logit_scale=1.0,
         condition=1.0,  # of the features
     )
-    config = fit_config(data=data, compare=("lbfgs", "gradient_descent"))
-    config.compare_seconds = 5.0
-    if variant == "smoke":
-        config.data.update(dict(n=24, d=3))
-        config.compare_seconds = 0.2
-    elif variant != "full":
-        raise ValueError(f"variant is {variant!r}; it must be 'full' or 'smoke'")
-    return config
+    config = fit_config(data=data, compare=("lbfgs", "gradient_descent"), compare_seconds=5.0)
+    return vary(config, variant, VARIANTS)
 
 
 def sweep(variant: str = "full") -> list[dict]:

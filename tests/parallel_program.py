@@ -1,4 +1,4 @@
-"""Run by test_sharding.py on 8 virtual devices: every sharded quantity against one device, as JSON on stdout."""
+"""Run by test_parallel.py on 8 virtual devices: every sharded quantity against one device, as JSON on stdout."""
 
 import itertools
 import json
@@ -12,6 +12,7 @@ from attnreg import parallel as sharding
 from attnreg.objectives.attention import AttentionObjective
 from attnreg.problems.attention import AttentionRegression, Teacher
 from experiments.benchmarks.scaling import collectives
+from tests.solvers import table
 
 K, N, M, D = 8, 24, 16, 4
 
@@ -43,6 +44,16 @@ def error(got, expected):
     """Largest difference in units of eps × the largest entry."""
     pairs = zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True)
     return max(float(jnp.abs(a - b).max() / (jnp.abs(b).max() * jnp.finfo(b.dtype).eps)) for a, b in pairs)
+
+
+def solve_both(solver, data, mesh):
+    """A whole solver on one device and over the mesh: steps of both, and the gap of their values."""
+    objective = AttentionObjective(data)
+    alone = solver.run(objective, objective.start())
+    placed = sharding.place(data, mesh, sharding.problem_specs(data))
+    spread = jax.jit(sharding.sharded(solver.run, mesh))(placed, objective.start())
+    gap = abs(float(alone.value - spread.value)) / float(alone.history.value[0])
+    return dict(steps=[int(alone.steps), int(spread.steps)], gap=gap, status=int(spread.status))
 
 
 def main():
@@ -86,9 +97,10 @@ def main():
             refusals.append("accepted")
         except ValueError as refused:
             refusals.append(str(refused))
+    solves = {name: solve_both(row.solver, data, mesh) for name, row in table.SOLVERS.items()}
     keys = sharding.place(jax.random.split(jax.random.key(0), 8), mesh, PartitionSpec("data"))
     same_keys = bool(jnp.all(jax.random.key_data(keys) == jax.random.key_data(jax.random.split(jax.random.key(0), 8))))
-    print(json.dumps(dict(errors=errors, moved=moved, refusals=refusals, same_keys=same_keys)))
+    print(json.dumps(dict(errors=errors, moved=moved, refusals=refusals, same_keys=same_keys, solves=solves)))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from attnreg.solvers import Status
+from tests.solvers import table
+
 ROOT = Path(__file__).parents[1]
 D = 4  # of tests/parallel_program.py
 PACKED = (D * (D + 1) // 2) ** 2
@@ -57,6 +60,16 @@ def test_what_cannot_be_split_is_refused_with_the_reason(report):
     assert "1 is not a multiple of the 8 devices" in documents
     assert "give an explicit mask" in causal
     assert "must be 'documents' or 'rows'" in over
+
+
+def test_every_solver_takes_the_same_steps_on_one_device_and_on_eight(report):
+    assert set(report["solves"]) == set(table.SOLVERS)
+    for name, solve in report["solves"].items():
+        alone, spread = solve["steps"]
+        # Sums in another order move a stopping test by a step where hundreds are taken, never a warm-up's budget.
+        assert abs(alone - spread) <= alone // 50, (name, solve)
+        assert solve["gap"] < 1e-9, (name, solve)
+        assert Status(solve["status"]) in (Status.CONVERGED, Status.MAX_STEPS), (name, solve)
 
 
 def test_typed_keys_are_split_too(report):

@@ -1,0 +1,142 @@
+"""What a fit leaves behind: tables, figures and the content of result.json."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from attnreg.fit.identifiability import identifiability, logit_distance
+from attnreg.lift.streaming import map_over_blocks
+from attnreg.lift.tensor_trick import logits
+from attnreg.objectives.attention import AttentionObjective
+from attnreg.objectives.factored import Factors
+from attnreg.problems.attention import AttentionRegression
+from attnreg.rows import softmax
+from attnreg.solvers import Status, describe
+from attnreg.solvers.base import State
+from experiments.fit import figures as fit_figures
+from experiments.runner.record import Record
+
+
+class Fit(NamedTuple):
+    """One method's solve: the last state and its curves."""
+
+    state: State
+    seconds: np.ndarray
+    loss: np.ndarray
+    heldout: np.ndarray
+
+
+class Scale(NamedTuple):
+    """What losses are divided by, training and held-out, and the name of the quotient."""
+
+    train: float
+    heldout: float
+    name: str
+
+
+def matrix(x: Any) -> jax.Array:
+    """X, whatever the unknown."""
+    return x.product() if isinstance(x, Factors) else x
+
+
+def attention_maps(problem: AttentionRegression, X: jax.Array) -> tuple[np.ndarray, np.ndarray]:
+    """True and fitted map of the first document (for the linear loss: the logits)."""
+    first = jax.tree.map(lambda a: a[:1] if a.ndim == 3 else a, problem)
+
+    def emit(block):
+        s = logits(block.query, X, block.keys)
+        return block.b, s if problem.loss == "linear" else softmax(s, block.mask)
+
+    true, fitted = map_over_blocks(first, emit)
+    return np.asarray(true[0]), np.asarray(fitted[0])
+
+
+def report(config, record: Record, data, curves: dict[str, Fit], method: str, scale: Scale) -> dict[str, Any]:
+    """Tables, figures and the content of result.json."""
+    main = curves[method]
+    X = matrix(main.state.params)
+    zero = jnp.zeros(data.problem.shape, data.problem.dtype)
+    at_zero = float(AttentionObjective(data.problem).value(zero)) / scale.train
+    held_at_zero = float(AttentionObjective(data.heldout).value(zero)) / scale.heldout
+    known = identifiability(data.problem)
+    status = Status(int(main.state.status))
+    result = dict(
+        data=data.title,
+        method=method,
+        status=status.name,
+        message=describe(status),
+        loss_unit=scale.name,
+        loss_at_zero=at_zero,
+        loss=main.loss[-1],
+        heldout_at_zero=held_at_zero,
+        heldout=main.heldout[-1],
+        heldout_best=float(np.nanmin(main.heldout)),
+        gradient_ratio=float(main.state.gradient_norm / main.state.start_gradient_norm),
+        steps=int(main.state.steps),
+        seconds=main.seconds[-1],
+        unknowns=int(ravel_pytree(main.state.params)[0].size),
+        identifiability=known._asdict(),
+        counts={name: int(value) for name, value in main.state.counts._asdict().items()},
+    )
+    if data.truth is not None:
+        result["logit_error"] = float(logit_distance(data.problem, X, data.truth))
+        result["heldout_logit_error"] = float(logit_distance(data.heldout, X, data.truth))
+    record.table("fit", ("quantity", "value"), summary(result, known.describe()))
+    if len(curves) > 1:
+        record.table(
+            "methods", ("method", "status", "loss", "held-out", "|g|/|g0|", "steps", "seconds"), methods(curves)
+        )
+        result["methods"] = {name: dict(loss=f.loss[-1], seconds=f.seconds[-1]) for name, f in curves.items()}
+    floor = float(np.finfo(config.precision).eps)
+    record.figure(
+        "convergence", fit_figures.convergence({k: (f.seconds, f.loss) for k, f in curves.items()}, data.title, floor)
+    )
+    over_time = {name: (f.seconds, f.loss, f.heldout) for name, f in curves.items()}
+    record.figure("heldout", fit_figures.heldout_over_time(over_time, data.title))
+    if data.problem.sizes[1] > 1:
+        for name, problem, labels in (
+            ("maps_train", data.problem, data.labels.train),
+            ("maps_heldout", data.heldout, data.labels.heldout),
+        ):
+            record.figure(name, fit_figures.maps(*attention_maps(problem, X), labels, f"{data.title}, {name[5:]}"))
+    return result
+
+
+def summary(result: dict[str, Any], identified: str) -> list[tuple[str, Any]]:
+    """Rows of the table a person reads first."""
+    unit = result["loss_unit"]
+    rows = [
+        ("method", result["method"]),
+        ("status", f"{result['status']}: {result['message']}"),
+        (f"loss at X = 0, of {unit}", result["loss_at_zero"]),
+        (f"final loss, of {unit}", result["loss"]),
+        ("held-out loss at X = 0", result["heldout_at_zero"]),
+        ("held-out loss on unseen data", result["heldout"]),
+        ("gradient norm, of its start", result["gradient_ratio"]),
+        ("iterations", result["steps"]),
+        ("seconds, compilation apart", result["seconds"]),
+        ("identifiability", identified),
+    ]
+    if "logit_error" in result:
+        rows.append(("row-centred logits, relative error", result["logit_error"]))
+        rows.append(("the same on unseen data", result["heldout_logit_error"]))
+    return rows
+
+
+def methods(curves: dict[str, Fit]) -> list[tuple]:
+    """One row a method."""
+    return [
+        (
+            name,
+            Status(int(fit.state.status)).name,
+            fit.loss[-1],
+            fit.heldout[-1],
+            float(fit.state.gradient_norm / fit.state.start_gradient_norm),
+            int(fit.state.steps),
+            fit.seconds[-1],
+        )
+        for name, fit in curves.items()
+    ]
