@@ -30,6 +30,7 @@ def normalized_first(
     configs/benchmark_solvers.py (docs/guides/benchmarks.md).
     Cost: two solves.
     Raises: ValueError when the problem is not a rescaled one.
+    Source: derived here; the two losses are those of arXiv 2307.02419.
 
     Example:
         >>> import jax

@@ -19,11 +19,14 @@ DENSE_UNKNOWNS = 1500
 
 
 class Identifiability(NamedTuple):
-    """Which directions of X the data see.
+    """Which directions of X the data see; all entries are integers.
 
-    unknowns: d1·d2. rank_low ≤ rank of the map from X to row-centred logits ≤ rank_high (equal when exact).
-    gauge: dimension of the softmax gauge {v wᵀ : A2 w constant on every document, v in the row space of A1}; 0 for
-    the linear loss. missing: unknowns − rank_high − gauge, directions lost because A1 or A2 do not span their space.
+    Args:
+        unknowns: d1·d2.
+        rank_low, rank_high: the rank of the map from X to row-centred logits lies between them; equal when exact.
+        gauge: dimension of the softmax gauge {v wᵀ : A2 w constant on every document, v in the row space of A1}; 0 for
+            the linear loss.
+        missing: unknowns − rank_high − gauge, the directions lost because A1 or A2 do not span their space.
     """
 
     unknowns: int
@@ -63,7 +66,15 @@ def identifiability(problem: AttentionRegression) -> Identifiability:
     `DENSE_UNKNOWNS` its rank is exact (to rounding); beyond, it lies between the best single document and the product
     of the ranks of the sums. Masks can only lower the rank; they are not taken into account.
 
+    Args:
+        problem: A1 (k, n, d1) and A2 (k, m, d2) of any floating dtype; the targets do not matter.
+
+    Returns:
+        `Identifiability`.
+
+    Precision: ranks are told apart from rounding of the data (tests/fit/test_identifiability.py).
     Cost: O(n d1² + m d2²), plus O((d1 d2)³) when dense. Host computation, not for use inside jit.
+    Source: derived in docs/theory/closed_forms.md.
 
     Example:
         >>> import jax.numpy as jnp
@@ -104,7 +115,15 @@ def centred_logits(problem: AttentionRegression, block: Block, X: jax.Array) -> 
 def logit_distance(problem: AttentionRegression, X: jax.Array, Z: jax.Array) -> jax.Array:
     """`‖C(S(X) − S(Z))‖_F / ‖C S(Z)‖_F` over all documents, C centring rows: the distance that the gauge cannot change.
 
+    Args:
+        problem: the data on which to compare. X, Z: (d1, d2), of the data's dtype.
+
+    Returns:
+        A scalar.
+
+    Precision: that of the logits, eps·‖S‖ (tests/fit/test_identifiability.py).
     Cost: two logit products, streamed.
+    Source: derived in docs/theory/closed_forms.md.
     """
 
     def emit(block):

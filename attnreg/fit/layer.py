@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from attnreg.objectives.jets import JetObjective, jet_problem
 from attnreg.objectives.reduced import VariableProjection
+from attnreg.problems.checks import ProblemError, check_integer, check_number
 from attnreg.problems.one_layer import OneLayerRegression, Unknowns
 from attnreg.solvers.lbfgs import LBFGS
 from attnreg.solvers.newton import Newton
@@ -27,12 +28,16 @@ from attnreg.solvers.race import Stage, normal_starts, race, take
 class Search:
     """How to look for the global minimum; hashable.
 
-    batch: jet starts per batch. ridges, steps: the falling ridge of the jet stages and the evaluations in each. keep:
-    starts that go on after each stage; the last number is how many candidates of a batch are refined on the full
-    problem.
-    scale: size of the random jet starts. randoms: random X refined in every second batch. tol: relative loss (of ‖B −
-    mean‖²) that ends the search. probe, polish: Gauss–Newton steps before a candidate is judged, and at most.
-    hopeless: a probed candidate above this relative loss is dropped.
+    Args:
+        batch: jet starts per batch.
+        ridges, steps: the falling ridge of the jet stages, and the evaluations in each.
+        keep: starts that go on after each stage; the last number is how many candidates of a batch are refined.
+        scale: size of the random jet starts. randoms: random X refined in every second batch.
+        tol: relative loss (of ‖B − column mean‖²) that ends the search.
+        probe, polish: Gauss–Newton steps before a candidate is judged, and at most.
+        hopeless: a probed candidate above this relative loss is dropped.
+
+    Raises: ProblemError for an option out of range.
     """
 
     batch: int = 16
@@ -46,6 +51,19 @@ class Search:
     polish: int = 60
     hopeless: float = 0.03
 
+    def __post_init__(self) -> None:
+        for name in ("batch", "probe", "polish"):
+            check_integer(name, getattr(self, name), at_least=1)
+        check_integer("randoms", self.randoms, at_least=0)
+        for name in ("scale", "hopeless"):
+            check_number(name, getattr(self, name), above=0)
+        check_number("tol", self.tol, at_least=0)
+        if not len(self.ridges) == len(self.steps) == len(self.keep) >= 1:
+            sizes = f"{len(self.ridges)}, {len(self.steps)} and {len(self.keep)}"
+            raise ProblemError(f"ridges, steps and keep have {sizes} entries; they must have one each a stage")
+        if self.randoms == 0 and self.keep[-1] == 0:
+            raise ProblemError("keep ends with 0 and randoms is 0: no candidate would ever be refined")
+
 
 class Trace(NamedTuple):
     """One event of a fit: seconds since the start, what happened, best relative loss so far."""
@@ -56,9 +74,13 @@ class Trace(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """Outcome: params, relative loss, seconds, batches tried, candidates refined, evaluations spent on jets, the trace.
+    """Outcome of a global fit.
 
-    `solved` says that the relative loss is at most `Search.tol`: at a noiseless problem, the global minimum.
+    Args:
+        params: X (d1, d2) and Y (d3, c), in the data's dtype. relative: loss over ‖B − column mean‖², a float.
+        solved: whether `relative` is at most `Search.tol`: at a noiseless problem, the global minimum.
+        seconds: by the clock. batches, refined, jet_evaluations: batches tried, candidates refined, evaluations spent.
+        trace: what happened when.
     """
 
     params: Unknowns
@@ -100,8 +122,11 @@ def fit_one_layer(
     Returns:
         `Fit` with the best point found.
 
+    Precision: `Search.tol`; how often it is reached is measured by configs/multi_start.py (docs/guides/one_layer.md).
     Cost: per batch `batch × Σ steps` jet evaluations of O(d⁴), and per candidate 8 to 60 reduced Gauss–Newton steps
-    (`VariableProjection`). tests/fit/test_layer.py, configs/multi_start.py.
+    (`VariableProjection`).
+    Raises: ProblemError for a problem or options that are none.
+    Source: derived in docs/theory/one_layer.md.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -112,7 +137,13 @@ def fit_one_layer(
         >>> fit_one_layer(jax.random.key(0), problem).solved
         True
     """
-    search = search or Search()
+    if not isinstance(problem, OneLayerRegression):
+        raise ProblemError(f"problem is a {type(problem).__name__}; it must be a OneLayerRegression")
+    search = Search() if search is None else search
+    if not isinstance(search, Search):
+        raise ProblemError(f"search is a {type(search).__name__}; it must be a Search")
+    check_number("seconds", seconds, at_least=0, infinite=True)
+    check_integer("batches", batches, at_least=1)
     return _Hunt(problem, search, seconds, callback, clock).run(key, batches)
 
 

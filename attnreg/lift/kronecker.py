@@ -39,7 +39,8 @@ class Preconditioner(Protocol):
 class Kronecker:
     """`V ↦ S V M + shift·V` for symmetric positive semidefinite S (d1, d1), M (d2, d2), V (d1, d2).
 
-    Stored as eigenvectors and eigenvalues, so the damped inverse is exact for any damping.
+    Stored as eigenvectors left (d1, d1), right (d2, d2) and eigenvalues (d1, d2), so that the damped inverse is exact
+    for any damping; shift is a scalar.
     """
 
     left: jax.Array

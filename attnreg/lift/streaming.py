@@ -52,7 +52,7 @@ class Block(NamedTuple):
 
     query: what multiplies the unknown on the left, (r, d1). lift: the same with already seen rows set to zero, so that
     sums over blocks count every row once. keys: (m, d2). b: (r, m) targets. mask: (r, m) or None. weight: broadcastable
-    to (r, m) or None. fresh: (r,) False on rows an earlier block has done. document, start: where the block stands.
+    to (r, m) or None. fresh: (r,) False on rows an earlier block has done. document, start: scalars, where it stands.
     """
 
     query: jax.Array
@@ -88,7 +88,12 @@ def fold_blocks(
     *,
     block_rows: int | None = None,
 ) -> Any:
-    """`update` folded over all blocks of all documents, starting from `init`. A single block makes no loop."""
+    """`update` folded over all blocks of all documents, starting from `init`, a pytree of any shape.
+
+    A single block makes no loop.
+
+    Cost: one call of `update` a block.
+    """
     k, n, m, _, _ = problem.sizes
     rows = block_rows_for(n, m, block_rows)
     per_document = -(-n // rows)
@@ -124,13 +129,13 @@ def map_over_blocks(problem: Streamed, emit: Callable[[Block], Any], *, block_ro
 
 
 def rows_of(block: Block, x: jax.Array) -> jax.Array:
-    """The rows of a (k, n, …) array that belong to a block: (r, …)."""
+    """The rows (r, …) of an array x (k, n, …) that belong to a block."""
     start = (block.document, block.start, *(jnp.zeros_like(block.start) for _ in x.shape[2:]))
     return jax.lax.dynamic_slice(x, start, (1, block.fresh.shape[0], *x.shape[2:]))[0]
 
 
 def put_rows(block: Block, whole: jax.Array, part: jax.Array) -> jax.Array:
-    """A (k, n, …) array with a block's rows replaced by `part` (r, …)."""
+    """`whole` (k, n, …) with a block's rows replaced by `part` (r, …)."""
     start = (block.document, block.start, *(jnp.zeros_like(block.start) for _ in part.shape[1:]))
     return jax.lax.dynamic_update_slice(whole, part[None], start)
 

@@ -9,6 +9,8 @@ and nothing of size n·m × d1·d2 is ever formed. Nothing here knows a loss.
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +25,7 @@ einsum = functools.partial(jnp.einsum, precision=PRECISION)
 
 
 def logits(A1: jax.Array, X: jax.Array, A2: jax.Array) -> jax.Array:
-    """`A1 X A2ᵀ`, the cheaper of the two orders."""
+    """`A1 X A2ᵀ` (n, m), in the cheaper of the two orders, for A1 (n, d1), X (d1, d2), A2 (m, d2)."""
     n, m = A1.shape[0], A2.shape[0]
     if n <= m:
         return matmul(matmul(A1, X), A2.T)
@@ -31,22 +33,25 @@ def logits(A1: jax.Array, X: jax.Array, A2: jax.Array) -> jax.Array:
 
 
 def lift_gradient(A1: jax.Array, gamma: jax.Array, A2: jax.Array) -> jax.Array:
-    """`A1ᵀ Γ A2` for row gradients Γ (n, m): (d1, d2)."""
+    """`A1ᵀ Γ A2` (d1, d2) for row gradients Γ = gamma (n, m), A1 (n, d1), A2 (m, d2)."""
     return matmul(A1.T, matmul(gamma, A2))
 
 
 def lift_hvp(A1: jax.Array, curvature: Curvature, A2: jax.Array, V: jax.Array) -> jax.Array:
-    """`Σ_j a_j (A2ᵀ H_j A2 Vᵀa_j)ᵀ`: the Hessian times V, (d1, d2). Cost: two logit products, O(n m (d1 + d2))."""
+    """`Σ_j a_j (A2ᵀ H_j A2 Vᵀa_j)ᵀ`: the Hessian times V (d1, d2), for A1 (n, d1), A2 (m, d2), shaped like V.
+
+    Cost: two logit products, O(n m (d1 + d2)).
+    """
     return lift_gradient(A1, curvature.apply(logits(A1, V, A2)), A2)
 
 
 def triangle(d: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row and column indices of the upper triangle of a d×d matrix, d(d+1)/2 each."""
+    """Row and column indices of the upper triangle of a (d, d) matrix, (d(d+1)/2,) each."""
     return np.triu_indices(d)
 
 
 def khatri_rao_square(A: jax.Array) -> jax.Array:
-    """Row-wise products `A[i, b] A[i, c]` for b ≤ c: (n, d(d+1)/2), the upper triangle of every a_i a_iᵀ."""
+    """Row-wise products `A[i, b] A[i, c]` for b ≤ c, (n, p) with p = d(d+1)/2, for A (n, d): triangles of a_i a_iᵀ."""
     rows, cols = triangle(A.shape[1])
     return A[:, rows] * A[:, cols]
 
@@ -57,10 +62,12 @@ FEW_ROWS = 4
 SQUARE_ENTRIES = 2**21
 
 
-def over_keys(step, init, m: int, block: int):
+def over_keys(step: Callable[[Any, Any], Any], init: Any, m: int, block: int) -> Any:
     """`init + Σ step(start, fresh)` over blocks of keys; `fresh` (block,) is False on keys an earlier block has done.
 
-    The last block is moved back to stay inside the array, so no operand is padded or copied.
+    The last block is moved back to stay inside the array, so no operand is padded or copied. Arrays of any shape.
+
+    Cost: ⌈m / block⌉ calls of `step`.
     """
     if block >= m:
         return jax.tree.map(jnp.add, init, step(0, np.ones(m, bool)))
@@ -117,12 +124,15 @@ def curvature_blocks(curvature: Curvature, A2: jax.Array) -> jax.Array:
 
 
 def lift_blocks(square1: jax.Array, blocks: jax.Array) -> jax.Array:
-    """`Σ_j (a_j a_jᵀ) ⊗ M_j` with both factors packed: (d1(d1+1)/2, d2(d2+1)/2). Cost: n·(d1 d2)²/2 flops."""
+    """`Σ_j (a_j a_jᵀ) ⊗ M_j` with both factors packed, (p1, p2), for square1 (n, p1) and blocks (n, p2), p = d(d+1)/2.
+
+    Cost: n·(d1 d2)²/2 flops.
+    """
     return matmul(square1.T, blocks)
 
 
 def unpack_hessian(packed: jax.Array, d1: int, d2: int) -> jax.Array:
-    """The full (d1·d2, d1·d2) matrix, row-major vec order, from `lift_blocks`."""
+    """The full (d1·d2, d1·d2) matrix, row-major vec order, from packed (p1, p2) as `lift_blocks` gives it."""
     i1, i2 = _unpack_index(d1), _unpack_index(d2)
     full = packed[i1][:, i2]
     return full.reshape(d1, d1, d2, d2).transpose(0, 2, 1, 3).reshape(d1 * d2, d1 * d2)
@@ -137,12 +147,12 @@ def _unpack_index(d: int) -> np.ndarray:
 
 
 def unpack_blocks(packed: jax.Array, d: int) -> jax.Array:
-    """Symmetric (r, d, d) matrices from packed upper triangles (r, d(d+1)/2)."""
+    """Symmetric (r, d, d) matrices from packed upper triangles (r, p), p = d(d+1)/2."""
     return packed[:, _unpack_index(d)].reshape(-1, d, d)
 
 
 def lift_diagonal(A1: jax.Array, curvature: Curvature, A2: jax.Array) -> jax.Array:
-    """Diagonal of `Σ_j (a_j a_jᵀ) ⊗ M_j` as a (d1, d2) matrix. Cost: O(n m d2)."""
+    """Diagonal of `Σ_j (a_j a_jᵀ) ⊗ M_j` as a (d1, d2) matrix, for A1 (n, d1), A2 (m, d2). Cost: O(n m d2)."""
     diagonal = matmul(curvature.diag, A2 * A2)
     if (low := curvature.rank_two) is not None:
         p, q = matmul(low[0], A2), matmul(low[1], A2)
@@ -151,7 +161,7 @@ def lift_diagonal(A1: jax.Array, curvature: Curvature, A2: jax.Array) -> jax.Arr
 
 
 def block_traces(curvature: Curvature, A2: jax.Array) -> jax.Array:
-    """`tr M_j` for every row, (r,)."""
+    """`tr M_j` for every row, (r,), for A2 (m, d2)."""
     traces = matmul(curvature.diag, jnp.sum(A2 * A2, axis=1))
     low = curvature.rank_two
     if low is None:
@@ -161,7 +171,10 @@ def block_traces(curvature: Curvature, A2: jax.Array) -> jax.Array:
 
 
 def weighted_block_sum(curvature: Curvature, A2: jax.Array, weights: jax.Array) -> jax.Array:
-    """`Σ_j weights_j M_j` without forming any M_j, (d2, d2). Cost: O(r m + m d2² + r d2²)."""
+    """`Σ_j weights_j M_j` (d2, d2) without forming any M_j, for A2 (m, d2) and weights (r,).
+
+    Cost: O(r m + m d2² + r d2²).
+    """
     total = weighted_gram(A2, matmul(weights, curvature.diag))
     low = curvature.rank_two
     if low is None:

@@ -73,6 +73,8 @@ class AttentionObjective(SecondOrderObjective):
     eps × natural scale (tests/objectives/test_attention.py, tests/contract/test_losses_contract.py).
     Cost: value and gradient about 2·n·m·(d1 + d2) + 12·n·m flops and one exp per entry, memory O((n + m)·d) plus one
     block; Hessian n·m·d2² + n·(d1·d2)²/2 flops (tests/objectives/test_costs.py).
+    Raises: ProblemError for unknowns of another shape or dtype, or a block size that is not a whole number.
+    Source: derived in docs/theory/closed_forms.md.
 
     Example:
         >>> import jax.numpy as jnp
@@ -133,7 +135,7 @@ class AttentionObjective(SecondOrderObjective):
         return value + self.problem.ridge * jnp.sum(X * X) / 2, gradient + self.problem.ridge * X
 
     @compiled("gauss_newton")
-    def value_grad_hessian(self, X: jax.Array, *, gauss_newton: bool = False):
+    def value_grad_hessian(self, X: jax.Array, *, gauss_newton: bool = False) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Value, gradient and the dense `Σ_j (a_j a_jᵀ) ⊗ M_j` from one pass over the rows."""
         d1, d2 = self.problem.shape
 

@@ -50,7 +50,10 @@ def compiled(*static: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 class Linearization(abc.ABC):
-    """Value, gradient and Hessian-vector products at one point, with whatever was worth keeping."""
+    """Value, gradient and Hessian-vector products at one point, with whatever was worth keeping.
+
+    Raises: ProblemError for a vector that is not shaped like the unknowns.
+    """
 
     value: jax.Array
     gradient: Any
@@ -60,12 +63,19 @@ class Linearization(abc.ABC):
         """The Hessian (or Gauss–Newton matrix) at the point, times `v`, shaped like the unknowns."""
 
     def check(self, v: Any, name: str = "V") -> None:
-        """Refuse a `v` that is not shaped like the unknowns: nothing is broadcast."""
+        """Refuse a `v` that is not shaped like the unknowns: nothing is broadcast.
+
+        Raises: ProblemError.
+        """
         check_like(v, self.gradient, name or "V")
 
 
 class Costs(NamedTuple):
-    """Flops of one value-and-gradient and of one dense Hessian, and the number of unknowns."""
+    """What an evaluation costs.
+
+    Args:
+        gradient: flops of one value and gradient. hessian: flops of one dense Hessian. unknowns: how many there are.
+    """
 
     gradient: float
     hessian: float
@@ -73,7 +83,10 @@ class Costs(NamedTuple):
 
 
 class Objective(abc.ABC):
-    """A loss of unknowns, with its gradient. Unknowns are an array or a NamedTuple of arrays."""
+    """A loss of unknowns, with its gradient. Unknowns are an array or a NamedTuple of arrays.
+
+    Raises: ProblemError for unknowns of another structure, shape or dtype.
+    """
 
     @abc.abstractmethod
     def value(self, x: Any, /) -> jax.Array:

@@ -32,7 +32,11 @@ from attnreg.rows.curvature import RowTerms
 
 
 class Factors(NamedTuple):
-    """X = Q Kᵀ with Q (d1, r) and K (d2, r)."""
+    """The unknown X = Q Kᵀ of rank r.
+
+    Args:
+        Q: (d1, r) floats, of the queries. K: (d2, r) floats, of the keys.
+    """
 
     Q: jax.Array
     K: jax.Array

@@ -84,16 +84,21 @@ def leave_one_out(A1: jax.Array, B: jax.Array, scale: jax.Array, nugget: jax.Arr
 
 @pytree_dataclass()
 class JetObjective(Objective):
-    """Squared mismatch of the jets in units of the target's, `Σ w_k ‖jet_k(X, Y) − G_k‖² / Σ_{k≥1} w_k ‖G_k‖²`, plus
-    a ridge.
+    """The squared mismatch of the jets, in units of the target's, plus a ridge: a first-order objective.
+
+    `Σ w_k ‖jet_k(X, Y) − G_k‖² / Σ_{k≥1} w_k ‖G_k‖² + ridge (‖X‖² + ‖Y‖²) / (d1·d2)`.
 
     Weights: `w_0 = 1, w_1 = 1/d1, w_2 = weight/d1²`: the mean square of each order on queries of unit covariance. The
     unknowns are in units of their prior size (`unit`), so that a standard normal start means the same on every problem.
 
     Args:
         source: moments, with a leading document axis. target: jets, with the same.
-        unit: sizes of the entries of X and Y. ridge: coefficient of `(‖X‖² + ‖Y‖²) / (d1·d2)` in those units.
-        weight: of the second order against the others.
+        unit: sizes of the entries of X and Y, two scalars, floating point like all arrays here.
+        ridge: scalar, coefficient of `(‖X‖² + ‖Y‖²) / (d1·d2)` in those units.
+        weight: scalar, of the second order against the others.
+
+    Precision: gradient against autodiff (tests/objectives/test_jets.py).
+    Raises: ProblemError for unknowns of another shape or dtype.
 
     Cost: 7·d⁴ multiplications a value and gradient and document.
     Source: derived in docs/theory/one_layer.md; gradient against autodiff in tests/objectives/test_jets.py.
@@ -180,8 +185,11 @@ def jet_problem(problem: OneLayerRegression, *, ridge: float = 0.0, weight: floa
     Returns:
         The objective in `Unknowns` of unit prior size: multiply by `objective.unit` for X, Y.
 
+    Precision: that of a Cholesky factor of the kernel with its nugget, at least 10 eps.
+    Cost: n³/3 for the kernel of at most 1024 queries a document, and m·d2²·d3 for the moments.
     Raises:
         ValueError: for a masked or causal problem, whose rows do not share moments.
+    Source: derived in docs/theory/one_layer.md.
     """
     if problem.mask is not None or problem.causal:
         raise ValueError("a jet needs all rows to see the same keys, but the problem has a mask or causal=True")

@@ -1,5 +1,6 @@
 """The one-layer objective in (X, Y): value, gradient, joint Hessian and Hessian-vector products, streamed over rows."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -32,6 +33,7 @@ class OneLayerObjective(SecondOrderObjective):
     Cost: value and gradient n·m·(2·d2 + 2·d3) multiplications and one exp per entry; Hessian n·m·(d2·d3 + d2²/2) +
     n·(d1·d2)²/2 + n·d1·d2·d3·c; memory O((n + m)·d) plus one block, n·d2·d3 more with cached curvature
     (tests/objectives/test_one_layer_costs.py). The Hessian itself has (d1·d2 + d3·c)² entries.
+    Raises: ProblemError for unknowns of another shape or dtype.
     Source: arXiv 2309.07418 poses the problem; derivatives derived in docs/theory/one_layer.md.
 
     Example:
@@ -70,7 +72,7 @@ class OneLayerObjective(SecondOrderObjective):
         """X = 0 and Y = 0: a saddle, not a start."""
         return Unknowns(*(jnp.zeros(shape, self.problem.dtype) for shape in self.problem.shapes))
 
-    def sum(self, emit, params: Unknowns) -> Any:
+    def sum(self, emit: Callable[[ol.Rows], Any], params: Unknowns) -> Any:
         """`Σ emit(Rows)` over all blocks of rows."""
         return sum_over_blocks(
             ol.streamable(self.problem),
@@ -105,7 +107,7 @@ class OneLayerObjective(SecondOrderObjective):
         value, gradient, parts = self.value_grad_parts(params, gauss_newton=gauss_newton)
         return value, gradient, parts.dense(params.Y.shape[1])
 
-    def value_grad_parts(self, params: Unknowns, *, gauss_newton: bool = False):
+    def value_grad_parts(self, params: Unknowns, *, gauss_newton: bool = False) -> tuple[jax.Array, Unknowns, "Parts"]:
         """Value, gradient and the Hessian's `Parts`: the Y block is `yy ⊗ I_c` and is kept as yy."""
 
         def emit(rows):
@@ -207,9 +209,10 @@ class Parts:
         return jnp.block([[self.xx, self.xy], [self.xy.T, yy]])
 
 
-def packed_parts(rows: ol.Rows, params: Unknowns, gauss_newton: bool, weights: jax.Array | None = None):
-    """A block's part of the X block (packed), of both orders of the mixed block, and of yy; rows times `weights`
-    (r,)."""
+def packed_parts(
+    rows: ol.Rows, params: Unknowns, gauss_newton: bool, weights: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """A block's part of the X block (packed), of both orders of the mixed block, and of yy; `weights` (r,) its rows."""
     r = rows.f.shape[0]
     N = ol.cross_blocks(rows)
     NY = tt.matmul(N, params.Y)

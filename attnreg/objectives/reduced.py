@@ -37,6 +37,7 @@ class VariableProjection(SecondOrderObjective):
     (tests/objectives/test_reduced.py).
     Cost: as `OneLayerObjective`, plus one more pass over the rows for Z, O(n·d3·(d3 + c)) for Y and, for the Hessian,
     (d1·d2)²·d3·c for the Schur complement. Memory: Z, B and Y only, O(n·(d3 + c)) more.
+    Raises: ProblemError for an X of another shape or dtype.
     Source: derived in docs/theory/one_layer.md; Golub and Pereyra's variable projection is the general method.
 
     Example:

@@ -147,8 +147,7 @@ def draw(weights: jax.Array, uniform: jax.Array) -> jax.Array:
 
 
 def spectral_error(estimate: jax.Array, exact: jax.Array) -> jax.Array:
-    """Smallest ε with `(1−ε) H ≼ H̃ ≼ (1+ε) H` for a positive definite H: the largest |eigenvalue| of L⁻¹(H̃ −
-    H)L⁻ᵀ."""
+    """Smallest ε with `(1−ε) H ≼ H̃ ≼ (1+ε) H`, H positive definite (p, p): the largest |eigenvalue| of L⁻¹(H̃−H)L⁻ᵀ."""
     factor = jnp.linalg.cholesky(exact)
     half = jax.scipy.linalg.solve_triangular(factor, estimate - exact, lower=True)
     whole = jax.scipy.linalg.solve_triangular(factor, half.T, lower=True)

@@ -24,7 +24,14 @@ TOLERANCES = {8: 1e-8, 4: 1e-4}
 
 
 class State(NamedTuple):
-    """Where a solver stands. `inner` is the solver's own memory (a damping, a cached Hessian, an optax state)."""
+    """Where a solver stands.
+
+    Args:
+        params: the point, a pytree. value, gradient, gradient_norm: there; scalars, and a pytree shaped like params.
+        start_value, start_gradient_norm: scalars, at the start.
+        status: int32 scalar, a `Status`. steps: int32 scalar.
+        counts: what was evaluated. inner: the solver's own memory (a damping, a cached Hessian, an optax state).
+    """
 
     params: Any
     value: jax.Array
@@ -76,6 +83,9 @@ class Solver(abc.ABC):
 
     NEEDS names the methods that the objective must have beyond those of a first-order one. CONTROL says what the
     column `History.control` is.
+
+    Raises: ProblemError for an option out of range, an objective without what the solver needs, or a start of another
+    shape.
     """
 
     NEEDS: ClassVar[tuple[str, ...]] = ()
@@ -237,7 +247,9 @@ def rounding_of_value(state: State) -> jax.Array:
     return 8 * eps * (jnp.abs(state.value) + jnp.sqrt(jnp.abs(state.value * state.start_value)))
 
 
-def acceptable(state: State, value: jax.Array, gradient_norm: jax.Array, predicted: jax.Array, *, least: float = 1e-4):
+def acceptable(
+    state: State, value: jax.Array, gradient_norm: jax.Array, predicted: jax.Array, *, least: float = 1e-4
+) -> tuple[jax.Array, jax.Array]:
     """Whether to take a trial point, and the ratio of actual to predicted decrease, of which `least` is asked.
 
     Below rounding error of the loss the ratio says nothing and the gradient decides.

@@ -27,8 +27,11 @@ class GradientDescent(Solver):
         step_size: η > 0, or None. A first-order objective has no preconditioner and needs a number.
         tol, max_steps: see `Solver`; a step is one trial point.
 
+    Precision: the gradient norm falls to `tol` times its norm at the start, or to its rounding error; the status says
+    which (tests/solvers/test_solver_table.py, tests/solvers/test_verdicts.py).
     Cost: one value and gradient a step.
     Raises: ProblemError for an option out of range.
+    Source: the textbook method.
     """
 
     CONTROL: ClassVar = "step size η"

@@ -34,7 +34,11 @@ class LBFGS(Solver):
         tol, max_steps: see `Solver`; a step is one evaluation.
         memory: pairs kept.
 
-    Cost per step: one value and gradient and 4·memory·p multiplications (p unknowns).
+    Precision: the gradient norm falls to `tol` times its norm at the start, or to its rounding error; the status says
+    which (tests/solvers/test_solver_table.py, tests/solvers/test_verdicts.py).
+    Cost: per step one value and gradient and 4·memory·p multiplications (p unknowns).
+    Raises: ProblemError for an option out of range.
+    Source: Nocedal's two-loop recursion (`attnreg.solvers.secant`); the line search is derived from the lock step.
     """
 
     CONTROL: ClassVar = "length of the trial, relative to the direction"

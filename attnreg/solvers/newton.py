@@ -19,8 +19,11 @@ DEFAULT_BUDGET = 20  # warm-up evaluations without a cost model
 
 
 class Inner(NamedTuple):
-    """Newton's memory: the relative Levenberg damping λ and how fast it grows at the next failure, the Hessian of the
-    current point (when `kept`), and whether the exact one is to be tried."""
+    """What Newton remembers from step to step.
+
+    damping: λ, relative. growth: of λ at the next failure. hessian: of the current point, when `kept`. exact: whether
+    the exact Hessian is to be tried.
+    """
 
     damping: jax.Array
     growth: jax.Array
@@ -61,8 +64,12 @@ class Newton(Solver):
         warmup: evaluations of the warm-up at most; None follows `objective.costs()`, 0 leaves it out.
         coarse_dtype: of warm-up, Hessian and factor; None is the objective's own.
 
-    Cost per step: one Hessian (see `AttentionObjective`), p³/3 flops and p² memory for p unknowns, and a gradient per
+    Precision: the gradient norm falls to `tol` times its norm at the start, or to its rounding error; the status says
+    which (tests/solvers/test_solver_table.py, tests/solvers/test_verdicts.py).
+    Cost: per step one Hessian (see `AttentionObjective`), p³/3 flops and p² memory for p unknowns, and a gradient per
     chord step.
+    Raises: ProblemError for an option out of range.
+    Source: Levenberg and Nielsen's damping, Shamanskii's chord steps; the combination is docs/decisions.md's.
     """
 
     NEEDS: ClassVar = ("value_grad_hessian", "preconditioner")
@@ -222,7 +229,7 @@ def _cholesky(hessian, damping):
     return jnp.linalg.cholesky(hessian + shift * jnp.eye(hessian.shape[0], dtype=hessian.dtype)), shift
 
 
-def floor_of(dtype) -> float:
+def floor_of(dtype: Any) -> float:
     """The least relative damping, `eps^(2/3)`."""
     return float(jnp.finfo(dtype).eps) ** (2 / 3)
 

@@ -1,6 +1,7 @@
 """Matrix-free trust-region Newton with Kronecker-preconditioned conjugate gradients: the solver for large unknowns."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -41,7 +42,11 @@ class NewtonCG(Solver):
             (large residuals make it converge linearly), then exact until a step fails.
         cache: see `AttentionObjective.linearize`.
 
-    Cost per step: one value and gradient, one preconditioner, and the counted products.
+    Precision: the gradient norm falls to `tol` times its norm at the start, or to its rounding error; the status says
+    which (tests/solvers/test_solver_table.py, tests/solvers/test_verdicts.py).
+    Cost: per step one value and gradient, the counted products, and every `refresh` steps a preconditioner.
+    Raises: ProblemError for an option out of range.
+    Source: the subproblem is Steihaug's and Toint's; the norm of the preconditioner is docs/decisions.md's.
     """
 
     NEEDS: ClassVar = ("linearize", "preconditioner")
@@ -136,7 +141,14 @@ class _CG(NamedTuple):
     done: jax.Array
 
 
-def steihaug(hvp, solve, g: Any, radius: jax.Array, eta: jax.Array, max_products: int) -> Subproblem:
+def steihaug(
+    hvp: Callable[[Any], Any],
+    solve: Callable[[Any], Any],
+    g: Any,
+    radius: jax.Array,
+    eta: jax.Array,
+    max_products: int,
+) -> Subproblem:
     """Preconditioned CG on `½ sᵀHs + gᵀs` inside `sᵀPs ≤ radius²`, stopped at negative curvature or the boundary."""
     z = solve(g)
     rz = tree_dot(g, z)

@@ -43,7 +43,11 @@ class Optax(Solver):
     The loss is divided by its value at the start, so step sizes and thresholds mean the same on every problem
     (unscaled, the line searches of most libraries stop at once on small losses).
 
-    Cost per step: one value and gradient, plus what the optimiser's line search asks for (counted).
+    Precision: the gradient norm falls to `tol` times its norm at the start, or to its rounding error; the status says
+    which (tests/solvers/test_solver_table.py, tests/solvers/test_verdicts.py).
+    Cost: per step one value and gradient, plus what the optimiser's line search asks for (counted).
+    Raises: ProblemError for an option out of range or something that is not an optax optimiser.
+    Source: the optimiser is optax's.
     """
 
     CONTROL: ClassVar = "norm of the last update"

@@ -20,8 +20,7 @@ class Stage(NamedTuple):
 
 
 class Survivors(NamedTuple):
-    """Unknowns and values of the starts that came through, best first; evaluations: value-and-gradients spent by
-    all."""
+    """The starts that came through, best first: their unknowns and values, and the evaluations that all have spent."""
 
     params: Any
     values: jax.Array

@@ -55,6 +55,12 @@ MESSAGES = {
 def describe(status: int | jax.Array) -> str:
     """The message of a status, with its likely causes.
 
+    Args:
+        status: one `Status`, or its number as an int32 scalar.
+
+    Returns:
+        A sentence or two.
+
     >>> describe(Status.CONVERGED)
     'the gradient fell below the tolerance'
     """
@@ -62,7 +68,11 @@ def describe(status: int | jax.Array) -> str:
 
 
 class Counts(NamedTuple):
-    """How often each quantity was evaluated (int32 scalars)."""
+    """How often each quantity was evaluated.
+
+    Args:
+        values, gradients, hessians, hvps: int32 scalars.
+    """
 
     values: jax.Array
     gradients: jax.Array
@@ -73,8 +83,10 @@ class Counts(NamedTuple):
 class History(NamedTuple):
     """Per-step record, row 0 the start; rows after the last step are NaN.
 
-    value, gradient_norm: after each step. control: the number the solver steers by, named by `Solver.CONTROL` (for
-    example Newton's relative Levenberg damping). seconds: wall time since the start; NaN unless the host loop ran.
+    Args:
+        value, gradient_norm: (max_steps + 1,) floats, after each step. control: the same shape, the number the solver
+            steers by, named by `Solver.CONTROL` (for example Newton's relative Levenberg damping).
+        seconds: the same shape, wall time since the start; NaN unless the host loop ran.
     """
 
     value: jax.Array
@@ -84,7 +96,12 @@ class History(NamedTuple):
 
 
 class Result(NamedTuple):
-    """Outcome of a solve: params (the last accepted point), value, gradient_norm, status, steps, counts, history."""
+    """Outcome of a solve.
+
+    Args:
+        params: the last accepted point, a pytree. value, gradient_norm: floating scalars, there.
+        status: int32 scalar, a `Status`. steps: int32 scalar. counts: what was evaluated. history: step by step.
+    """
 
     params: Any
     value: jax.Array

@@ -22,8 +22,7 @@ class Inner(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SketchedNewton(Solver):
-    """`x ← x − H̃⁻¹ g` with a fresh spectral approximation `(1−ε)H ≼ H̃ ≼ (1+ε)H` every step (arXiv 2304.10411,
-    2305.00660, 2309.07418).
+    """Newton with a sampled Hessian: `x ← x − H̃⁻¹ g`, `(1−ε)H ≼ H̃ ≼ (1+ε)H` drawn anew every step.
 
     As published there is no line search: inside the region where the regularized loss is strongly convex each step
     contracts `‖x_t − x*‖` by about ε. `safeguard=True` halves a step that does not lower the loss, which changes
@@ -31,11 +30,14 @@ class SketchedNewton(Solver):
 
     Args:
         sampler: `sampler(key, objective, params, samples=...)` returns H̃ over `ravel_pytree(params)`, for example
-            `attnreg.objectives.sampled.sampled_hessian`. samples: what it is given; ε falls as 1/√samples. seed: of the
-            draws.
+            `attnreg.objectives.sampled.sampled_hessian`.
+        samples: what it is given; ε falls as 1/√samples. seed: of the draws. safeguard: whether to halve bad steps.
         tol, max_steps: see `Solver`; a step is one draw.
 
-    Cost per step: one gradient, one sampled Hessian, p³/3 flops.
+    Precision: contraction by about ε a step (tests/solvers/test_sketched.py, configs/greedy_newton.py).
+    Cost: per step one gradient, one sampled Hessian and p³/3 flops.
+    Raises: ProblemError for an option out of range; the sampler for an objective that it cannot sample.
+    Source: arXiv 2304.10411, 2305.00660, 2309.07418.
     """
 
     sampler: Callable[..., jax.Array]

@@ -16,7 +16,9 @@ def flat_gradient(state: State) -> jax.Array:
     return ravel_pytree(state.gradient)[0]
 
 
-def move(objective: Any, state: State, delta: jax.Array, predicted: jax.Array):
+def move(
+    objective: Any, state: State, delta: jax.Array, predicted: jax.Array
+) -> tuple[State, jax.Array, jax.Array, jax.Array]:
     """Try one point: the state after it, whether it was taken, actual over predicted decrease, and the loss there."""
     flat, unravel = ravel_pytree(state.params)
     trial = unravel(flat + delta)
@@ -27,7 +29,9 @@ def move(objective: Any, state: State, delta: jax.Array, predicted: jax.Array):
     return state, accepted, ratio, value
 
 
-def backtrack(objective: Any, state: State, delta: jax.Array, value: jax.Array, accepted: jax.Array):
+def backtrack(
+    objective: Any, state: State, delta: jax.Array, value: jax.Array, accepted: jax.Array
+) -> tuple[State, jax.Array]:
     """Shorter steps along `delta` after a failure, lengths by quadratic interpolation: the state, and the length taken.
 
     The length is 0 when nothing was taken, or nothing had failed.
@@ -49,9 +53,13 @@ def backtrack(objective: Any, state: State, delta: jax.Array, value: jax.Array, 
     return state, jnp.where(taken & (tries > 0), length, jnp.zeros_like(length))
 
 
-def interpolate(length, slope, value, trial, *, least=0.05):
-    """A shorter length, `least` to a half of it: the minimum of the parabola through the loss, its slope (times the
-    length) and the trial; a tenth where the trial is not finite or no parabola opens upwards.
+def interpolate(
+    length: jax.Array, slope: jax.Array, value: jax.Array, trial: jax.Array, *, least: float = 0.05
+) -> jax.Array:
+    """A shorter length, `least` to a half of it, where a parabola has its minimum.
+
+    The parabola goes through the loss, its slope (times the length) and the trial; a tenth where the trial is not
+    finite or no parabola opens upwards.
     """
     rise = trial - value - slope
     wanted = jnp.where(rise > 0, -slope / (2 * jnp.where(rise > 0, rise, 1)), 0.1)

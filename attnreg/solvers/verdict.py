@@ -33,7 +33,10 @@ def settled(objective: Any, start: Any, result: Result) -> Result:
     Returns:
         The `Result` with its final status, and with the start in the place of a point that only noise has led to.
 
+    Precision: curvature below √eps of the largest is not told from zero; rounding is an upper estimate
+    (tests/solvers/test_verdicts.py).
     Cost: nothing for a solve that converged; else two passes over the data, and `PRODUCTS` products at such a start.
+    Source: derived here; Lanczos for the curvature.
     """
     if isinstance(result.status, jax.core.Tracer):
         return _settle(objective, start, result)

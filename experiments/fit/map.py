@@ -10,7 +10,7 @@ import numpy as np
 from attnreg.fit.solve import METHODS, choose_method, make_solver
 from attnreg.lift.streaming import sum_over_blocks
 from attnreg.objectives.attention import AttentionObjective
-from attnreg.objectives.factored import FactoredObjective
+from attnreg.objectives.factored import FactoredObjective, Factors
 from attnreg.problems.attention import AttentionRegression
 from attnreg.problems.checks import check_choice
 from attnreg.solvers import History, Solver, Status, settled
@@ -59,7 +59,7 @@ def unknown(config: Any, problem: AttentionRegression, *, full: bool = False) ->
 
 def solution(x: Any) -> dict[str, Any]:
     """The unknown by name: X, or the factors Q and K."""
-    return x._asdict() if isinstance(x, tuple) else {"X": x}
+    return x._asdict() if isinstance(x, Factors) else {"X": x}
 
 
 def build(config: Any, method: str, max_steps: int) -> Solver:

@@ -54,7 +54,7 @@ def attention_maps(problem: AttentionRegression, X: jax.Array) -> tuple[np.ndarr
     return np.asarray(true[0]), np.asarray(fitted[0])
 
 
-def report(config, record: Record, data, curves: dict[str, Fit], method: str, scale: Scale) -> dict[str, Any]:
+def report(config: Any, record: Record, data: Any, curves: dict[str, Fit], method: str, scale: Scale) -> dict[str, Any]:
     """Tables, figures and the content of result.json."""
     main = curves[method]
     X = matrix(main.state.params)
