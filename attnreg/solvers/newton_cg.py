@@ -14,11 +14,13 @@ from attnreg.solvers.result import Status, status_of
 
 
 class Inner(NamedTuple):
-    """Newton-CG's memory: the trust radius (infinite at the start), the preconditioner, and whether the exact Hessian
-    is in use (curvature "auto")."""
+    """What Newton-CG remembers from step to step.
+
+    radius: of the trust region, infinite at the start. preconditioner: in use. exact: whether the exact Hessian is
+    (curvature "auto").
+    """
 
     radius: jax.Array
-
     preconditioner: Any
     exact: jax.Array
 
