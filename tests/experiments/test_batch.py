@@ -10,6 +10,7 @@ import pytest
 from experiments.runner import tasks
 from experiments.runner.batch import Records
 from experiments.runner.config import resolve
+from experiments.runner.journal import Journal
 from experiments.runner.record import Record
 from experiments.runner.signals import EXIT_PREEMPTED
 from experiments.runner.store import folder
@@ -62,17 +63,17 @@ def test_a_preempted_batch_goes_on_bit_for_bit(spec, tmp_path, monkeypatch):
 
 def test_a_batch_that_died_between_two_members_goes_back_to_the_common_step(spec, tmp_path, monkeypatch):
     _, whole = work(spec, tmp_path / "whole", batch=4)
-    checkpoint, count = Record.checkpoint, iter(range(100))
+    checkpoint, count = Journal.checkpoint, iter(range(100))
 
     def checkpoint_or_die(self, step, state):
         if next(count) == 6:  # the third member of the second round
             raise KeyboardInterrupt
         checkpoint(self, step, state)
 
-    monkeypatch.setattr(Record, "checkpoint", checkpoint_or_die)
+    monkeypatch.setattr(Journal, "checkpoint", checkpoint_or_die)
     with pytest.raises(KeyboardInterrupt):
         work(spec, tmp_path / "b", batch=4, checkpoint_seconds=0.0)
-    monkeypatch.setattr(Record, "checkpoint", checkpoint)
+    monkeypatch.setattr(Journal, "checkpoint", checkpoint)
     code, listed = work(spec, tmp_path / "b", batch=4)
     assert code == 0
     assert all(torture.same(a.workdir, b.workdir) == (True, True) for a, b in zip(whole, listed, strict=True))

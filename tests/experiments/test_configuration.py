@@ -8,6 +8,7 @@ from tests.experiments.conftest import SELFCHECK
 
 CONFIG = """
 from ml_collections import ConfigDict
+VARIANTS = {}
 def get_config(variant="full"):
     return ConfigDict(dict(experiment="selfcheck", seed=0, precision="float64", flag=False, text="a", sizes=(1, 2),
                            rate=0.1, steps=3, solver=dict(tol=1e-3)))
@@ -82,9 +83,11 @@ def test_every_mistake_is_one_line_and_exit_code_two(config, capsys, flags, mess
         (None, "no config file"),
         ("x = (", "does not import: SyntaxError"),
         ("x = 1", "has no get_config"),
-        ("def get_config(variant='full'): return {}", "returned a dict"),
-        ("def get_config(): return 1", 'must take variant="full"'),
-        ("def get_config(variant='full'): raise KeyError(variant)", "get_config('full') failed"),
+        ("def get_config(variant='full'): return {}", "has no VARIANTS"),
+        ("VARIANTS = ['smoke']\ndef get_config(variant='full'): return {}", "has no VARIANTS"),
+        ("VARIANTS = {}\ndef get_config(variant='full'): return {}", "returned a dict"),
+        ("VARIANTS = {}\ndef get_config(): return 1", 'must take variant="full"'),
+        ("VARIANTS = {}\ndef get_config(variant='full'): raise KeyError(variant)", "get_config('full') failed"),
         (CONFIG.replace("seed=0,", ""), "has no field 'seed'"),
         (CONFIG.replace("seed=0", "seed=0.5"), "must be an integer"),
     ],

@@ -11,7 +11,7 @@ import pytest
 
 from experiments.runner import slurm, tasks
 from experiments.runner.config import UsageError
-from experiments.runner.store import folder
+from experiments.runner.store import folder, lock
 from experiments.runner.store.encoding import read_json, read_lines
 from tests.experiments.conftest import SELFCHECK
 
@@ -91,7 +91,7 @@ def test_a_killed_worker_is_started_again_in_its_job(cluster, tmp_path):
     submit(tmp_path / "s", "--config.pause=0.5", "--checkpoint-seconds=0", "--pack=8")
     first = listed(tmp_path / "s", "--config.pause=0.5")[0]
     wait(lambda: len(read_lines(first.workdir / folder.METRICS)) >= 2)
-    os.kill(folder.holder(first.workdir).process, 9)
+    os.kill(lock.held(first.workdir).process, 9)
     wait(queue_empty)
     assert all(tasks.status(t).state == "finished" for t in listed(tmp_path / "s", "--config.pause=0.5"))
     assert len(_sessions(first)) == 2
