@@ -89,10 +89,6 @@ def _running(process: int) -> bool:
 
 def submit(root: Path, work: Worklist, options: argparse.Namespace) -> int:
     """Submit what is not finished as one array; returns at once."""
-    try:
-        import submitit
-    except ImportError as error:
-        raise UsageError("--submit slurm needs submitit: pip install 'attnreg[slurm]'") from error
     parameters = slurm_options(options.config, options.slurm)
     if options.pack < 1:
         raise UsageError(f"--pack {options.pack}: at least one task a job")
@@ -100,6 +96,10 @@ def submit(root: Path, work: Worklist, options: argparse.Namespace) -> int:
     if not left:
         print(f"nothing to submit: all {len(work.units)} units are finished, failed or running")
         return 0
+    try:
+        import submitit
+    except ImportError as error:
+        raise UsageError("--submit slurm needs submitit: pip install 'attnreg[slurm]'") from error
     stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S%f")
     place = root.absolute() / "slurm" / stamp
     packs = [left[i : i + options.pack] for i in range(0, len(left), options.pack)]

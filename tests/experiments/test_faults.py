@@ -9,12 +9,13 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 
+from experiments import collect, report
 from experiments.runner.command import EXIT_FILES, EXIT_USAGE
 from experiments.runner.record import Record
 from experiments.runner.session import Session
 from experiments.runner.signals import EXIT_PREEMPTED
 from experiments.runner.store import folder, lock
-from experiments.runner.store.checkpoints import CheckpointError
+from experiments.runner.store.checkpoints import CheckpointError, Checkpoints
 from experiments.runner.store.encoding import read_json, read_lines
 from tests.experiments import torture
 
@@ -58,9 +59,42 @@ def test_a_disk_that_fills_up_stops_the_run_and_loses_nothing(start, capsys):
     assert torture.same(Path("whole"), Path("run")) == (True, True)
 
 
-@pytest.mark.parametrize("after", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("limit", [2000, 4000, 8000, 12000])
+def test_a_disk_that_is_full_at_a_checkpoint_is_named_as_such(start, capsys, limit):
+    """The same limit, while the metrics are still short: orbax or tensorstore meets it first, each in its own way."""
+    large = ("--config.d=3000", "--config.steps=40")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        code = start("--checkpoint-seconds=0", *large)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert code == EXIT_FILES
+    error = capsys.readouterr().err
+    assert error.startswith("error: File too large: ")
+    assert "checkpoints" in error
+    assert error.count("\n") == 1
+    assert start(*large) == 0
+
+
+@pytest.mark.parametrize("command", [collect, report])
+def test_no_space_for_a_table_or_a_page(start, monkeypatch, capsys, command):
+    assert start("--config.steps=20") == 0
+
+    def fail(source, target):
+        raise OSError(28, "No space left on device", str(target))
+
+    monkeypatch.setattr(os, "replace", fail)
+    capsys.readouterr()
+    assert command.main(["run"]) == EXIT_FILES
+    error = capsys.readouterr().err
+    assert error.startswith("error: No space left on device: run/")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 3, 4, 5])
 def test_no_space_at_any_whole_file_write(start, monkeypatch, capsys, after):
-    """config, environment, figure, table, result: whichever cannot be written, the run can be repeated."""
+    """config, environment, figure, arrays, table, result: whichever cannot be written, the run can be repeated."""
     replace, count = os.replace, iter(range(100))
 
     def fail(source, target):
@@ -152,7 +186,46 @@ def test_a_torn_last_line_of_the_metrics_is_dropped(start, interrupted):
     assert torture.same(Path("whole"), interrupted) == (True, True)
 
 
-def test_metrics_shorter_than_their_checkpoint_are_an_error(start, interrupted, capsys):
+def test_metrics_shorter_than_the_newest_checkpoint_take_the_one_before(start, interrupted, capsys):
+    """As after a power cut: the lines of step 100 never reached the disk."""
+    path = interrupted / folder.METRICS
+    content = path.read_bytes()
+    path.write_bytes(content[: content.rindex(b"\n", 0, -1) + 5])
+    assert start() == 0
+    out = capsys.readouterr().out
+    assert "passed over (step 100: metrics.jsonl is shorter" in out
+    assert "resumed at step 80" in out
+    assert torture.same(Path("whole"), interrupted) == (True, True)
+
+
+def test_metrics_are_on_the_disk_before_the_checkpoint_that_counts_on_them(tmp_path, monkeypatch):
+    record = Record(tmp_path, session=Session(checkpoint_seconds=0))
+    order, fsync, save = [], os.fsync, Checkpoints.save
+    metrics = os.stat(tmp_path / folder.METRICS).st_ino
+
+    def watch_fsync(handle):
+        if os.fstat(handle).st_ino == metrics:
+            order.append("metrics")
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", watch_fsync)
+    monkeypatch.setattr(Checkpoints, "save", lambda *a: order.append("checkpoint") or save(*a))
+    record.log(1, loss=1.0)
+    record.save(1, {"x": jnp.ones(3)})
+    record.close()
+    assert order == ["metrics", "checkpoint"]
+
+
+def test_a_checkpoint_knows_its_own_step(start, interrupted, capsys):
+    os.rename(interrupted / "checkpoints" / "80", interrupted / "checkpoints" / "180")
+    assert start() == 0
+    out = capsys.readouterr().out
+    assert "step 180: it was saved at step 80 and renamed" in out
+    assert "resumed at step 100" in out
+    assert torture.same(Path("whole"), interrupted) == (True, True)
+
+
+def test_metrics_shorter_than_every_checkpoint_are_an_error(start, interrupted, capsys):
     path = interrupted / folder.METRICS
     path.write_bytes(path.read_bytes()[:50])
     assert start() == EXIT_USAGE

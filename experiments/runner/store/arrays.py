@@ -78,7 +78,7 @@ def load(workdir: Path | str, name: str = "solution") -> dict[str, np.ndarray]:
         there = ", ".join(sorted(p.stem for p in path.parent.glob("*.npz"))) or "none"
         raise FileNotFoundError(f"{path.parent} keeps no arrays {name!r}; there are: {there}")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
     except (zipfile.BadZipFile, ValueError, KeyError, EOFError) as error:
         raise ValueError(f"{path} is damaged ({error})") from error

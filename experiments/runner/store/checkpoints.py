@@ -1,8 +1,10 @@
 """Checkpoints of a run: orbax, synchronous, each with its own step and what must be known beside the state."""
 
 import contextlib
+import logging
 import os
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -96,16 +98,23 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def _disk_errors(path: Path) -> Iterator[None]:
-    """tensorstore raises ValueError for a full disk, with the number of the system's error in its text."""
+    """A full disk as an OSError; tensorstore raises a ValueError with the system's error number in its text.
+
+    What orbax's threads meet is raised by `wait_until_finished`; they need not print it too.
+    """
+    absl, hook = logging.getLogger("absl"), threading.excepthook
+    was_disabled = absl.disabled
+    absl.disabled, threading.excepthook = True, lambda _: None
     try:
         yield
-    except OSError:
-        raise
     except Exception as error:
-        if number := re.search(r"OS error (\d+)", str(error)):
-            code = int(number[1])
-            raise OSError(code, os.strerror(code), str(path)) from error
-        raise
+        found = re.search(r"(?:os_error_code='|OS error )(\d+)", str(error))
+        code = int(found[1]) if found else getattr(error, "errno", None)
+        if code is None:
+            raise
+        raise OSError(code, os.strerror(code), str(path)) from error
+    finally:
+        absl.disabled, threading.excepthook = was_disabled, hook
 
 
 def _abstract(leaf: Any) -> Any:
