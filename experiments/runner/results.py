@@ -1,7 +1,6 @@
 """Runs read back: the rows of a sweep or of a folder of runs, what is missing, and a run's tables."""
 
 import csv
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,6 +78,8 @@ def origin(root: Path, workdir: Path) -> Row:
     try:
         sessions = read_json(workdir / folder.ENVIRONMENT)
     except (FileNotFoundError, ValueError):
+        sessions = None
+    if not isinstance(sessions, list) or not all(isinstance(session, dict) for session in sessions) or not sessions:
         sessions = [{}]
     last = sessions[-1]
     values = (workdir.relative_to(root).as_posix(), last.get("commit"), last.get("dirty"), len(sessions))
@@ -99,7 +100,7 @@ def flat(value: Any, prefix: str = "") -> Row:
 def tables(workdir: Path) -> Iterator[tuple[str, list[str], list[list[Any]]]]:
     """Name, columns and rows of every table that a run kept, numbers as numbers."""
     for path in sorted((workdir / folder.TABLES).glob("*.csv")):
-        with open(os.fspath(path), newline="", encoding="utf-8") as stream:
+        with open(path, newline="", encoding="utf-8") as stream:
             columns, *rows = list(csv.reader(stream)) or [[]]
         yield path.stem, columns, [[_number(cell) for cell in row] for row in rows]
 
