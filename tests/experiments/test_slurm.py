@@ -160,3 +160,31 @@ def test_tasks_on_many_processes_have_a_worklist_each(tmp_path):
     assert [[t.number for t in unit] for w in found for unit in w.units] == [[0], [1]]
     with pytest.raises(UsageError, match="tasks of one process each"):
         slurm._distributed(tmp_path, 8, [waiting], work)
+
+
+SPANNING = f"""
+import importlib.util
+spec = importlib.util.spec_from_file_location("scaling", {str(ROOT / "configs" / "scaling.py")!r})
+base = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(base)
+VARIANTS = {{}}
+def get_config(variant="full"):
+    return base.get_config("smoke")
+def sweep():
+    return [{{"seed": 0}}, {{"seed": 1}}]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.slurm
+def test_a_sweep_whose_tasks_span_two_nodes(cluster, tmp_path):
+    path = tmp_path / "c.py"
+    path.write_text(SPANNING)
+    command = [sys.executable, "-m", "experiments.sweep", f"--config={path}", f"--workdir={tmp_path / 's'}", "--pack=2"]
+    subprocess.run([*command, "--submit=slurm", "--slurm=nodes=2"], cwd=ROOT, check=True)
+    wait(queue_empty)
+    spanning = tasks.tasks(str(path), [], tmp_path / "s")
+    assert [tasks.status(task).state for task in spanning] == ["finished"] * 2
+    results = [read_json(task.workdir / folder.RESULT) for task in spanning]
+    assert [found["processes"] for found in results] == [2, 2]
+    assert all(len(_sessions(task)) == 1 for task in spanning)
