@@ -20,7 +20,7 @@ from experiments.runner.store.folder import LOCK, FolderError, open_own
 HEARTBEAT_SECONDS, STALE_SECONDS = 15.0, 120.0
 _NETWORK = {"afs", "beegfs", "ceph", "cifs", "gpfs", "lustre", "nfs", "nfs4", "orangefs", "panfs", "smb3", "smbfs"}
 # `held` takes a shared lock for a moment to look: who finds the lock taken asks again before believing it.
-_ASK_AGAIN = (0.0, 0.01, 0.02, 0.05, 0.1)
+_ASK_AGAIN = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 
 
 class Locked(FolderError):
