@@ -12,17 +12,13 @@ import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.runner.record import console, rich_table
-from experiments.runner.store import folder
-from experiments.runner.store.encoding import dumps, read_json, write_atomic
-from experiments.runner.tasks import SWEEP
-
-ORIGIN = ("folder", "commit", "dirty", "sessions")
-Row = dict[str, Any]
+from experiments.runner.command import EXIT_FAILED, command, unreadable_is_usage
+from experiments.runner.results import ORIGIN, Row, gather
+from experiments.runner.screen import clean, console, rich_table
+from experiments.runner.store.encoding import dumps, write_atomic
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,93 +29,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--by", default="", help="comma-separated columns to group by")
     parser.add_argument("--metric", default="", help="comma-separated result columns (default: all numbers)")
     options = parser.parse_args(argv)
-    try:
+    return command(lambda: _collect(options))
+
+
+def _collect(options: argparse.Namespace) -> int:
+    with unreadable_is_usage():
         rows, varied, missing = gather(options.root)
-        write_csv(options.root / "results.csv", list(rows[0]), rows)
-        screen = console()
-        parquet = write_parquet(options.root / "results.parquet", rows)
-        screen.print(f"{len(rows)} runs in {options.root / 'results.csv'}{' and .parquet' if parquet else ''}")
-        if options.by:
-            metrics = [name for name in options.metric.split(",") if name] or _metrics(rows, varied)
+    write_csv(options.root / "results.csv", list(rows[0]), rows)
+    parquet = write_parquet(options.root / "results.parquet", rows)
+    screen = console()
+    screen.print(f"{len(rows)} runs in {options.root / 'results.csv'}{' and .parquet' if parquet else ''}")
+    if options.by:
+        metrics = [name for name in options.metric.split(",") if name] or _metrics(rows, varied)
+        with unreadable_is_usage():
             grouped = groups(rows, options.by.split(","), metrics)
-            write_csv(options.root / "groups.csv", list(grouped[0]), grouped)
-            screen.print(rich_table("groups", list(grouped[0]), [list(row.values()) for row in grouped]))
-    except (ValueError, FileNotFoundError, NotADirectoryError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        write_csv(options.root / "groups.csv", list(grouped[0]), grouped)
+        screen.print(rich_table("groups", list(grouped[0]), [list(row.values()) for row in grouped]))
     for name, why in missing:
-        print(f"missing: {name} ({why})", file=sys.stderr)
-    return 1 if missing else 0
-
-
-class Gathered(NamedTuple):
-    """One row a finished run in the sweep's order, the varied fields, and what is missing with the reason."""
-
-    rows: list[Row]
-    varied: list[str]
-    missing: list[tuple[str, str]]
-
-
-def gather(root: Path) -> Gathered:
-    """Read every run of a sweep, or every run below a folder."""
-    if (root / SWEEP).exists():
-        listed = [(root / task["folder"], task["overrides"]) for task in read_json(root / SWEEP)["tasks"]]
-    else:
-        listed = [(path.parent, None) for path in sorted(root.rglob(folder.CONFIG))]
-    if not listed:
-        raise ValueError(f"{root} holds no run")
-    found, missing = [], []
-    for workdir, overrides in listed:
-        try:
-            found.append((workdir, overrides, read_json(workdir / folder.CONFIG), read_json(workdir / folder.RESULT)))
-        except FileNotFoundError:
-            failed = (workdir / folder.FAILURE).exists()
-            missing.append((workdir.name, "failed" if failed else "not finished"))
-        except ValueError as error:
-            missing.append((workdir.name, str(error)))
-    if not found:
-        raise ValueError(f"no run in {root} has finished")
-    configs = [flat(config) for _, _, config, _ in found]
-    varied = _varied(configs, [overrides for _, overrides, _, _ in found])
-    results = [{f"result.{k}" if k in varied else k: v for k, v in flat(result).items()} for *_, result in found]
-    names = list(dict.fromkeys(name for result in results for name in result))
-    rows = []
-    for (workdir, *_), config, result in zip(found, configs, results, strict=True):
-        row = {name: config.get(name) for name in varied} | {name: result.get(name) for name in names}
-        rows.append(row | origin(root, workdir))
-    return Gathered(rows, varied, missing)
-
-
-def _varied(configs: Sequence[Row], overrides: Sequence[Row | None]) -> list[str]:
-    """The config fields that a sweep sets, or that differ between loose runs."""
-    named = [name for entry in overrides for name in entry or {}]
-    names = named or [name for config in configs for name in config]
-    unique = list(dict.fromkeys(names))
-    if named:
-        return unique
-    return [name for name in unique if len({dumps(config.get(name)) for config in configs}) > 1]
-
-
-def origin(root: Path, workdir: Path) -> Row:
-    """Folder, commit, dirty flag and number of sessions of a run."""
-    try:
-        sessions = read_json(workdir / folder.ENVIRONMENT)
-    except (FileNotFoundError, ValueError):
-        sessions = [{}]
-    last = sessions[-1]
-    values = (workdir.relative_to(root).as_posix(), last.get("commit"), last.get("dirty"), len(sessions))
-    return dict(zip(ORIGIN, values, strict=True))
-
-
-def flat(value: Any, prefix: str = "") -> Row:
-    """Nested dicts as dotted names; lists are kept as JSON text."""
-    row: Row = {}
-    for name, entry in value.items():
-        if isinstance(entry, dict):
-            row |= flat(entry, f"{prefix}{name}.")
-        else:
-            row[prefix + name] = dumps(entry) if isinstance(entry, list) else entry
-    return row
+        print(clean(f"missing: {name} ({why})"), file=sys.stderr)
+    return EXIT_FAILED if missing else 0
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:

@@ -5,17 +5,17 @@ Everything shown is escaped: names and values come from configs and results, whi
 
 import argparse
 import base64
-import csv
 import html
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import collect
+from experiments.runner.command import command, unreadable_is_usage
+from experiments.runner.results import flat, gather, is_sweep, tables
+from experiments.runner.screen import clean
 from experiments.runner.store import folder
 from experiments.runner.store.encoding import dumps, read_json, write_atomic
-from experiments.runner.tasks import SWEEP
 
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:72em;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:1em 0;font-size:13px}td,th{border:1px solid #ccc;padding:.2em .6em}
@@ -28,14 +28,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.report", description=__doc__, allow_abbrev=False)
     parser.add_argument("root", type=Path, help="a run's or a sweep's folder")
     root = parser.parse_args(argv).root
-    try:
-        body = sweep_page(root) if (root / SWEEP).exists() else run_page(root)
-    except (ValueError, FileNotFoundError, NotADirectoryError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return command(lambda: _report(root))
+
+
+def _report(root: Path) -> int:
+    with unreadable_is_usage():
+        body = sweep_page(root) if is_sweep(root) else run_page(root)
     path = root / "report.html"
     write_atomic(path, page(root.name, body).encode())
-    print(path)
+    print(clean(str(path)))
     return 0
 
 
@@ -53,13 +54,9 @@ def run_page(root: Path) -> str:
     """Result, tables, figures, config and environment of one run."""
     config = read_json(root / folder.CONFIG)
     result = root / folder.RESULT
-    parts = [
-        table(("result", ""), collect.flat(read_json(result)).items()) if result.exists() else "<p>Not finished.</p>"
-    ]
-    for path in sorted((root / folder.TABLES).glob("*.csv")):
-        with open(path, newline="") as stream:
-            columns, *rows = list(csv.reader(stream))
-        parts.append(f"<h2>{html.escape(path.stem)}</h2>{table(columns, rows)}")
+    parts = [table(("result", ""), flat(folder.result(root)).items()) if result.exists() else "<p>Not finished.</p>"]
+    for name, columns, rows in tables(root):
+        parts.append(f"<h2>{html.escape(name)}</h2>{table(columns, rows)}")
     for path in sorted((root / folder.FIGURES).glob("*.png")):
         image = base64.b64encode(path.read_bytes()).decode()
         name = html.escape(path.stem, quote=True)
@@ -73,7 +70,7 @@ def run_page(root: Path) -> str:
 
 def sweep_page(root: Path) -> str:
     """The table of all results of a sweep, and what is missing."""
-    rows, _, missing = collect.gather(root)
+    rows, _, missing = gather(root)
     body = table(list(rows[0]), [row.values() for row in rows])
     return body + (f"<h2>missing</h2>{table(('folder', 'why'), missing)}" if missing else "")
 

@@ -1,7 +1,7 @@
 """A small resumable experiment for trying the machinery: stochastic linear regression by Adam."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -9,38 +9,18 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import optax
 
-from experiments.runner.batch import Records
+from experiments.runner.batch import Records, entry
+from experiments.runner.config import UsageError
 from experiments.runner.record import Record
 
 BATCHED = ("seed", "learning_rate")
 
 
-def run(config: Any, record: Record) -> dict[str, Any]:
-    """Minimise |A x - A x*|^2 / n over fresh batches; the PRNG key is a part of the state."""
-    state = _start(config, jax.random.key(config.seed))
-    chunk = jax.jit(_chunk(config))
-    rate = jnp.asarray(config.learning_rate)
-    record.expect(config.steps)
-    step, state = record.restore(state)
-    while step < config.steps:
-        state, loss = chunk(rate, state)
-        step += config.chunk
-        record.log(step, loss=loss)
-        record.save(step, state)
-        time.sleep(config.pause)  # only to make the run long enough to be interrupted in tests
-    figure, axes = plt.subplots()
-    axes.plot(state["x"], label="found")
-    axes.plot(state["truth"], "k.", label="truth")
-    axes.legend()
-    record.figure("solution", figure)
-    result = _result(step, state)
-    record.table("selfcheck", ("steps", "error"), [(step, result["error"])])
-    return result
-
-
-def run_batch(configs: list[Any], records: Records) -> list[dict[str, Any]]:
-    """The same for many seeds and learning rates as one vmapped program."""
+def run_batch(configs: Sequence[Any], records: Records) -> list[dict[str, Any]]:
+    """Minimise |A x - A x*|^2 / n over fresh batches, all configs as one vmapped program; the key is in the state."""
     first = configs[0]
+    if first.chunk < 1 or first.steps % first.chunk:
+        raise UsageError(f"config.steps is {first.steps}; it must be a multiple of config.chunk ({first.chunk})")
     keys = jnp.stack([jax.random.key(config.seed) for config in configs])
     rates = jnp.asarray([config.learning_rate for config in configs])
     chunk = jax.jit(jax.vmap(_chunk(first)))
@@ -51,8 +31,20 @@ def run_batch(configs: list[Any], records: Records) -> list[dict[str, Any]]:
         step += first.chunk
         records.log(step, loss=loss)
         records.save(step, state)
-        time.sleep(first.pause)
-    return [_result(step, jax.tree.map(lambda leaf, i=i: leaf[i], state)) for i in range(len(configs))]
+        time.sleep(first.pause)  # only to make the run long enough to be interrupted in tests
+    return [_finish(step, entry(state, i), record) for i, record in enumerate(records)]
+
+
+def _finish(step: int, state: Any, record: Record) -> dict[str, Any]:
+    figure, axes = plt.subplots()
+    axes.plot(state["x"], label="found")
+    axes.plot(state["truth"], "k.", label="truth")
+    axes.legend()
+    record.figure("solution", figure)
+    record.arrays("solution", x=state["x"], truth=state["truth"])
+    result = {"steps": step, "error": jnp.linalg.norm(state["x"] - state["truth"]), "x": state["x"]}
+    record.table("selfcheck", ("steps", "error"), [(step, result["error"])])
+    return result
 
 
 def _start(config: Any, key: jax.Array) -> dict[str, Any]:
@@ -76,10 +68,6 @@ def _chunk(config: Any) -> Callable[[jax.Array, Any], tuple[Any, jax.Array]]:
         return state, losses[-1]
 
     return chunk
-
-
-def _result(step: int, state: Any) -> dict[str, Any]:
-    return {"steps": step, "error": jnp.linalg.norm(state["x"] - state["truth"]), "x": state["x"]}
 
 
 _ADAM: Any = optax.scale_by_adam()

@@ -5,104 +5,78 @@ Exit codes: 0 all tasks finished (or `--list`), 1 some failed, 2 the command lin
 """
 
 import argparse
-import os
 import resource
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
-from experiments import run
-from experiments.runner import execute as execution
-from experiments.runner import local, process, worker
+from experiments.runner import command, local, process
 from experiments.runner.config import UsageError
-from experiments.runner.record import console, rich_table
+from experiments.runner.execute import Settings, batched, execute, experiment_module
+from experiments.runner.screen import console, rich_table
+from experiments.runner.session import CHECKPOINT_SECONDS
 from experiments.runner.store import folder
-from experiments.runner.store.checkpoints import CheckpointError
 from experiments.runner.tasks import Task, batches, default_root, status, tasks, write_list
+from experiments.runner.worklist import Worklist
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says and return the exit code."""
-    os.environ.setdefault("MPLBACKEND", "Agg")
-    options, overrides = parse(list(sys.argv[1:] if argv is None else argv))
-    try:
-        root = Path(options.workdir) if options.workdir else default_root(options.config)
-        listed = tasks(options.config, overrides, root)
-        write_list(root, options.config, overrides, listed)
-        return _dispatch(options, overrides, root, listed)
-    except (UsageError, folder.FolderError, CheckpointError, OSError) as error:
-        return execution.say_error(error)
+    return command.command(lambda: _main(argv))
 
 
-def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Split the command line into our options and the config overrides of every task."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.sweep", allow_abbrev=False, description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    add = parser.add_argument
-    add(
-        "--config",
-        required=True,
-        metavar="FILE[:VARIANT]",
-        help="config file with sweep() beside get_config()",
-    )
-    add("--workdir", default="", help="the sweep's folder (default runs/<config name>-sweep)")
-    add("--jobs", type=int, default=None, help="local processes (default 1), or Slurm jobs at once (default 256)")
-    add("--index", type=int, default=None, help="run this one task, here")
-    add("--list", action="store_true", help="show the tasks and their state, run nothing")
-    add("--retry", action="store_true", help="also run the tasks that failed")
-    add("--batch", type=int, default=1, help="run up to this many tasks as one vmapped program")
-    add("--max-deaths", type=int, default=5, help="give a task up after this many workers died on it")
-    add("--checkpoint-seconds", type=float, default=30.0, help="at least this long between checkpoints")
-    add("--submit", choices=["slurm"], default=None, help="submit to Slurm instead of running here")
-    add(
-        "--pack",
-        type=int,
-        default=1,
-        help="with --submit: this many tasks (or batches) one after another in a job",
-    )
-    add(
-        "--slurm",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a Slurm option (docs/guides/slurm.md)",
-    )
-    add("--worker", action="store_true", help=argparse.SUPPRESS)
-    add("--units", default="", help=argparse.SUPPRESS)
-    return parser.parse_known_args(argv)
-
-
-def _dispatch(options: argparse.Namespace, overrides: list[str], root: Path, listed: list[Task]) -> int:
+def _main(argv: Sequence[str] | None) -> int:
+    options, overrides = parse(argv)
+    root = folder.workdir(options.workdir) if options.workdir else default_root(options.config)
+    listed = tasks(options.config, overrides, root)
     if options.list:
         show(listed)
         return 0
+    settings = Settings(checkpoint_seconds=options.checkpoint_seconds)
     if options.index is not None:
-        if not 0 <= options.index < len(listed):
-            raise UsageError(f"--index {options.index}: the sweep has tasks 0 to {len(listed) - 1}")
-        return run.main([*listed[options.index].command(), f"--checkpoint-seconds={options.checkpoint_seconds}"])
+        return _one(listed, options.index, settings)
     units = make_units(listed, options.batch)
-    if options.worker:
-        process.compilation_cache()
-        chosen = [units[int(i)] for i in options.units.split(",")] if options.units else units
-        settings = execution.Settings(checkpoint_seconds=options.checkpoint_seconds)
-        return worker.work(chosen, settings, retry=options.retry, say=lambda text: print(text, flush=True))
-    command = ["--config", options.config, *overrides, f"--workdir={root}", f"--batch={options.batch}"]
-    command += [f"--checkpoint-seconds={options.checkpoint_seconds}"]
+    write_list(root, options.config, overrides, listed)
     if options.retry:
         forget_failures(listed)
+    work = Worklist(units, settings)
     if options.submit:
         from experiments.runner import slurm
 
-        return slurm.submit(root, command, units, options)
+        return slurm.submit(root, work, options)
     started, cpu = time.monotonic(), _workers_cpu()
-    code = local.drive(
-        root, command, units, jobs=1 if options.jobs is None else options.jobs, max_deaths=options.max_deaths
-    )
+    jobs = 1 if options.jobs is None else options.jobs
+    code = local.drive(root, work, jobs=jobs, max_deaths=options.max_deaths)
     # What --batch saves shows here: the same tasks, with and without it.
     console().print(f"{time.monotonic() - started:.0f} s, {_workers_cpu() - cpu:.0f} s of CPU in {len(units)} programs")
     return finish(listed, code)
+
+
+def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    """Split the command line into our options and the config overrides of every task."""
+    parser = command.parser("sweep", __doc__)
+    add = parser.add_argument
+    add("--workdir", default="", help="the sweep's folder (default runs/<config name>-sweep)")
+    add("--jobs", type=int, default=None, help="local processes (default 1), or Slurm jobs at once (default 256)")
+    add("--index", type=int, default=None, help="run this one task, here")
+    add("--list", action="store_true", help="show the tasks and their state; writes nothing")
+    add("--retry", action="store_true", help="also run the tasks that failed")
+    add("--batch", type=int, default=1, help="run up to this many tasks as one vmapped program")
+    add("--max-deaths", type=int, default=5, help="give a task up after this many workers died on it")
+    add("--checkpoint-seconds", type=float, default=CHECKPOINT_SECONDS, help="at least this long between checkpoints")
+    add("--submit", choices=["slurm"], default=None, help="submit to Slurm instead of running here")
+    add("--pack", type=int, default=1, help="with --submit: this many tasks (or batches) one after another in a job")
+    add("--slurm", action="append", default=[], metavar="NAME=VALUE", help="a Slurm option (docs/guides/slurm.md)")
+    return command.parse(parser, argv)
+
+
+def _one(listed: Sequence[Task], index: int, settings: Settings) -> int:
+    """Run one task alone, here."""
+    if not 0 <= index < len(listed):
+        raise UsageError(f"--index {index}: the sweep has tasks 0 to {len(listed) - 1}")
+    process.compilation_cache()
+    return execute([listed[index].run], settings)
 
 
 def _workers_cpu() -> float:
@@ -112,11 +86,13 @@ def _workers_cpu() -> float:
 
 def make_units(listed: Sequence[Task], size: int) -> list[list[Task]]:
     """One task a unit, or with `--batch` the groups that the experiment can run as one program."""
-    if size <= 1:
+    if size < 1:
+        raise UsageError(f"--batch {size}: at least one task a program")
+    if size == 1:
         return [[task] for task in listed]
     name = listed[0].resolved.config.experiment
-    module = execution.experiment_module(name)
-    if not (callable(getattr(module, "run_batch", None)) and hasattr(module, "BATCHED")):
+    module = experiment_module(name)
+    if not batched(module):
         raise UsageError(f"experiments/{name.replace('.', '/')}.py has no run_batch and BATCHED: leave --batch out")
     return batches(listed, module.BATCHED, size)
 
@@ -124,7 +100,8 @@ def make_units(listed: Sequence[Task], size: int) -> list[list[Task]]:
 def forget_failures(listed: Sequence[Task]) -> None:
     """`--retry`: what failed counts as unfinished again."""
     for task in listed:
-        (task.workdir / folder.FAILURE).unlink(missing_ok=True)
+        if status(task).state == "failed":
+            (task.workdir / folder.FAILURE).unlink(missing_ok=True)
 
 
 def finish(listed: Sequence[Task], code: int) -> int:

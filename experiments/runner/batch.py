@@ -8,15 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.runner.record import Record
-from experiments.runner.signals import Preempted
 
 
 class Records:
     """What `run_batch(configs, records)` gets: a record whose arrays have the leading axis len(configs)."""
 
     def __init__(self, members: Sequence[Record]) -> None:
-        """`members[i]` is the record of `configs[i]`; the first one speaks and decides for all."""
+        """`members[i]` is the record of `configs[i]`; they share the first one's session."""
         self._members = list(members)
+        self._session = self._members[0].session
+        self._journals = [member.journal for member in self._members]
 
     def __len__(self) -> int:
         return len(self._members)
@@ -30,7 +31,7 @@ class Records:
     @property
     def should_stop(self) -> bool:
         """Whether a stop was asked for."""
-        return self._members[0].should_stop
+        return self._session.should_stop
 
     def say(self, text: str) -> None:
         """Print a line of text, once."""
@@ -54,30 +55,22 @@ class Records:
 
     def save(self, step: int, state: Any) -> None:
         """Checkpoint entry i of every leaf in member i's folder, when due or when a stop was asked for."""
-        stopping = self.should_stop
-        if not stopping and not self._members[0].due:
-            return
-        for i, member in enumerate(self._members):
-            member.checkpoint(step, jax.tree.map(lambda leaf, i=i: leaf[i], state))
-        if stopping:
-            self.say(f"stopped at step {step}; the same command goes on from here")
-            raise Preempted(step)
+        self._session.save(self._journals, int(step), (entry(state, i) for i in range(len(self))))
 
     def restore(self, initial_state: Any) -> tuple[int, Any]:
         """(step, state) at the newest step that every member has saved, or (0, initial_state)."""
         _check_axis(initial_state, len(self))
-        single = jax.tree.map(lambda leaf: leaf[0], initial_state)
-        common = set.intersection(*(set(member.saved_steps()) for member in self._members))
-        while common:
-            step = max(common)
-            found = [member.restore_at(step, single) for member in self._members]
-            states = [state for state in found if state is not None]
-            if len(states) == len(self):
-                return step, jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-            common.discard(step)  # a damaged checkpoint in one folder: all go back to the one before
-        for member in self._members:
-            member.restart()
-        return 0, initial_state
+        single = entry(initial_state, 0)
+        found = self._session.restore(self._journals, [single] * len(self))
+        if found is None:
+            return 0, initial_state
+        step, states = found
+        return step, jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+
+
+def entry(tree: Any, index: int) -> Any:
+    """Entry `index` of every leaf's leading axis."""
+    return jax.tree.map(lambda leaf: leaf[index], tree)
 
 
 def _check_axis(state: Any, length: int) -> None:

@@ -14,12 +14,17 @@ from typing import Any, NamedTuple
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from experiments.runner.variants import FULL
+
 PRECISIONS = ("float32", "float64")
 _OVERRIDE = re.compile(r"--?(no)?config\.([^=]+)")
 
 
-class UsageError(Exception):
-    """The command line or the config is wrong; the message is all the user needs (exit code 2)."""
+class UsageError(ValueError):
+    """The command line or a field of the config is wrong; the message is all the user needs (exit code 2, one line).
+
+    Experiments raise it for the fields that they refuse.
+    """
 
 
 class Resolved(NamedTuple):
@@ -33,12 +38,19 @@ class Resolved(NamedTuple):
     @property
     def name(self) -> str:
         """The config's file name without suffix, with the variant when it is not "full"."""
-        return self.path.stem if self.variant == "full" else f"{self.path.stem}-{self.variant}"
+        return self.path.stem if self.variant == FULL else f"{self.path.stem}-{self.variant}"
 
     @property
     def spec(self) -> str:
         """What `--config` takes to load this again."""
         return f"{self.path}:{self.variant}"
+
+
+class Run(NamedTuple):
+    """A resolved config and the folder that it runs in."""
+
+    resolved: Resolved
+    workdir: Path
 
 
 def load_module(path: Path) -> types.ModuleType:
@@ -53,7 +65,7 @@ def load_module(path: Path) -> types.ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise UsageError(f"config file {path} does not import: {type(error).__name__}: {error}") from error
+        raise UsageError(f"config file {path} does not import: {_one_line(error)}") from error
     if not callable(getattr(module, "get_config", None)):
         raise UsageError(f'{path} has no get_config(variant="full")')
     return module
@@ -64,24 +76,41 @@ def split_spec(spec: str) -> tuple[Path, str]:
     path, colon, variant = spec.partition(":")
     if colon and not variant:
         raise UsageError(f"--config {spec}: nothing after the colon; leave it out for the full variant")
-    return Path(path), variant or "full"
+    return Path(path), variant or FULL
+
+
+def declared_variants(module: types.ModuleType, path: Path) -> Mapping[str, Mapping[str, Any]]:
+    """The module's VARIANTS: name to overrides; UsageError when it declares none."""
+    found = getattr(module, "VARIANTS", None)
+    if not isinstance(found, Mapping) or not all(isinstance(entry, Mapping) for entry in found.values()):
+        raise UsageError(f"{path} has no VARIANTS, a dict of overrides for each variant (it may be empty)")
+    return found
 
 
 def resolve(spec: str, overrides: Sequence[str] = ()) -> Resolved:
     """Load a config, apply the `--config.a.b=value` flags and check the fields that every config has."""
     path, variant = split_spec(spec)
     module = load_module(path)
+    known = (FULL, *declared_variants(module, path))
+    if variant not in known:
+        near = difflib.get_close_matches(variant, known, n=1)
+        hint = f"; did you mean :{near[0]}?" if near else ""
+        raise UsageError(f"{path} has no variant {variant!r}; it has {', '.join(known)}{hint}")
     if "variant" not in inspect.signature(module.get_config).parameters:
         raise UsageError(f'{path}: get_config must take variant="full"')
     try:
         config = module.get_config(variant)
     except Exception as error:
-        raise UsageError(f"{path}: get_config({variant!r}) failed: {type(error).__name__}: {error}") from error
+        raise UsageError(f"{path}: get_config({variant!r}) failed: {_one_line(error)}") from error
     if not isinstance(config, ConfigDict):
         raise UsageError(f"{path}: get_config returned a {type(config).__name__}, not a ConfigDict")
     config = _override(config.lock(), tuple(overrides)).copy_and_resolve_references()
     _check(config, path)
     return Resolved(config.lock(), path, variant, tuple(overrides))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _override(config: Any, arguments: tuple[str, ...]) -> Any:

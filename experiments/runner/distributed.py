@@ -22,6 +22,9 @@ class Place(NamedTuple):
         return self.number == 0
 
 
+ALONE = Place(0, 1)
+
+
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The command line of a run on many processes."""
     add = parser.add_argument
@@ -45,15 +48,23 @@ def initialize(options: argparse.Namespace) -> Place:
         jax.distributed.initialize(
             options.coordinator, options.processes, options.process, coordinator_bind_address=bind
         )
+    elif options.processes or options.process >= 0:
+        raise UsageError("--processes and --process need --coordinator HOST:PORT")
     elif options.distributed:
-        try:
-            jax.distributed.initialize(coordinator_bind_address=options.coordinator_bind or None)
-        except ValueError as error:
-            raise UsageError(
-                f"--distributed found no cluster ({error}); start it with srun, on a TPU pod, or give --coordinator"
-            ) from error
+        return join_cluster(options.coordinator_bind)
     else:
-        return Place(0, 1)
+        return ALONE
+    return Place(jax.process_index(), jax.process_count())
+
+
+def join_cluster(bind: str = "") -> Place:
+    """Join the other processes of this Slurm job, TPU pod or MPI program."""
+    try:
+        jax.distributed.initialize(coordinator_bind_address=bind or None)
+    except ValueError as error:
+        raise UsageError(
+            f"--distributed found no cluster ({error}); start it with srun, on a TPU pod, or give --coordinator"
+        ) from error
     return Place(jax.process_index(), jax.process_count())
 
 

@@ -1,61 +1,78 @@
-"""Run a resolved config in its folder: claim it, run or resume or report, and leave result or failure behind."""
+"""Run resolved configs in their folders: claim them, run or resume or report, and leave result or failure behind."""
 
 import contextlib
-import csv
-import errno
 import importlib
-import sys
 import traceback
 import types
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from rich.console import Console
 
+from attnreg.problems.checks import ProblemError
 from experiments.runner import distributed, process
-from experiments.runner.config import Resolved, UsageError
-from experiments.runner.distributed import Place
-from experiments.runner.record import Record, console, rich_table
+from experiments.runner.batch import Records
+from experiments.runner.command import DISK, EXIT_FAILED, EXIT_USAGE, USAGE
+from experiments.runner.config import Run, UsageError
+from experiments.runner.distributed import ALONE, Place
+from experiments.runner.record import Record
+from experiments.runner.results import tables
+from experiments.runner.screen import console, rich_table
+from experiments.runner.session import CHECKPOINT_SECONDS, Session
 from experiments.runner.signals import EXIT_PREEMPTED, Preempted, Stop
 from experiments.runner.store import environment, folder
-from experiments.runner.store.checkpoints import CheckpointError
 from experiments.runner.store.encoding import plain, write_json
+from experiments.runner.store.folder import State
+from experiments.runner.store.lock import Lock
 
-EXIT_FAILED, EXIT_USAGE, EXIT_FILES = 1, 2, 74
-# What the disk, not the experiment, is to blame for: full, over quota, read-only, not ours, broken.
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EFBIG}
-ALONE = Place(0, 1)
-_STATES = list(folder.State)
+_STATES = list(State)
 
 
 class Settings(NamedTuple):
     """How to run, as opposed to what: nothing here changes a result."""
 
     force: bool = False
-    checkpoint_seconds: float = 30.0
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
     tensorboard: bool = False
 
 
 def execute(
-    resolved: Resolved, workdir: Path, settings: Settings, *, screen: Console | None = None, here: Place = ALONE
+    runs: Sequence[Run],
+    settings: Settings,
+    *,
+    screen: Console | None = None,
+    here: Place = ALONE,
+    stop: Stop | None = None,
 ) -> int:
-    """Run, resume, or report a resolved config in `workdir`; the exit code. On many processes: on all of them."""
+    """Run, resume or report resolved configs as one program, most often a batch of one; the exit code.
+
+    On many processes: on all of them. Runs that are finished take part, so that the program stays the same, and are
+    not rewritten. What the user must put right is raised (`command.USAGE`, OSError).
+    """
     screen = screen or console()
-    with process.precision(resolved.config.precision):
-        module = experiment_module(resolved.config.experiment)
-        with _claimed(resolved, workdir, settings, here) as held:
+    config = runs[0].resolved.config
+    with process.precision(config.precision):
+        module = experiment_module(config.experiment)
+        with _claimed(runs, settings, here) as held:
             if held is None:
                 return EXIT_USAGE  # process 0 says why
-            if held is not folder.State.FINISHED:
-                return _work(module, resolved, workdir, settings, held, screen, here)
+            if any(state is not State.FINISHED for state in held):
+                session = Session(
+                    screen=screen,
+                    checkpoint_seconds=settings.checkpoint_seconds,
+                    primary=here.primary,
+                    agree=distributed.agree,
+                )
+                with contextlib.nullcontext(stop) if stop else Stop() as session.stop:
+                    return _work(module, runs, held, session, settings)
         if here.primary:
-            _report_finished(workdir, screen)
+            for run in runs:
+                _report_finished(run, screen)
         return 0
 
 
 def experiment_module(name: str) -> types.ModuleType:
-    """The module `experiments.<name>`; UsageError when it is absent or has no `run`."""
+    """The module `experiments.<name>`; UsageError when it is absent or has neither `run` nor `run_batch`."""
     full = f"experiments.{name}"
     path = f"{full.replace('.', '/')}.py"
     try:
@@ -64,144 +81,143 @@ def experiment_module(name: str) -> types.ModuleType:
         if not f"{full}.".startswith(f"{error.name}."):
             raise UsageError(f"experiment {name!r} needs the package {error.name!r}, which is not installed") from error
         raise UsageError(f"config.experiment is {name!r}, but there is no {path}") from error
-    if not callable(getattr(module, "run", None)):
-        raise UsageError(f"{path} has no run(config, record)")
+    if not batched(module) and not callable(getattr(module, "run", None)):
+        raise UsageError(f"{path} has no run(config, record), and no BATCHED with run_batch(configs, records)")
     return module
 
 
+def batched(module: types.ModuleType) -> bool:
+    """Whether an experiment runs many configs as one program: it has `run_batch` and names the fields, `BATCHED`."""
+    return callable(getattr(module, "run_batch", None)) and hasattr(module, "BATCHED")
+
+
 @contextlib.contextmanager
-def _claimed(resolved: Resolved, workdir: Path, settings: Settings, here: Place) -> Iterator[folder.State | None]:
-    """What the folder held, with its lock taken by process 0; all processes get the same answer, None for an error."""
+def _claimed(runs: Sequence[Run], settings: Settings, here: Place) -> Iterator[list[State] | None]:
+    """What the folders held, their locks taken by process 0; all processes get the same answer, None for an error."""
     with contextlib.ExitStack() as stack:
-        held, error = None, None
+        held, error = [], None
         if here.primary:
             try:
-                held = _claim(resolved, workdir, settings, stack)
+                held = _claim(runs, settings, stack)
             except (folder.FolderError, OSError) as caught:
                 error = caught
-        code = distributed.gather(-1 if held is None else _STATES.index(held))[0]
+        failed = distributed.agree(error is not None)
         if error is not None:
             raise error
-        yield None if code < 0 else _STATES[code]
+        if failed:
+            yield None
+            return
+        codes = [_STATES.index(held[i]) if here.primary else 0 for i in range(len(runs))]
+        yield [_STATES[distributed.gather(code)[0]] for code in codes]
 
 
-def _claim(resolved: Resolved, workdir: Path, settings: Settings, stack: contextlib.ExitStack) -> folder.State:
+def _claim(runs: Sequence[Run], settings: Settings, stack: contextlib.ExitStack) -> list[State]:
     # Refuse, or report, before anything is written, the lock too: a finished folder may be read-only.
-    if settings.force:
-        folder.refuse_foreign(workdir)
-    elif folder.state(workdir, resolved.config.to_dict()) is folder.State.FINISHED:
-        return folder.State.FINISHED
-    stack.callback(folder.Lock(workdir).release)
-    return prepare(resolved, workdir, settings)
+    found = []
+    for run in runs:
+        if settings.force:
+            folder.refuse_foreign(run.workdir)
+        else:
+            found.append(folder.state(run.workdir, run.resolved.config.to_dict()))
+    if found and all(state is State.FINISHED for state in found):
+        return found
+    for run in runs:
+        stack.callback(Lock(run.workdir).release)
+    return [_prepare(run, settings) for run in runs]
 
 
-def prepare(resolved: Resolved, workdir: Path, settings: Settings) -> folder.State:
-    """Make `workdir`, whose lock is held, this run's; what it held before."""
-    config = resolved.config.to_dict()
+def _prepare(run: Run, settings: Settings) -> State:
+    """Make a folder, whose lock is held, this run's; what it held before."""
+    config = run.resolved.config.to_dict()
     if settings.force:
-        folder.clear(workdir)
-    held = folder.State.EMPTY if settings.force else folder.state(workdir, config)
-    if held is folder.State.EMPTY:
-        write_json(workdir / folder.CONFIG, config)
-    if held is not folder.State.FINISHED:
-        environment.append(workdir / folder.ENVIRONMENT, environment.describe(resolved.config.precision))
-        (workdir / folder.FAILURE).unlink(missing_ok=True)
+        folder.set_aside(run.workdir)
+    held = State.EMPTY if settings.force else folder.state(run.workdir, config)
+    if held is State.EMPTY:
+        write_json(run.workdir / folder.CONFIG, config)
+    if held is not State.FINISHED:
+        environment.append(run.workdir / folder.ENVIRONMENT, environment.describe(config["precision"]))
+        (run.workdir / folder.FAILURE).unlink(missing_ok=True)
     return held
 
 
 def _work(
-    module: types.ModuleType,
-    resolved: Resolved,
-    workdir: Path,
-    settings: Settings,
-    held: folder.State,
-    screen: Console,
-    here: Place,
+    module: types.ModuleType, runs: Sequence[Run], held: Sequence[State], session: Session, settings: Settings
 ) -> int:
-    resume = held is folder.State.UNFINISHED
-    with Stop() as stop, contextlib.ExitStack() as stack:
-        record = Record(
-            workdir,
-            resume=resume,
-            primary=here.primary,
-            screen=screen,
-            stop=stop,
-            checkpoint_seconds=settings.checkpoint_seconds,
-            events=settings.tensorboard,
-            agree=distributed.agree,
-        )
-        stack.callback(record.close)
-        record.say(f"{'resuming' if resume else 'running'} {resolved.spec} in {workdir}")
+    with contextlib.ExitStack() as stack:
+        records = []
+        for run, state in zip(runs, held, strict=True):
+            resume, writes = state is not State.EMPTY, state is not State.FINISHED
+            record = Record(run.workdir, resume=resume, writes=writes, session=session, events=settings.tensorboard)
+            stack.callback(record.close)
+            records.append(record)
+            session.say(f"{'resuming' if resume else 'running'} {run.resolved.spec} in {run.workdir}")
         try:
-            result = module.run(resolved.config, record)
-            if here.primary:
-                finish(workdir, result)
-            distributed.gather(0)  # nobody leaves before the result is on disk
+            results = _call(module, runs, records)
+            for run, record, result in zip(runs, records, results, strict=True):
+                content = _checked(result)
+                if record.writes:
+                    write_json(run.workdir / folder.RESULT, content)
+            distributed.gather(0)  # nobody leaves before the results are on disk
         except Preempted:
             return EXIT_PREEMPTED
-        except (UsageError, folder.FolderError, CheckpointError):
+        except USAGE:
             raise
+        except ProblemError as error:
+            if session.began:
+                return _failed(error, runs, session)
+            raise UsageError(str(error)) from error  # data and options come from the config
         except Exception as error:
-            return _failed(error, workdir, here)
-        record.close()
-        for table in record.tables.values():
-            screen.print(table)
-        record.say(f"finished in {record.seconds:.1f} s: {workdir / folder.RESULT}")
+            return _failed(error, runs, session)
+        for run, record in zip(runs, records, strict=True):
+            record.close()
+            for table in record.tables.values():
+                session.screen.print(table)
+            session.say(f"finished in {record.seconds:.1f} s: {run.workdir / folder.RESULT}")
     return 0
 
 
-def finish(workdir: Path, result: Any) -> None:
-    """Check a run's result and make the run finished, in one atomic step."""
-    if not isinstance(result, dict):
-        raise TypeError(f"run(config, record) returned a {type(result).__name__}; it must return a dict")
-    write_json(workdir / folder.RESULT, plain(result, "result"))
+def _call(module: types.ModuleType, runs: Sequence[Run], records: Sequence[Record]) -> list[Any]:
+    """One result a run: of `run_batch`, or of `run` for the only one."""
+    configs = [run.resolved.config for run in runs]
+    if not batched(module):
+        return [module.run(config, record) for config, record in zip(configs, records, strict=True)]
+    results = module.run_batch(configs, Records(records))
+    if not isinstance(results, list | tuple) or len(results) != len(configs):
+        raise TypeError(f"run_batch must return a list of {len(configs)} results, one a config")
+    return list(results)
 
 
-def _failed(error: Exception, workdir: Path, here: Place) -> int:
+def _checked(result: Any) -> Any:
+    if not isinstance(result, dict) or not result:
+        raise TypeError(f"an experiment returned {type(result).__name__} {result!r}; a result is a dict with entries")
+    return plain(result, "result")
+
+
+def _failed(error: Exception, runs: Sequence[Run], session: Session) -> int:
     """Print and keep the reason; a full or read-only disk is named as such by the caller."""
-    if isinstance(error, OSError) and error.errno in _DISK:
+    if isinstance(error, OSError) and error.errno in DISK:
         raise error
     traceback.print_exception(error)
-    if here.primary:
-        with contextlib.suppress(OSError):
-            write_json(workdir / folder.FAILURE, failure(error))
+    if session.primary:
+        note_failure(runs, error)
     return EXIT_FAILED
 
 
-def failure(error: Exception) -> dict[str, str]:
-    """The content of failure.json."""
-    return {
+def note_failure(runs: Sequence[Run], error: Exception) -> None:
+    """Keep why runs failed, in those folders that are theirs and unfinished."""
+    content = {
         "error": type(error).__name__,
         "message": str(error),
         "traceback": "".join(traceback.format_exception(error)),
         "time": environment.now(),
     }
+    for run in runs:
+        if (run.workdir / folder.CONFIG).exists() and not (run.workdir / folder.RESULT).exists():
+            with contextlib.suppress(OSError):
+                write_json(run.workdir / folder.FAILURE, content)
 
 
-def say_error(error: Exception) -> int:
-    """One line on stderr for what the user or the disk must put right, and the exit code; others are raised again."""
-    if isinstance(error, UsageError | folder.FolderError | CheckpointError):
-        message, code = str(error), EXIT_USAGE
-    elif isinstance(error, OSError) and error.errno in _DISK:
-        where = error.filename or "while writing"
-        message = f"{error.strerror}: {where}; nothing finished is lost, the same command goes on"
-        code = EXIT_FILES
-    else:
-        raise error
-    print(f"error: {message}", file=sys.stderr, flush=True)
-    return code
-
-
-def _report_finished(workdir: Path, screen: Console) -> None:
-    for path in sorted((workdir / folder.TABLES).glob("*.csv")):
-        with open(path, newline="") as stream:
-            columns, *rows = list(csv.reader(stream))
-        screen.print(rich_table(path.stem, columns, [[_number(cell) for cell in row] for row in rows]))
-    screen.print(f"{workdir} already holds this run, finished ({workdir / folder.RESULT}); --force redoes it")
-
-
-def _number(text: str) -> Any:
-    try:
-        return float(text) if not text.lstrip("-").isdigit() else int(text)
-    except ValueError:
-        return text
+def _report_finished(run: Run, screen: Console) -> None:
+    for name, columns, rows in tables(run.workdir):
+        screen.print(rich_table(name, columns, rows))
+    screen.print(f"{run.workdir} already holds this run, finished ({run.workdir / folder.RESULT}); --force redoes it")

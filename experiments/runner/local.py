@@ -1,5 +1,6 @@
 """A sweep on local processes: start workers, replace those that die, show progress, stop them when asked."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -13,10 +14,12 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from experiments.runner import worker
-from experiments.runner.record import console
+from experiments.runner import worker, worklist
+from experiments.runner.command import EXIT_FILES, EXIT_USAGE
+from experiments.runner.config import UsageError
+from experiments.runner.screen import console
 from experiments.runner.signals import EXIT_PREEMPTED, Stop
-from experiments.runner.store import folder
+from experiments.runner.store import lock
 from experiments.runner.tasks import Task, status
 
 POLL_SECONDS = 0.5
@@ -25,11 +28,10 @@ POLL_SECONDS = 0.5
 class _Worker:
     """One worker process and its log."""
 
-    def __init__(self, number: int, root: Path, command: Sequence[str], open_before: int) -> None:
-        (root / "logs").mkdir(parents=True, exist_ok=True)
+    def __init__(self, number: int, work: Path, open_before: int) -> None:
         self.number, self.open_before = number, open_before
-        self._log: IO[bytes] = open(root / "logs" / f"worker-{number}.log", "ab")  # noqa: SIM115
-        arguments = [sys.executable, "-m", "experiments.sweep", *command, "--worker"]
+        self._log: IO[bytes] = open(work.parent / f"worker-{number}.log", "ab")  # noqa: SIM115
+        arguments = [sys.executable, "-m", worker.__name__, str(work)]
         self.process = subprocess.Popen(arguments, stdout=self._log, stderr=subprocess.STDOUT)
 
     def ended(self) -> int | None:
@@ -39,16 +41,25 @@ class _Worker:
         return code
 
 
-def drive(root: Path, command: Sequence[str], units: Sequence[Sequence[Task]], *, jobs: int, max_deaths: int) -> int:
+def drive(root: Path, work: worklist.Worklist, *, jobs: int, max_deaths: int) -> int:
     """Run the units on `jobs` worker processes until none is left; the exit code of the sweep."""
     if jobs < 1:
-        raise folder.FolderError(f"--jobs {jobs}: at least one process is needed")
+        raise UsageError(f"--jobs {jobs}: at least one process is needed")
+    file = root / "logs" / f"work-{os.getpid()}-{time.time_ns()}.json"
+    worklist.write(file, work)
+    try:
+        return _drive(file, work.units, jobs, max_deaths)
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def _drive(file: Path, units: Sequence[worklist.Unit], jobs: int, max_deaths: int) -> int:
     listed = [task for unit in units for task in unit]
-    waiting = sum(any(status(t).state in ("new", "unfinished") for t in unit) for unit in units)
+    waiting = sum(bool(_open(unit)) for unit in units)
     deaths: Counter[int] = Counter()
     code, stopping = 0, False
     with Stop() as stop, _Progress(listed) as progress:
-        workers = [_Worker(n, root, command, len(_open(listed))) for n in range(min(jobs, waiting))]
+        workers = [_Worker(n, file, len(_open(listed))) for n in range(min(jobs, waiting))]
         while workers:
             time.sleep(POLL_SECONDS)
             if stop.requested and not stopping:
@@ -60,12 +71,12 @@ def drive(root: Path, command: Sequence[str], units: Sequence[Sequence[Task]], *
                 ended = done.process.returncode
                 if ended < 0:
                     _count_death(listed, done.process.pid, ended, deaths, max_deaths)
-                code = ended if ended in (2, 74) else code
+                code = ended if ended in (EXIT_USAGE, EXIT_FILES) else code
                 left = _open(listed)
                 # A worker that left by itself and changed nothing would leave again: no use in another one.
                 useful = ended < 0 or ended == EXIT_PREEMPTED or len(left) < done.open_before
-                if left and useful and not stopping and code not in (2, 74):
-                    workers.append(_Worker(done.number, root, command, len(left)))
+                if left and useful and not stopping and code == 0:
+                    workers.append(_Worker(done.number, file, len(left)))
             progress.show(len(workers))
     return EXIT_PREEMPTED if stopping else code
 
@@ -77,7 +88,7 @@ def _open(listed: Sequence[Task]) -> list[Task]:
 
 def _count_death(listed: Sequence[Task], process: int, code: int, deaths: Counter[int], max_deaths: int) -> None:
     for task in listed:
-        holder = folder.holder(task.workdir)
+        holder = lock.last_holder(task.workdir)
         if holder is not None and holder.process == process and status(task).state == "unfinished":
             deaths[task.number] += 1
             if deaths[task.number] >= max_deaths:

@@ -13,7 +13,7 @@ import jax
 @contextlib.contextmanager
 def precision(name: str) -> Iterator[None]:
     """Run the body with 64-bit types on ("float64") or off ("float32"), then put the setting back."""
-    before = jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
+    before = jax.config.values["jax_enable_x64"]
     jax.config.update("jax_enable_x64", name == "float64")
     try:
         yield

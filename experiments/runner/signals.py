@@ -1,14 +1,14 @@
-"""Preemption: SIGTERM, SIGUSR1 and SIGUSR2 ask a run to save and stop; a second SIGTERM kills it as usual."""
+"""Preemption: Ctrl-C, SIGTERM, SIGUSR1 and SIGUSR2 ask a run to save and stop; a second Ctrl-C or SIGTERM kills it."""
 
 import os
 import signal
 import threading
-from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: run the same command again and it goes on
-ASKED_BY = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+ASKED_BY = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+_KILL_THE_SECOND_TIME = (signal.SIGINT, signal.SIGTERM)
 
 
 class Preempted(SystemExit):
@@ -22,10 +22,9 @@ class Preempted(SystemExit):
 class Stop:
     """A flag that signals set; used as a context manager, it puts the former handlers back."""
 
-    def __init__(self, on_request: Callable[[str], None] | None = None) -> None:
+    def __init__(self) -> None:
         self.requested: str | None = None
-        self._terminated = False
-        self._on_request = on_request
+        self._seen: set[int] = set()
         self._former: dict[int, Any] = {}
 
     def __enter__(self) -> "Stop":
@@ -39,10 +38,11 @@ class Stop:
         self._former = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._terminated and number == signal.SIGTERM:
+        # By kind: a worker gets the Ctrl-C of the terminal and then the SIGTERM of its driver, and must not die of it.
+        if number in self._seen and number in _KILL_THE_SECOND_TIME:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        self._terminated = self._terminated or number == signal.SIGTERM
+        self._seen.add(number)
         self.requested = signal.Signals(number).name
-        if self._on_request:
-            self._on_request(self.requested)
+        if number == signal.SIGINT:  # not print(): the signal may have come in the middle of one
+            os.write(2, b"\nstopping after this step; press Ctrl-C again to kill\n")

@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.runner import worklist
 from experiments.runner.config import UsageError, load_module, split_spec
-from experiments.runner.tasks import Task, status
+from experiments.runner.tasks import status
+from experiments.runner.worklist import Unit, Worklist
 
 # What a user may set, as sbatch names it; anything that would reach a shell (setup, srun_args) is not here.
 OPTIONS: dict[str, type] = {
@@ -85,24 +87,30 @@ def _running(process: int) -> bool:
         return False
 
 
-def submit(root: Path, command: Sequence[str], units: Sequence[Sequence[Task]], options: argparse.Namespace) -> int:
+def submit(root: Path, work: Worklist, options: argparse.Namespace) -> int:
     """Submit what is not finished as one array; returns at once."""
+    parameters = slurm_options(options.config, options.slurm)
+    if options.pack < 1:
+        raise UsageError(f"--pack {options.pack}: at least one task a job")
+    left = [unit for unit in work.units if any(status(t).state in ("new", "unfinished") for t in unit)]
+    if not left:
+        print(f"nothing to submit: all {len(work.units)} units are finished, failed or running")
+        return 0
     try:
         import submitit
     except ImportError as error:
         raise UsageError("--submit slurm needs submitit: pip install 'attnreg[slurm]'") from error
-    parameters = slurm_options(options.config, options.slurm)
-    open_units = [i for i, unit in enumerate(units) if any(status(t).state in ("new", "unfinished") for t in unit)]
-    if not open_units:
-        print(f"nothing to submit: all {len(units)} units are finished, failed or running")
-        return 0
-    packs = [open_units[i : i + options.pack] for i in range(0, len(open_units), options.pack)]
-    if _processes(parameters) > 1:
-        jobs = [Job(_distributed(units, pack, options), max_deaths=1) for pack in packs]
-    else:
-        jobs = [Job([_worker(command, pack)], max_deaths=options.max_deaths) for pack in packs]
     stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S%f")
-    executor = submitit.SlurmExecutor(folder=root.absolute() / "slurm" / stamp, max_num_timeout=1000)
+    place = root.absolute() / "slurm" / stamp
+    packs = [left[i : i + options.pack] for i in range(0, len(left), options.pack)]
+    if _processes(parameters) == 1:
+        jobs = [
+            Job([worker_command(place / f"work-{i}.json", pack, work)], max_deaths=options.max_deaths)
+            for i, pack in enumerate(packs)
+        ]
+    else:
+        jobs = [Job(_distributed(place, i, pack, work), max_deaths=1) for i, pack in enumerate(packs)]
+    executor = submitit.SlurmExecutor(folder=place, max_num_timeout=1000)
     # The job ends by its own exit code; submitit's default of killing all tasks on one bad exit would hide it.
     executor.update_parameters(**parameters, array_parallelism=options.jobs or 256, job_name=root.name)
     with executor.batch():  # one array
@@ -114,16 +122,18 @@ def submit(root: Path, command: Sequence[str], units: Sequence[Sequence[Task]], 
     return 0
 
 
-def _worker(command: Sequence[str], pack: Sequence[int]) -> list[str]:
-    return ["-m", "experiments.sweep", *command, "--worker", f"--units={','.join(map(str, pack))}"]
+def worker_command(file: Path, units: Sequence[Unit], work: Worklist) -> list[str]:
+    """The arguments after `python` of a worker for some units, whose worklist is written to `file`."""
+    worklist.write(file, work._replace(units=units))
+    return ["-m", "experiments.runner.worker", str(file)]
 
 
-def _distributed(units: Sequence[Sequence[Task]], pack: Sequence[int], options: argparse.Namespace) -> list[list[str]]:
-    """Tasks that span processes run as `experiments.run --distributed`, alike in every process of the job."""
-    if options.batch > 1:
+def _distributed(place: Path, pack_number: int, pack: Sequence[Unit], work: Worklist) -> list[list[str]]:
+    """A worker for each task, alike in every process of the job: JAX's processes meet once, and end together."""
+    if any(len(unit) > 1 for unit in pack):
         raise UsageError("--batch is for tasks of one process each; leave it or --slurm nodes, ntasks_per_node out")
-    flags = ["--distributed", f"--checkpoint-seconds={options.checkpoint_seconds}"]
-    return [["-m", "experiments.run", *units[i][0].command(), *flags] for i in pack]
+    work = work._replace(distributed=True)
+    return [worker_command(place / f"work-{pack_number}-{i}.json", [unit], work) for i, unit in enumerate(pack)]
 
 
 def _processes(parameters: Mapping[str, Any]) -> int:
@@ -143,8 +153,15 @@ def slurm_options(spec: str, flags: Sequence[str]) -> dict[str, Any]:
     for name, value in found.items():
         if name not in OPTIONS:
             raise UsageError(f"no Slurm option {name!r}; there are {', '.join(OPTIONS)}")
-        if not isinstance(value, OPTIONS[name]) or (isinstance(value, str) and not value.isprintable()):
+        wrong = not isinstance(value, OPTIONS[name]) or (isinstance(value, bool) and OPTIONS[name] is int)
+        if wrong or (isinstance(value, str) and not value.isprintable()):
             raise UsageError(f"Slurm option {name} is {value!r}; it must be a {OPTIONS[name].__name__}")
+        if (
+            isinstance(value, int)
+            and OPTIONS[name] is int
+            and value < int(name not in ("gpus_per_node", "gpus_per_task"))
+        ):
+            raise UsageError(f"Slurm option {name} is {value}; it must be positive")
     least = found["signal_delay_s"] + EARLY_SECONDS + START_SECONDS
     if found["time"] * 60 < least:
         raise UsageError(

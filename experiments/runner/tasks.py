@@ -2,17 +2,14 @@
 
 import inspect
 import itertools
-import os
-import socket
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.runner.config import Resolved, UsageError, as_flags, load_module, resolve, split_spec
-from experiments.runner.store import folder
+from experiments.runner.config import FULL, Resolved, Run, UsageError, as_flags, load_module, resolve, split_spec
+from experiments.runner.results import SWEEP
+from experiments.runner.store import folder, lock
 from experiments.runner.store.encoding import read_json, write_json
-
-SWEEP = "sweep.json"
 
 
 def grid(axes: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
@@ -34,6 +31,11 @@ class Task(NamedTuple):
     fingerprint: str
     workdir: Path
 
+    @property
+    def run(self) -> Run:
+        """What `execute` takes."""
+        return Run(self.resolved, self.workdir)
+
     def command(self) -> list[str]:
         """The arguments of `python -m experiments.run` that run this task by hand."""
         return ["--config", self.resolved.spec, *self.resolved.overrides, "--workdir", str(self.workdir)]
@@ -49,7 +51,7 @@ class Status(NamedTuple):
 def default_root(spec: str) -> Path:
     """runs/<config name>-sweep, from the current directory."""
     path, variant = split_spec(spec)
-    return Path("runs") / (f"{path.stem}-sweep" if variant == "full" else f"{path.stem}-{variant}-sweep")
+    return Path("runs") / (f"{path.stem}-sweep" if variant == FULL else f"{path.stem}-{variant}-sweep")
 
 
 def tasks(spec: str, overrides: Sequence[str], root: Path) -> list[Task]:
@@ -59,7 +61,10 @@ def tasks(spec: str, overrides: Sequence[str], root: Path) -> list[Task]:
     if not callable(getattr(module, "sweep", None)):
         raise UsageError(f"{path} has no sweep(): it lists the overrides of each task")
     takes_variant = "variant" in inspect.signature(module.sweep).parameters
-    entries = module.sweep(variant) if takes_variant else module.sweep()
+    try:
+        entries = [dict(entry) for entry in (module.sweep(variant) if takes_variant else module.sweep())]
+    except Exception as error:
+        raise UsageError(f"{path}: sweep() failed: {type(error).__name__}: {error}") from error
     fixed = {flag.lstrip("-").split("=")[0].removeprefix("config.") for flag in overrides}
     found: dict[str, Task] = {}
     for index, entry in enumerate(entries):
@@ -69,7 +74,7 @@ def tasks(spec: str, overrides: Sequence[str], root: Path) -> list[Task]:
         name = folder.fingerprint(resolved.config.to_dict())
         if name in found:
             raise UsageError(f"{path}: tasks {found[name].number} and {index} of the sweep are the same")
-        found[name] = Task(index, dict(entry), resolved, name, root / name)
+        found[name] = Task(index, entry, resolved, name, root / name)
     if not found:
         raise UsageError(f"{path}: sweep() lists no task")
     return list(found.values())
@@ -94,18 +99,15 @@ def _same(path: Path, content: Any) -> bool:
 
 
 def status(task: Task) -> Status:
-    """The state of a task's folder; never takes its lock, so looking does not disturb a worker."""
+    """The state of a task's folder, which is asked of its lock: a worker that died holds nothing."""
     try:
-        held = folder.state(task.workdir, task.resolved.config.to_dict())
+        found = folder.state(task.workdir, task.resolved.config.to_dict())
+        if found is folder.State.FINISHED:
+            return Status("finished")
+        if holder := lock.held(task.workdir):
+            return Status("running", f"process {holder.process} on {holder.host}")
     except folder.FolderError as error:
         return Status("failed", str(error))
-    if held is folder.State.FINISHED:
-        return Status("finished")
-    holder = folder.holder(task.workdir)
-    if holder is not None and holder.host == socket.gethostname() and _alive(holder.process):
-        return Status("running", f"process {holder.process}")
-    if holder is not None and holder.host != socket.gethostname():
-        return Status("running", f"on {holder.host}")
     failure = task.workdir / folder.FAILURE
     if failure.exists():
         try:
@@ -113,17 +115,7 @@ def status(task: Task) -> Status:
             return Status("failed", f"{kept['error']}: {kept['message']}")
         except (ValueError, KeyError, TypeError):
             return Status("failed", f"{failure} is not readable")
-    return Status("new" if held is folder.State.EMPTY else "unfinished")
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return Status("new" if found is folder.State.EMPTY else "unfinished")
 
 
 def batches(listed: Sequence[Task], fields: Sequence[str], size: int) -> list[list[Task]]:

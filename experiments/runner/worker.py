@@ -1,115 +1,80 @@
-"""A worker of a sweep: takes tasks nobody holds, one after another, until none is left to take."""
+"""A worker of a sweep: takes tasks nobody holds, one after another, until none is left to take.
 
-import contextlib
-import traceback
+`python -m experiments.runner.worker FILE` is how a sweep starts its children, here or in a Slurm job; FILE is a
+worklist. A task is run by hand with the command that `--list` shows, or with `--index`.
+"""
+
+import os
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from rich.console import Console
-
-from experiments.runner import execute as execution
-from experiments.runner import process
-from experiments.runner.batch import Records
-from experiments.runner.config import UsageError
-from experiments.runner.record import Record
-from experiments.runner.signals import EXIT_PREEMPTED, Preempted, Stop
+from experiments.runner import distributed, execute, worklist
+from experiments.runner.command import EXIT_FAILED, USAGE, command
+from experiments.runner.distributed import ALONE, Place
+from experiments.runner.screen import console
+from experiments.runner.signals import EXIT_PREEMPTED, Stop
 from experiments.runner.store import environment, folder
-from experiments.runner.store.checkpoints import CheckpointError
 from experiments.runner.store.encoding import write_json
+from experiments.runner.store.lock import Locked
 from experiments.runner.tasks import Task, status
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the worklist on the command line says; the exit code."""
+    (path,) = sys.argv[1:] if argv is None else argv
+    return command(lambda: _main(Path(path)), computes=True)
+
+
+def _main(path: Path) -> int:
+    work_to_do = worklist.read(path)
+    here = distributed.join_cluster() if work_to_do.distributed else ALONE
+    return work(work_to_do.units, work_to_do.settings, here=here, say=lambda text: print(text, flush=True))
+
+
 def work(
-    units: Sequence[Sequence[Task]],
-    settings: execution.Settings,
+    units: Sequence[worklist.Unit],
+    settings: execute.Settings,
     *,
-    retry: bool = False,
     say: Callable[[str], None],
+    here: Place = ALONE,
 ) -> int:
     """Run every unit (a task, or a batch of them) that is neither finished, failed nor held; the exit code.
 
     The lock of a task's folder is the only coordination, so any number of workers may work at the same sweep.
     """
     code = 0
-    for unit in units:
-        states = [status(task).state for task in unit]
-        if all(s in ("finished", "running") or (s == "failed" and not retry) for s in states):
-            continue
-        names = ", ".join(str(task.number) for task in unit)
-        say(f"task {names}")
-        try:
-            done = _single(unit[0], settings) if len(unit) == 1 else _batch(unit, settings)
-        except folder.Locked:
-            continue
-        except (UsageError, folder.FolderError, CheckpointError) as error:
-            _note(unit, error)
-            done = execution.EXIT_FAILED
-        say(f"task {names}: exit code {done}")
-        if done == EXIT_PREEMPTED:
-            return done
-        code = code or done
+    with Stop() as stop:
+        for unit in units:
+            idle = here.primary and all(status(task).state in ("finished", "running", "failed") for task in unit)
+            if distributed.agree(idle):
+                continue
+            names = ", ".join(str(task.number) for task in unit)
+            say(f"task {names}")
+            try:
+                done = _run(unit, settings, here, stop)
+            except Locked:
+                continue
+            except USAGE as error:
+                say(f"error: {error}")
+                if here.primary:
+                    execute.note_failure([task.run for task in unit], error)
+                done = EXIT_FAILED
+            say(f"task {names}: exit code {done}")
+            if done == EXIT_PREEMPTED or stop.requested is not None:
+                return EXIT_PREEMPTED
+            code = code or done
     return code
 
 
-def _note(unit: Sequence[Task], error: Exception) -> None:
-    """Keep why a unit could not even start, in those of its folders that are this run's."""
-    for task in unit:
-        if (task.workdir / folder.CONFIG).exists() and not (task.workdir / folder.RESULT).exists():
-            with contextlib.suppress(OSError):
-                write_json(task.workdir / folder.FAILURE, execution.failure(error))
-
-
-def _single(task: Task, settings: execution.Settings) -> int:
-    task.workdir.mkdir(parents=True, exist_ok=True)
-    with open(task.workdir / folder.LOG, "a", buffering=1) as log:
-        return execution.execute(task.resolved, task.workdir, settings, screen=_screen(log))
-
-
-def _screen(log: object) -> Console:
-    return Console(file=log, width=160, highlight=False, markup=False, emoji=False)  # pyright: ignore[reportArgumentType]
-
-
-def _batch(unit: Sequence[Task], settings: execution.Settings) -> int:
-    """Run a batch under the locks of all its members; finished members are computed, not rewritten."""
-    first = unit[0].resolved.config
-    with process.precision(first.precision), contextlib.ExitStack() as stack:
-        module = execution.experiment_module(first.experiment)
-        held = []
-        for task in unit:
-            stack.callback(folder.Lock(task.workdir).release)
-            held.append(execution.prepare(task.resolved, task.workdir, settings))
-        log = stack.enter_context(open(unit[0].workdir / folder.LOG, "a", buffering=1))
-        stop = stack.enter_context(Stop())
-        members = [
-            Record(
-                task.workdir,
-                resume=state is not folder.State.EMPTY,
-                writes=state is not folder.State.FINISHED,
-                screen=_screen(log),
-                stop=stop,
-                checkpoint_seconds=settings.checkpoint_seconds,
-            )
-            for task, state in zip(unit, held, strict=True)
-        ]
-        for member in members:
-            stack.callback(member.close)
-        return _run_batch(module, unit, members)
-
-
-def _run_batch(module: object, unit: Sequence[Task], members: Sequence[Record]) -> int:
-    try:
-        results = module.run_batch([t.resolved.config for t in unit], Records(members))  # pyright: ignore[reportAttributeAccessIssue]
-        if len(results) != len(unit):
-            raise ValueError(f"run_batch returned {len(results)} results for {len(unit)} configs")
-        for task, result in zip(unit, results, strict=True):
-            if not (task.workdir / folder.RESULT).exists():
-                execution.finish(task.workdir, result)
-    except Preempted:
-        return EXIT_PREEMPTED
-    except Exception as error:
-        traceback.print_exception(error)
-        _note(unit, error)
-        return execution.EXIT_FAILED
-    return 0
+def _run(unit: worklist.Unit, settings: execute.Settings, here: Place, stop: Stop) -> int:
+    runs = [task.run for task in unit]
+    if not here.primary:
+        return execute.execute(runs, settings, here=here, stop=stop)
+    first = unit[0].workdir
+    first.mkdir(parents=True, exist_ok=True)
+    with open(folder.open_own(first / folder.LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "w", buffering=1) as log:
+        return execute.execute(runs, settings, screen=console(log), here=here, stop=stop)
 
 
 def died(task: Task, code: int, times: int) -> None:
@@ -119,3 +84,7 @@ def died(task: Task, code: int, times: int) -> None:
         "message": f"{times} workers died on it, the last with exit code {code}",
     }
     write_json(task.workdir / folder.FAILURE, session | {"traceback": "", "time": environment.now()})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,6 +1,7 @@
 """Tasks in one vmapped program: the same numbers as alone, each in its own folder, resumed bit for bit."""
 
 import os
+import shutil
 import signal
 
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 from experiments.runner import tasks
 from experiments.runner.batch import Records
 from experiments.runner.config import resolve
+from experiments.runner.journal import Journal
 from experiments.runner.record import Record
 from experiments.runner.signals import EXIT_PREEMPTED
 from experiments.runner.store import folder
@@ -62,17 +64,17 @@ def test_a_preempted_batch_goes_on_bit_for_bit(spec, tmp_path, monkeypatch):
 
 def test_a_batch_that_died_between_two_members_goes_back_to_the_common_step(spec, tmp_path, monkeypatch):
     _, whole = work(spec, tmp_path / "whole", batch=4)
-    checkpoint, count = Record.checkpoint, iter(range(100))
+    checkpoint, count = Journal.checkpoint, iter(range(100))
 
     def checkpoint_or_die(self, step, state):
         if next(count) == 6:  # the third member of the second round
             raise KeyboardInterrupt
         checkpoint(self, step, state)
 
-    monkeypatch.setattr(Record, "checkpoint", checkpoint_or_die)
+    monkeypatch.setattr(Journal, "checkpoint", checkpoint_or_die)
     with pytest.raises(KeyboardInterrupt):
         work(spec, tmp_path / "b", batch=4, checkpoint_seconds=0.0)
-    monkeypatch.setattr(Record, "checkpoint", checkpoint)
+    monkeypatch.setattr(Journal, "checkpoint", checkpoint)
     code, listed = work(spec, tmp_path / "b", batch=4)
     assert code == 0
     assert all(torture.same(a.workdir, b.workdir) == (True, True) for a, b in zip(whole, listed, strict=True))
@@ -87,6 +89,30 @@ def test_a_lost_result_is_computed_with_the_same_batch_and_the_others_stay(spec,
     assert work(spec, tmp_path / "b", batch=4)[0] == 0
     assert lost.read_bytes() == content
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def test_a_result_lost_after_another_was_is_computed_without_losing_lines(spec, tmp_path, monkeypatch):
+    """Finished members take part in the checkpoints of a batch; theirs must fit their own, longer, metrics."""
+    _, whole = work(spec, tmp_path / "whole", batch=4)
+    _, listed = work(spec, tmp_path / "b", batch=4)
+    (listed[2].workdir / folder.RESULT).unlink()
+    undo = _kill_after(monkeypatch, 40)
+    assert work(spec, tmp_path / "b", batch=4)[0] == EXIT_PREEMPTED
+    undo()
+    assert len(read_lines(listed[0].workdir / folder.METRICS)) == 3
+    (listed[0].workdir / folder.RESULT).unlink()
+    assert work(spec, tmp_path / "b", batch=4)[0] == 0
+    assert "resumed at step 40" in (listed[0].workdir / folder.LOG).read_text()
+    assert all(torture.same(a.workdir, b.workdir) == (True, True) for a, b in zip(whole, listed, strict=True))
+
+
+def test_a_batch_of_which_no_checkpoint_can_be_read_does_not_start_over_in_silence(spec, tmp_path, monkeypatch):
+    undo = _kill_after(monkeypatch, 40)
+    _, listed = work(spec, tmp_path / "b", batch=4)
+    undo()
+    shutil.rmtree(listed[1].workdir / "checkpoints" / "40" / "state")
+    assert work(spec, tmp_path / "b", batch=4)[0] == 1
+    assert "no checkpoint in" in tasks.status(listed[1]).detail
 
 
 def test_only_tasks_that_agree_elsewhere_are_batched(tmp_path):

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from experiments import collect, report
+from experiments.runner import results
+from experiments.runner.results import SWEEP
 from experiments.runner.store import folder
 from experiments.runner.store.encoding import write_json
-from experiments.runner.tasks import SWEEP
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def test_parquet_holds_the_same_table_with_types(root, monkeypatch):
     write_json(root / "run2" / folder.RESULT, {"loss": float("nan"), "seconds": {"fit": 2.0}, "seed": 7})
     assert collect.main([str(root)]) == 0
     table = polars.read_parquet(root / "results.parquet")
-    assert table.columns == list(collect.gather(root).rows[0])
+    assert table.columns == list(results.gather(root).rows[0])
     assert table["loss"].to_list()[:2] == [0.1, 1.2]
     assert np.isnan(table["loss"][2])
     assert table["trace"][2] is None
@@ -100,7 +101,7 @@ def test_missing_and_damaged_runs_are_named_and_fail_the_command(root, capsys):
 
 def test_loose_runs_are_collected_by_what_differs(root):
     (root / SWEEP).unlink()
-    found = collect.gather(root)
+    found = results.gather(root)
     assert found.varied == ["opt.rate", "seed"]
     assert len(found.rows) == 6
 

@@ -2,12 +2,13 @@
 
 import pytest
 
-from experiments import run
+from experiments import run, sweep
 from experiments.runner.config import UsageError, as_flags, resolve
 from tests.experiments.conftest import SELFCHECK
 
 CONFIG = """
 from ml_collections import ConfigDict
+VARIANTS = {}
 def get_config(variant="full"):
     return ConfigDict(dict(experiment="selfcheck", seed=0, precision="float64", flag=False, text="a", sizes=(1, 2),
                            rate=0.1, steps=3, solver=dict(tol=1e-3)))
@@ -82,9 +83,11 @@ def test_every_mistake_is_one_line_and_exit_code_two(config, capsys, flags, mess
         (None, "no config file"),
         ("x = (", "does not import: SyntaxError"),
         ("x = 1", "has no get_config"),
-        ("def get_config(variant='full'): return {}", "returned a dict"),
-        ("def get_config(): return 1", 'must take variant="full"'),
-        ("def get_config(variant='full'): raise KeyError(variant)", "get_config('full') failed"),
+        ("def get_config(variant='full'): return {}", "has no VARIANTS"),
+        ("VARIANTS = ['smoke']\ndef get_config(variant='full'): return {}", "has no VARIANTS"),
+        ("VARIANTS = {}\ndef get_config(variant='full'): return {}", "returned a dict"),
+        ("VARIANTS = {}\ndef get_config(): return 1", 'must take variant="full"'),
+        ("VARIANTS = {}\ndef get_config(variant='full'): raise KeyError(variant)", "get_config('full') failed"),
         (CONFIG.replace("seed=0,", ""), "has no field 'seed'"),
         (CONFIG.replace("seed=0", "seed=0.5"), "must be an integer"),
     ],
@@ -104,3 +107,54 @@ def test_flags_of_a_sweep_refuse_what_the_command_line_cannot_carry():
 def test_a_literal_true_is_not_taken_for_a_variant():
     with pytest.raises(UsageError, match="nothing after the colon"):
         resolve(SELFCHECK.split(":")[0] + ":")
+
+
+def test_a_misspelt_variant_lists_the_declared_ones(capsys):
+    assert run.main(["--config", SELFCHECK.replace(":smoke", ":smkoe")]) == 2
+    error = capsys.readouterr().err
+    assert "has no variant 'smkoe'; it has full, smoke, slow; did you mean :smoke?" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("main", [run.main, sweep.main])
+def test_help_with_a_config_lists_its_variants_and_fields(config, capsys, main):
+    config.write_text(CONFIG.replace("VARIANTS = {}", "VARIANTS = {'tiny': {'steps': 1, 'solver.tol': 0.5}}"))
+    with pytest.raises(SystemExit) as ended:
+        main(["--config", str(config), "--config.rate=0.25", "--help"])
+    assert ended.value.code == 0
+    out = capsys.readouterr().out
+    for line in ("  full\n", "  tiny: steps=1, solver.tol=0.5\n", "  solver.tol = 0.001\n", "  rate = 0.25\n"):
+        assert line in out
+    assert "--workdir" in out
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "--config FILE --help lists the variants and fields" in capsys.readouterr().out
+    assert main(["--config", str(config) + ":tyni", "--help"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "message"),
+    [
+        (run, [], "--config FILE is needed"),
+        (run, ["--config=C", "--process=1"], "need --coordinator"),
+        (run, ["--config=C", "--checkpoint-seconds=nan"], "must be at least 0"),
+        (run, ["--config=C", f"--workdir={'x' * 300}"], "too long"),
+        (run, ["--config=C", f"--workdir={'x/' * 3000}"], "too long"),
+        (run, ["--config=C", "--workdir=a\nb"], "control character"),
+        (sweep, ["--config=S", "--workdir=a\n#SBATCH --wrap=x", "--submit=slurm"], "control character"),
+        (sweep, ["--config=S", "--batch=0"], "at least one task"),
+        (sweep, ["--config=S", "--pack=0", "--submit=slurm"], "at least one task a job"),
+        (sweep, ["--config=S", "--slurm=nodes=0", "--submit=slurm"], "nodes is 0; it must be positive"),
+        (sweep, ["--config=C"], "has no sweep()"),
+        (sweep, ["--config=B"], "sweep() failed: ZeroDivisionError"),
+    ],
+)
+def test_impossible_options_are_one_line_and_exit_code_two(config, tmp_path, capsys, command, flags, message):
+    broken = tmp_path / "b.py"
+    broken.write_text(CONFIG + "def sweep(): return 1 / 0\n")
+    named = {"--config=C": str(config), "--config=S": SELFCHECK, "--config=B": str(broken)}
+    flags = [f"--config={named[flag]}" if flag in named else flag for flag in flags]
+    assert command.main(flags) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1

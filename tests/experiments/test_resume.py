@@ -2,6 +2,9 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import jax
@@ -12,6 +15,7 @@ import pytest
 
 from experiments import run
 from experiments.runner.record import Record
+from experiments.runner.session import Session
 from experiments.runner.signals import EXIT_PREEMPTED, Stop
 from experiments.runner.store.encoding import read_json, read_lines
 from tests.experiments import torture
@@ -34,7 +38,16 @@ def stop_at(monkeypatch):
     return stop_at
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+def at_once(workdir, **more):
+    """A record that checkpoints at every `save`."""
+    return Record(workdir, session=Session(checkpoint_seconds=0), **more)
+
+
+def saved_steps(workdir):
+    return sorted(path.name for path in (workdir / "checkpoints").glob("*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
 def test_preemption_saves_and_the_same_command_goes_on(start, stop_at, capsys, number):
     assert start(workdir="whole") == 0
     stop_at(80, number)
@@ -52,7 +65,8 @@ def test_preemption_saves_and_the_same_command_goes_on(start, stop_at, capsys, n
 
 def test_lines_logged_after_the_checkpoint_are_not_kept_twice(start, monkeypatch):
     assert start(workdir="whole") == 0
-    monkeypatch.setattr(Record, "save", lambda self, step, state: step == 60 and self.checkpoint(step, state))
+    only_at_60 = lambda self, journals, step, states: step == 60 and self.checkpoint(journals, step, states)  # noqa: E731
+    monkeypatch.setattr(Session, "save", only_at_60)
     log = Record.log
     monkeypatch.setattr(Record, "log", _breaking_log(log, 120))
     assert start() == 1
@@ -93,8 +107,8 @@ def test_every_kind_of_state_comes_back_to_the_bit(tmp_path):
         "empty": (),
         "flag": jnp.asarray(True),
     }
-    record = Record(tmp_path)
-    record.checkpoint(5, state)
+    record = at_once(tmp_path)
+    record.save(5, state)
     record.close()
     blank = jax.tree.map(lambda leaf: leaf if isinstance(leaf, int | float) else jax.tree.map(_zero, leaf), state)
     again = Record(tmp_path, resume=True)
@@ -118,8 +132,8 @@ def _bytes(leaf):
 
 
 def test_a_bare_array_is_a_state(tmp_path):
-    record = Record(tmp_path)
-    record.checkpoint(5, jnp.arange(3.0))
+    record = at_once(tmp_path)
+    record.save(5, jnp.arange(3.0))
     record.close()
     again = Record(tmp_path, resume=True)
     step, found = again.restore(jnp.zeros(3))
@@ -128,13 +142,13 @@ def test_a_bare_array_is_a_state(tmp_path):
 
 
 def test_a_run_that_goes_on_may_save_where_it_stopped(tmp_path):
-    record = Record(tmp_path)
-    record.checkpoint(5, jnp.ones(2))
+    record = at_once(tmp_path)
+    record.save(5, jnp.ones(2))
     record.close()
-    again = Record(tmp_path, resume=True)
+    again = at_once(tmp_path, resume=True)
     step, found = again.restore(jnp.zeros(2))
-    again.checkpoint(step, found)
-    assert again._checkpoints.steps() == [5]
+    again.save(step, found)
+    assert saved_steps(tmp_path) == ["5"]
     again.close()
 
 
@@ -154,8 +168,8 @@ def test_a_fit_goes_on_from_any_step_and_logs_each_once(step, stop_at):
 
 
 def test_logging_before_restoring_is_refused(tmp_path):
-    record = Record(tmp_path)
-    record.checkpoint(5, {"x": jnp.ones(2)})
+    record = at_once(tmp_path)
+    record.save(5, {"x": jnp.ones(2)})
     record.close()
     again = Record(tmp_path, resume=True)
     with pytest.raises(RuntimeError, match=r"before record\.log"):
@@ -164,26 +178,59 @@ def test_logging_before_restoring_is_refused(tmp_path):
 
 
 def test_checkpoints_are_written_when_due_and_the_newest_three_stay(tmp_path):
-    record = Record(tmp_path, checkpoint_seconds=3600)
+    record = Record(tmp_path, session=Session(checkpoint_seconds=3600))
     record.save(1, {"x": jnp.ones(2)})
-    assert record._checkpoints.steps() == []
+    assert saved_steps(tmp_path) == []
     record.close()
-    record = Record(tmp_path, checkpoint_seconds=0)
+    record = at_once(tmp_path)
     for step in range(1, 6):
         record.save(step, {"x": jnp.ones(2)})
-    assert record._checkpoints.steps() == [3, 4, 5]
     record.close()
+    assert saved_steps(tmp_path) == ["3", "4", "5"]
 
 
-def test_a_second_sigterm_kills(monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_second_signal_of_a_kind_kills(monkeypatch, number):
+    """Of a kind: a worker gets the Ctrl-C of the terminal and then the SIGTERM of its driver."""
     sent = []
     with Stop() as stop:
         monkeypatch.setattr(os, "kill", lambda *a: sent.append(a))
-        stop._handle(signal.SIGUSR2, None)
-        stop._handle(signal.SIGTERM, None)
+        for first in (signal.SIGUSR2, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT):
+            stop._handle(first, None)
         assert sent == []
-        stop._handle(signal.SIGTERM, None)
-    assert sent == [(os.getpid(), signal.SIGTERM)]
+        stop._handle(number, None)
+    assert sent == [(os.getpid(), number)]
+
+
+def _ctrl_c(workdir, presses):
+    """Start a long run, press Ctrl-C once it has logged, the second time once the first was heard; code and stderr."""
+    command = [sys.executable, "-u", "-m", "experiments.run", "--config", "configs/selfcheck.py:smoke"]
+    command += ["--config.pause=2", f"--workdir={workdir}", "--checkpoint-seconds=0"]
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen(command, cwd=Path(__file__).parents[2], **pipes)
+    deadline = time.monotonic() + 120
+    while not (workdir / "metrics.jsonl").exists() or not read_lines(workdir / "metrics.jsonl"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    heard = ""
+    for _ in range(presses):
+        run.send_signal(signal.SIGINT)
+        while "press Ctrl-C again to kill" not in heard:
+            heard += run.stderr.readline()
+    out, error = run.communicate(timeout=120)
+    return run.returncode, out, heard + error
+
+
+def test_one_ctrl_c_saves_and_says_so_and_two_kill(tmp_path):
+    code, out, error = _ctrl_c(tmp_path / "once", 1)
+    assert code == EXIT_PREEMPTED
+    assert "stopping after this step; press Ctrl-C again to kill" in error
+    assert "(SIGINT); the same command goes on from here" in out
+    assert saved_steps(tmp_path / "once")
+    code, out, error = _ctrl_c(tmp_path / "twice", 2)
+    assert code == -signal.SIGINT
+    assert "the same command goes on" not in out
+    assert "Traceback" not in error
 
 
 def test_kill_nine_changes_nothing(tmp_path, monkeypatch):

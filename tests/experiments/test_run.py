@@ -10,6 +10,7 @@ import jax
 import pytest
 
 from experiments.runner.store import folder
+from experiments.runner.store import lock as locks
 from experiments.runner.store.encoding import read_json, read_lines
 
 
@@ -25,6 +26,7 @@ def test_a_run_leaves_its_record(start, capsys):
         "figures",
         "metrics.jsonl",
         "result.json",
+        "solution.npz",
         "tables",
     }
     assert read_json(Path("run/config.json"))["steps"] == 60
@@ -94,29 +96,29 @@ def test_force_deletes_only_what_a_run_writes(start):
 
 
 def test_a_failing_experiment_leaves_its_error_and_can_be_run_again(start, capsys):
-    assert start("--config.chunk=0", "--config.n=-1") == 1
+    assert start("--config.n=-1") == 1
     kept = read_json(Path("run/failure.json"))
     assert kept["error"] in kept["traceback"]
     assert kept["message"]
     assert not Path("run/result.json").exists()
-    assert start("--config.chunk=0", "--config.n=-1") == 1
+    assert start("--config.n=-1") == 1
 
 
-@pytest.mark.parametrize("value", [3, None, {"a": object()}])
+@pytest.mark.parametrize("value", [3, None, {"a": object()}, {}])
 def test_a_result_that_is_no_record_fails_the_run(start, monkeypatch, value):
-    monkeypatch.setattr("experiments.selfcheck.run", lambda config, record: value)
+    monkeypatch.setattr("experiments.selfcheck.run_batch", lambda configs, records: [value])
     assert start() == 1
     assert not Path("run/result.json").exists()
 
 
 def test_a_non_finite_result_is_kept_as_such(start, monkeypatch):
-    monkeypatch.setattr("experiments.selfcheck.run", lambda config, record: {"loss": float("inf")})
+    monkeypatch.setattr("experiments.selfcheck.run_batch", lambda configs, records: [{"loss": float("inf")}])
     assert start() == 0
     assert read_json(Path("run/result.json")) == {"loss": float("inf")}
 
 
 def test_two_processes_cannot_share_a_folder(start, capsys):
-    lock = folder.Lock(Path("run"))
+    lock = locks.Lock(Path("run"))
     assert start() == 2
     error = capsys.readouterr().err
     assert "in use by another process" in error

@@ -1,6 +1,7 @@
 """A real Slurm on loopback: arrays, requeue with the state kept, killed workers, two nodes (docs/guides/slurm.md)."""
 
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -9,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.runner import slurm, tasks
+from experiments.runner import slurm, tasks, worklist
 from experiments.runner.config import UsageError
-from experiments.runner.store import folder
+from experiments.runner.execute import Settings
+from experiments.runner.store import folder, lock
 from experiments.runner.store.encoding import read_json, read_lines
 from tests.experiments.conftest import SELFCHECK
 
@@ -91,7 +93,7 @@ def test_a_killed_worker_is_started_again_in_its_job(cluster, tmp_path):
     submit(tmp_path / "s", "--config.pause=0.5", "--checkpoint-seconds=0", "--pack=8")
     first = listed(tmp_path / "s", "--config.pause=0.5")[0]
     wait(lambda: len(read_lines(first.workdir / folder.METRICS)) >= 2)
-    os.kill(folder.holder(first.workdir).process, 9)
+    os.kill(lock.held(first.workdir).process, 9)
     wait(queue_empty)
     assert all(tasks.status(t).state == "finished" for t in listed(tmp_path / "s", "--config.pause=0.5"))
     assert len(_sessions(first)) == 2
@@ -131,3 +133,58 @@ def test_slurm_options_come_from_the_config_and_flags_win(tmp_path):
     path.write_text("def get_config(variant='full'): ...\ndef slurm(): return {'partition': 'a', 'time': 30}\n")
     found = slurm.slurm_options(str(path), ["partition=b", "gpus_per_node=2"])
     assert found == {"partition": "b", "time": 30, "signal_delay_s": 120, "gpus_per_node": 2}
+
+
+def test_a_job_runs_its_worklist_and_again_after_a_requeue(tmp_path, monkeypatch):
+    """What submitit would pickle and start: a real worker in a real process, from a file that stays."""
+    monkeypatch.chdir(ROOT)
+    waiting = listed(tmp_path / "s", "--config.steps=20")[:3]
+    work = worklist.Worklist([[task] for task in waiting], Settings())
+    command = slurm.worker_command(tmp_path / "s" / "slurm" / "work-0.json", work.units[:2], work)
+    job = pickle.loads(pickle.dumps(slurm.Job([command], max_deaths=2)))
+    assert job() == [0]
+    assert [tasks.status(task).state for task in waiting] == ["finished", "finished", "new"]
+    (waiting[1].workdir / folder.RESULT).unlink()
+    assert job() == [0]
+    assert tasks.status(waiting[1]).state == "finished"
+    assert len(_sessions(waiting[0])) == 1
+
+
+def test_tasks_on_many_processes_have_a_worklist_each(tmp_path):
+    waiting = listed(tmp_path / "s", "--config.steps=20")[:2]
+    work = worklist.Worklist([[task] for task in waiting], Settings())
+    commands = slurm._distributed(tmp_path, 7, work.units, work)
+    assert [command[:2] for command in commands] == [["-m", "experiments.runner.worker"]] * 2
+    found = [worklist.read(Path(command[2])) for command in commands]
+    assert all(w.distributed for w in found)
+    assert [[t.number for t in unit] for w in found for unit in w.units] == [[0], [1]]
+    with pytest.raises(UsageError, match="tasks of one process each"):
+        slurm._distributed(tmp_path, 8, [waiting], work)
+
+
+SPANNING = f"""
+import importlib.util
+spec = importlib.util.spec_from_file_location("scaling", {str(ROOT / "configs" / "scaling.py")!r})
+base = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(base)
+VARIANTS = {{}}
+def get_config(variant="full"):
+    return base.get_config("smoke")
+def sweep():
+    return [{{"seed": 0}}, {{"seed": 1}}]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.slurm
+def test_a_sweep_whose_tasks_span_two_nodes(cluster, tmp_path):
+    path = tmp_path / "c.py"
+    path.write_text(SPANNING)
+    command = [sys.executable, "-m", "experiments.sweep", f"--config={path}", f"--workdir={tmp_path / 's'}", "--pack=2"]
+    subprocess.run([*command, "--submit=slurm", "--slurm=nodes=2"], cwd=ROOT, check=True)
+    wait(queue_empty)
+    spanning = tasks.tasks(str(path), [], tmp_path / "s")
+    assert [tasks.status(task).state for task in spanning] == ["finished"] * 2
+    results = [read_json(task.workdir / folder.RESULT) for task in spanning]
+    assert [found["processes"] for found in results] == [2, 2]
+    assert all(len(_sessions(task)) == 1 for task in spanning)

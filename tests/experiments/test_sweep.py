@@ -11,10 +11,10 @@ import pytest
 
 from experiments import sweep
 from experiments.runner import execute as execution
-from experiments.runner import local, tasks, worker
+from experiments.runner import local, tasks, worker, worklist
 from experiments.runner.record import Record
 from experiments.runner.signals import EXIT_PREEMPTED
-from experiments.runner.store import folder
+from experiments.runner.store import folder, lock
 from experiments.runner.store.encoding import read_json, read_lines, write_json
 from tests.experiments import torture
 from tests.experiments.conftest import SELFCHECK
@@ -25,6 +25,7 @@ import importlib.util
 spec = importlib.util.spec_from_file_location("selfcheck", {SELFCHECK.split(":")[0]!r})
 base = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(base)
+VARIANTS = {{}}
 def get_config(variant="full"):
     config = base.get_config("smoke")
     config.steps = 60
@@ -102,23 +103,23 @@ def test_a_held_task_is_left_to_its_holder(config, tmp_path):
     spec, root = config("[{'seed': 0}, {'seed': 1}]"), tmp_path / "s"
     listed = tasks.tasks(spec, [], root)
     tasks.write_list(root, spec, [], listed)
-    lock = folder.Lock(listed[0].workdir)
+    holder = lock.Lock(listed[0].workdir)
     assert tasks.status(listed[0]).state == "running"
     assert work(spec, root)[0] == 0
     assert [tasks.status(t).state for t in listed] == ["running", "finished"]
-    lock.release()
+    holder.release()
     assert tasks.status(listed[0]).state == "new"
 
 
 def test_a_dead_holder_does_not_hold(config, tmp_path):
     task = tasks.tasks(config("[{'seed': 0}]"), [], tmp_path / "s")[0]
-    die = "import os, pathlib, sys; from experiments.store import folder\n"
-    die += "folder.Lock(pathlib.Path(sys.argv[1])); os._exit(9)"
+    die = "import os, pathlib, sys; from experiments.runner.store import lock\n"
+    die += "lock.Lock(pathlib.Path(sys.argv[1])); os._exit(9)"
     child = subprocess.Popen([sys.executable, "-c", die, str(task.workdir)], cwd=ROOT)
     assert child.wait() == 9
-    assert folder.holder(task.workdir).process == child.pid
+    assert lock.last_holder(task.workdir).process == child.pid
     assert tasks.status(task).state == "new"
-    folder.Lock(task.workdir).release()
+    lock.Lock(task.workdir).release()
 
 
 def test_preemption_stops_the_worker_with_its_state_saved(config, tmp_path, monkeypatch):
@@ -172,7 +173,7 @@ def test_list_shows_states_and_runs_nothing(config, tmp_path, capsys):
     assert sweep.main(["--config", config("[{'seed': 0}, {'seed': 1}]"), f"--workdir={root}", "--list"]) == 0
     out = capsys.readouterr().out
     assert out.count("new") == 2
-    assert [p.name for p in root.iterdir()] == ["sweep.json"]
+    assert not root.exists()
 
 
 def test_a_task_that_kills_its_workers_is_given_up(config, tmp_path):
@@ -182,9 +183,12 @@ def test_a_task_that_kills_its_workers_is_given_up(config, tmp_path):
     assert tasks.status(task) == ("failed", "WorkerDied: 5 workers died on it, the last with exit code -9")
 
 
-def test_workers_that_do_nothing_are_not_replaced_for_ever(config, tmp_path, capsys):
+def test_workers_that_do_nothing_are_not_replaced_for_ever(config, tmp_path, capsys, monkeypatch):
     listed = tasks.tasks(config("[{'seed': 0}]"), [], tmp_path / "s")
-    assert local.drive(tmp_path / "s", ["--help"], [listed], jobs=1, max_deaths=5) == 0
+    write = worklist.write
+    monkeypatch.setattr(worklist, "write", lambda path, work: write(path, work._replace(units=[])))
+    work = worklist.Worklist([listed], execution.Settings())
+    assert local.drive(tmp_path / "s", work, jobs=1, max_deaths=5) == 0
     assert sweep.finish(listed, 0) == 1
     assert "1 new of 1 tasks" in capsys.readouterr().out
 
@@ -199,7 +203,7 @@ def test_local_workers_survive_kill_nine(tmp_path):
     while victim is None and driver.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
         for path in (tmp_path / "s").glob("*/checkpoints/*"):
-            victim = victim or folder.holder(path.parents[1])
+            victim = victim or lock.held(path.parents[1])
     assert victim is not None
     os.kill(victim.process, signal.SIGKILL)
     out, _ = driver.communicate(timeout=300)

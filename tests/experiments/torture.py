@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments import run
-from experiments.runner.record import console, rich_table
+from experiments.runner.screen import console, rich_table
 from experiments.runner.store import folder
 from experiments.runner.store.encoding import dumps, read_json, read_lines
 

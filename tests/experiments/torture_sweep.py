@@ -16,10 +16,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import collect
-from experiments.runner import tasks
-from experiments.runner.record import console, rich_table
-from experiments.runner.store import folder
+from experiments.runner import results, tasks
+from experiments.runner.screen import console, rich_table
+from experiments.runner.store import folder, lock
 from experiments.runner.store.encoding import read_lines
 
 
@@ -77,7 +76,7 @@ class _Killer:
         running = [task for task in self._listed if tasks.status(task).state == "running"]
         if not running:
             return
-        victim = folder.holder(self._random.choice(running).workdir)
+        victim = lock.held(self._random.choice(running).workdir)
         if victim is not None:
             try:
                 os.kill(victim.process, signal.SIGKILL)
@@ -88,7 +87,7 @@ class _Killer:
 
 
 def _report(root: Path, listed: Sequence[tasks.Task], killed: int, seconds: float) -> int:
-    rows, _, missing = collect.gather(root)
+    rows, _, missing = results.gather(root)
     done: Counter[str] = Counter()
     for log in [*root.glob("logs/*.log"), *root.glob("slurm/*/*_log.out")]:
         done.update(line for line in log.read_text().splitlines() if line.endswith(": exit code 0"))

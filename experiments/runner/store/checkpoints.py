@@ -1,5 +1,11 @@
-"""Checkpoints of a run: orbax, synchronous, with the length of the metrics file they belong to."""
+"""Checkpoints of a run: orbax, synchronous, each with its own step and what must be known beside the state."""
 
+import contextlib
+import logging
+import os
+import re
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -7,7 +13,7 @@ import jax
 
 
 class CheckpointError(Exception):
-    """No stored checkpoint can be used; the message names the cause and the cure."""
+    """A stored checkpoint cannot be used; the message names the cause, and the cure where there is one."""
 
 
 class Restored(NamedTuple):
@@ -41,54 +47,45 @@ class Checkpoints:
         """Steps with a whole checkpoint, oldest first."""
         return sorted(self._open().all_steps()) if self._directory.is_dir() else []
 
-    def beside(self, step: int) -> dict[str, Any]:
-        """What was kept beside the state of `step`."""
-        import orbax.checkpoint as ocp
-
-        return self._open().restore(step, args=ocp.args.Composite(beside=ocp.args.JsonRestore()))["beside"]
-
     def save(self, step: int, state: Any, beside: dict[str, Any]) -> None:
         """Write a checkpoint and wait until it is on disk under its final name; one that is there is kept.
 
         A step has one state. A run that goes on from step k may save at k again before it moves.
+
+        Raises:
+            OSError: with the disk's error number, when the disk is full, read-only or broken.
         """
         if step in self.steps():
             return
         import orbax.checkpoint as ocp
 
         # In a dict: orbax refuses a bare array.
-        items = ocp.args.Composite(state=ocp.args.StandardSave({"state": state}), beside=ocp.args.JsonSave(beside))
-        manager = self._open()
-        manager.save(step, args=items, force=True)
-        manager.wait_until_finished()
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave({"state": state}), beside=ocp.args.JsonSave(beside | {"step": step})
+        )
+        with _disk_errors(self._directory / str(step)):
+            manager = self._open()
+            manager.save(step, args=items, force=True)
+            manager.wait_until_finished()
 
-    def restore(self, template: Any, *, at: int | None = None) -> Restored | None:
-        """The newest readable checkpoint (or the one `at` a step), shaped and sharded like `template`.
-
-        None when there is none. A damaged one is passed over for the one before it; when none of them can be
-        read, CheckpointError, since starting again silently would hide the loss.
-        """
+    def read(self, step: int, template: Any) -> Restored:
+        """The checkpoint of `step`, shaped and sharded like `template`; CheckpointError when it cannot be used."""
         import orbax.checkpoint as ocp
 
-        failures = []
         target = jax.tree.map(_abstract, template)
-        for step in reversed(self.steps() if at is None else [at]):
-            items = ocp.args.Composite(state=ocp.args.StandardRestore({"state": target}), beside=ocp.args.JsonRestore())
-            try:
-                found = self._open().restore(step, args=items)
-            except Exception as error:  # orbax and tensorstore raise many types for damage
-                failures.append(f"step {step}: {type(error).__name__}: {str(error).splitlines()[0][:200]}")
-                continue
-            return Restored(step, found["state"]["state"], {**found["beside"], "passed_over": failures})
-        if failures:
-            raise CheckpointError(
-                f"no checkpoint in {self._directory} can be read into this experiment's state "
-                f"({'; '.join(failures)}); it is damaged or the code has changed; --force starts the run anew"
-            )
-        return None
+        items = ocp.args.Composite(state=ocp.args.StandardRestore({"state": target}), beside=ocp.args.JsonRestore())
+        try:
+            found = self._open().restore(step, args=items)
+        except Exception as error:  # orbax and tensorstore raise many types for damage
+            text = (str(error).splitlines() or [""])[0][:200]
+            raise CheckpointError(f"step {step}: {type(error).__name__}: {text}") from error
+        beside = dict(found["beside"])
+        if beside.get("step", step) != step:
+            raise CheckpointError(f"step {step}: it was saved at step {beside['step']} and renamed")
+        return Restored(step, found["state"]["state"], beside)
 
     def drop_after(self, step: int) -> None:
-        """Delete checkpoints newer than `step` (damaged ones that restore passed over)."""
+        """Delete checkpoints newer than `step` (damaged ones that were passed over)."""
         for newer in [s for s in self.steps() if s > step]:
             self._open().delete(newer)
 
@@ -97,6 +94,27 @@ class Checkpoints:
         if self._manager is not None:
             self._manager.close()
             self._manager = None
+
+
+@contextlib.contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    """A full disk as an OSError; tensorstore raises a ValueError with the system's error number in its text.
+
+    What orbax's threads meet is raised by `wait_until_finished`; they need not print it too.
+    """
+    absl, hook = logging.getLogger("absl"), threading.excepthook
+    was_disabled = absl.disabled
+    absl.disabled, threading.excepthook = True, lambda _: None
+    try:
+        yield
+    except Exception as error:
+        found = re.search(r"(?:os_error_code='|OS error )(\d+)", str(error))
+        code = int(found[1]) if found else getattr(error, "errno", None)
+        if code is None:
+            raise
+        raise OSError(code, os.strerror(code), str(path)) from error
+    finally:
+        absl.disabled, threading.excepthook = was_disabled, hook
 
 
 def _abstract(leaf: Any) -> Any:

@@ -4,6 +4,7 @@ Standard JSON has no NaN. They are written as the strings "NaN", "Infinity", "-I
 convention) and read back as floats: a diverged run says so instead of failing to parse or becoming null.
 """
 
+import contextlib
 import dataclasses
 import enum
 import json
@@ -12,7 +13,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -34,8 +35,8 @@ def plain(value: Any, where: str = "value") -> Any:
         return os.fspath(value)
     if isinstance(value, Mapping):
         return {_key(k, where): plain(v, f"{where}.{k}") for k, v in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return plain(value._asdict(), where)  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(value, tuple) and callable(as_dict := getattr(value, "_asdict", None)):
+        return plain(as_dict(), where)
     if isinstance(value, list | tuple):
         return [plain(v, f"{where}[{i}]") for i, v in enumerate(value)]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -84,13 +85,14 @@ def dumps(value: Any, *, indent: int | None = None, sort: bool = False, where: s
     return json.dumps(plain(value, where), indent=indent, sort_keys=sort, ensure_ascii=False, allow_nan=False)
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write `content` so that a reader sees the old file or the whole new one, also after a power cut."""
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[IO[bytes]]:
+    """A stream whose content a reader of `path` sees whole or not at all, also after a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)
@@ -103,6 +105,12 @@ def write_atomic(path: Path, content: bytes) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write `content` atomically."""
+    with atomic(path) as stream:
+        stream.write(content)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -34,8 +34,8 @@ def describe(precision: str, *, argv: list[str] | None = None) -> dict[str, Any]
         "processes": jax.process_count(),
         "precision": precision,
         "flags": {k: v for k, v in sorted(os.environ.items()) if k.startswith(("JAX_", "XLA_"))},
-        "matmul_precision": jax.config.jax_default_matmul_precision,  # pyright: ignore[reportAttributeAccessIssue]
-        "compilation_cache": jax.config.jax_compilation_cache_dir,  # pyright: ignore[reportAttributeAccessIssue]
+        "matmul_precision": jax.config.values["jax_default_matmul_precision"],
+        "compilation_cache": jax.config.values["jax_compilation_cache_dir"],
     }
 
 
@@ -46,9 +46,9 @@ def now() -> str:
 
 @functools.cache
 def commit() -> dict[str, Any]:
-    """The commit and whether tracked files differ from it; None for both outside a git checkout."""
+    """The commit and whether the checkout differs, untracked files included; None for both outside a checkout."""
     head = _git("rev-parse", "HEAD")
-    changed = _git("status", "--porcelain", "--untracked-files=no")
+    changed = _git("status", "--porcelain", "--untracked-files=normal")
     return {"commit": head or None, "dirty": None if changed is None else bool(changed)}
 
 

@@ -1,16 +1,16 @@
-"""One folder a run: the fingerprint that names it, its state, its lock, and what may be deleted in it."""
+"""One folder a run: the fingerprint that names it, its state, and what may be replaced in it."""
 
-import contextlib
+import datetime
 import enum
-import fcntl
+import errno
 import hashlib
 import os
 import re
 import shutil
-import socket
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from experiments.runner.store import arrays
 from experiments.runner.store.encoding import dumps, read_json
 
 CONFIG, ENVIRONMENT, METRICS, RESULT, FAILURE, LOCK = (
@@ -21,16 +21,20 @@ CONFIG, ENVIRONMENT, METRICS, RESULT, FAILURE, LOCK = (
     "failure.json",
     ".lock",
 )
-LOG, CHECKPOINTS, FIGURES, TABLES, EVENTS = "log.txt", "checkpoints", "figures", "tables", "events"
+LOG, CHECKPOINTS, FIGURES, TABLES, EVENTS, REPLACED = (
+    "log.txt",
+    "checkpoints",
+    "figures",
+    "tables",
+    "events",
+    ".replaced",
+)
 OWNED = (RESULT, ENVIRONMENT, METRICS, FAILURE, LOG, CHECKPOINTS, FIGURES, TABLES, EVENTS)
+FIELDS = ("experiment", "seed", "precision")  # what every config has, and no other project's config.json
 
 
 class FolderError(Exception):
     """The folder cannot hold this run; the message names the cause and the cure."""
-
-
-class Locked(FolderError):
-    """Another process holds the folder."""
 
 
 class State(enum.Enum):
@@ -53,14 +57,44 @@ def file_name(name: str) -> str:
     return name
 
 
+def workdir(text: str) -> Path:
+    """`--workdir` as a path; FolderError for a name that no file system, terminal or batch script takes as one line."""
+    if not text.isprintable():
+        raise FolderError(f"--workdir {text!r} holds a control character; choose another name")
+    if len(os.fsencode(os.path.abspath(text))) > 4000 or any(len(os.fsencode(p)) > 255 for p in Path(text).parts):
+        raise FolderError(f"--workdir {text[:40]}... is too long for a file system; choose a shorter one")
+    return Path(text)
+
+
+def open_own(path: Path, flags: int) -> int:
+    """A descriptor of one of a run's files; a link in its place is refused, since it may lead anywhere."""
+    try:
+        return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise FolderError(f"{path} is a link; a run writes only inside its own folder: remove the link") from None
+
+
+def refuse_link(path: Path) -> None:
+    """FolderError when there is a link in the place of one of a run's folders."""
+    if path.is_symlink():
+        raise FolderError(f"{path} is a link; a run writes only inside its own folder: remove the link")
+
+
+def subfolder(workdir: Path, name: str) -> Path:
+    """The folder `name` of a run, made when absent; a link in its place is refused."""
+    path = workdir / name
+    refuse_link(path)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 def state(workdir: Path, config: dict[str, Any]) -> State:
     """What `workdir` holds of this run; FolderError when it holds something else or is damaged."""
-    contents = {p.name for p in workdir.iterdir()} - {LOCK, LOG} if workdir.is_dir() else set()
-    contents = {name for name in contents if not (name.startswith(".") and name.endswith(".tmp"))}
-    if not contents:
+    if not _contents(workdir):
         return State.EMPTY
-    if CONFIG not in contents:
-        raise FolderError(f"{workdir} is not empty and holds no run (no {CONFIG}); choose another --workdir")
+    refuse_foreign(workdir)
     try:
         held = read_json(workdir / CONFIG)
     except ValueError as error:
@@ -73,13 +107,58 @@ def state(workdir: Path, config: dict[str, Any]) -> State:
             f"{workdir} holds another run (config {theirs[:8]}, this is {ours[:8]}; different: {different}); "
             "choose another --workdir, or --force to replace it"
         )
-    if RESULT not in contents:
+    if not (workdir / RESULT).exists():
         return State.UNFINISHED
     try:
-        read_json(workdir / RESULT)
+        result(workdir)
     except ValueError as error:
         raise FolderError(f"{error}; --force redoes the run") from error
     return State.FINISHED
+
+
+def result(workdir: Path) -> dict[str, Any]:
+    """The result of a finished run; ValueError when result.json is damaged or holds no result."""
+    found = read_json(workdir / RESULT)
+    if not isinstance(found, dict) or not found:
+        raise ValueError(f"{workdir / RESULT} holds no result (it must be an object with entries)")
+    return found
+
+
+def refuse_foreign(workdir: Path) -> None:
+    """FolderError when `workdir` holds something that no run of this project wrote: not even `--force` touches it."""
+    contents = _contents(workdir)
+    if not contents or _our_config(workdir) or _our_environment(workdir):
+        return
+    if CONFIG not in contents:
+        raise FolderError(f"{workdir} is not empty and holds no run (no {CONFIG}); choose another --workdir")
+    raise FolderError(
+        f"{workdir} holds no run of this project ({CONFIG} lacks {', '.join(FIELDS)}, and {ENVIRONMENT} is not ours); "
+        "choose another --workdir"
+    )
+
+
+def _contents(workdir: Path) -> set[str]:
+    names = {p.name for p in workdir.iterdir()} - {LOCK, LOG, REPLACED} if workdir.is_dir() else set()
+    return {name for name in names if not (name.startswith(".") and name.endswith(".tmp"))}
+
+
+def _our_config(workdir: Path) -> bool:
+    held = _readable(workdir / CONFIG)
+    return isinstance(held, dict) and all(name in held for name in FIELDS)
+
+
+def _our_environment(workdir: Path) -> bool:
+    """Whether a session of ours was written down: what tells our folder from others when config.json is damaged."""
+    sessions = _readable(workdir / ENVIRONMENT)
+    packages = [s.get("packages") for s in sessions if isinstance(s, dict)] if isinstance(sessions, list) else []
+    return any(isinstance(names, dict) and "attnreg" in names for names in packages)
+
+
+def _readable(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except (OSError, ValueError):
+        return None
 
 
 def _differences(ours: Any, theirs: Any, prefix: str = "") -> list[str]:
@@ -100,66 +179,21 @@ def dumps_or_repr(value: Any) -> str:
         return repr(value)
 
 
-def clear(workdir: Path) -> None:
-    """Delete what a run wrote, except its config.json, and nothing else; a folder without a run is refused.
+def set_aside(workdir: Path) -> None:
+    """Move what a run wrote to .replaced/<time>/, and nothing else; a folder of someone else is refused.
 
-    The config stays until its successor replaces it, so that at every moment the folder says that it is ours.
+    The config is copied and stays until its successor replaces it, so that at every moment the folder says that it
+    is ours.
     """
     refuse_foreign(workdir)
-    for name in OWNED:
-        path = workdir / name
-        if not path.exists():
-            continue
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-
-
-def refuse_foreign(workdir: Path) -> None:
-    """FolderError when `workdir` holds something, and it is no run."""
-    contents = {p.name for p in workdir.iterdir()} - {LOCK, LOG} if workdir.is_dir() else set()
-    if contents and CONFIG not in contents:
-        raise FolderError(f"{workdir} is not empty and holds no run: --force will not delete it")
-
-
-class Lock:
-    """An exclusive lock on a run folder, held until `release` or the death of the process (flock)."""
-
-    def __init__(self, workdir: Path) -> None:
-        """Take the lock or raise `Locked` with the holder's process id and host."""
-        if workdir.exists() and not workdir.is_dir():
-            raise FolderError(f"{workdir} is a file, not a folder; choose another --workdir")
-        workdir.mkdir(parents=True, exist_ok=True)
-        self._handle = os.open(workdir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.read(self._handle, 200).decode(errors="replace").strip() or "unknown"
-            os.close(self._handle)
-            if not isinstance(error, BlockingIOError):
-                raise
-            raise Locked(f"{workdir} is in use by another process ({holder}); wait for it or stop it") from None
-        os.ftruncate(self._handle, 0)
-        with contextlib.suppress(OSError):  # only for people and `holder`; a full disk must not stop a run here
-            os.pwrite(self._handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-
-    def release(self) -> None:
-        """Give the lock back; the file stays, since deleting it would race with the next holder."""
-        if self._handle >= 0:
-            os.ftruncate(self._handle, 0)
-            os.close(self._handle)
-            self._handle = -1
-
-
-class Holder(NamedTuple):
-    """Who holds, or held when it died, a folder's lock."""
-
-    process: int
-    host: str
-
-
-def holder(workdir: Path) -> Holder | None:
-    """Who wrote the lock file last, without touching the lock; None when it was released."""
-    try:
-        found = re.fullmatch(r"process (\d+) on (\S+)", (workdir / LOCK).read_text().strip())
-    except OSError:
-        return None
-    return Holder(int(found[1]), found[2]) if found else None
+    ours = [workdir / name for name in OWNED if os.path.lexists(workdir / name)]
+    ours += [path for path in sorted(workdir.glob("*.npz")) if arrays.ours(path)]
+    if not ours:
+        return
+    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S%f")
+    aside = subfolder(workdir, REPLACED) / stamp
+    aside.mkdir()
+    if (workdir / CONFIG).is_file():
+        shutil.copyfile(workdir / CONFIG, aside / CONFIG)
+    for path in ours:
+        os.rename(path, aside / path.name)
