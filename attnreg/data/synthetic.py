@@ -4,15 +4,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 
 from attnreg.lift.tensor_trick import logits, matmul
 from attnreg.problems.attention import AttentionRegression, LinearRegression, SoftmaxRegression
-from attnreg.problems.checks import check_integer, check_number
 
 
 def targets(S: jax.Array, loss: str) -> jax.Array:
-    """What logits S (…, n, m) make under a loss, shaped like S: S, or row by row `cosh(S)/Σ cosh(S)` or the softmax.
+    """What logits S make of a row under a loss: S itself, `cosh(S)/Σ cosh(S)`, or the softmax.
 
     The sum of sinh over a row can vanish, so "sinh_rescaled" gets the softmax too: its truth is not exact.
     """
@@ -24,15 +22,17 @@ def targets(S: jax.Array, loss: str) -> jax.Array:
 
 
 class Instance(NamedTuple):
-    """A problem and the X it was made from before noise: `truth` (d1, d2)."""
+    """A problem and the X it was made from (before noise)."""
 
     problem: AttentionRegression
     truth: jax.Array
 
 
-def conditioned(key: jax.Array, n: int, d: int, condition: float, dtype: DTypeLike) -> jax.Array:
-    """Gaussian rows (n, d) of mean squared norm 1 whose singular values span `condition` geometrically."""
-    check_number("condition", condition, at_least=1)
+def conditioned(key: jax.Array, n: int, d: int, condition: float, dtype) -> jax.Array:
+    """Gaussian rows with covariance eigenvalues spread geometrically so that singular values span `condition`.
+
+    Rows have mean squared norm 1. (n, d).
+    """
     scales = jnp.asarray(condition, dtype) ** (-jnp.linspace(0, 1, d, dtype=dtype))
     scales = scales / jnp.linalg.norm(scales)
     return jax.random.normal(key, (n, d), dtype) * scales[None, :]
@@ -53,38 +53,28 @@ def attention_instance(
     condition: float = 1.0,
     ridge: float = 0.0,
     weight: float | None = None,
-    dtype: DTypeLike = jnp.float32,
+    dtype=jnp.float32,
 ) -> Instance:
     """`B = softmax(A1 X A2ᵀ) + noise`, A1, A2 with rows of mean squared norm 1, X standard normal times `logit_scale`.
 
     Args:
-        key: a PRNG key; the same key gives the same instance.
-        n, d: queries and their width. m, d2: keys and their width (default n, d).
-        documents: how many share X.
+        key: PRNG key; the same key gives the same instance.
+        n, d: queries and their width. m, d2: keys and their width (default n, d). documents: k.
         loss: as in `AttentionRegression`; "linear" makes B = A1 X A2ᵀ + noise.
         rank: X = Q Kᵀ/√rank of this rank; None is full.
         noise: standard deviation added to B relative to the root mean square of B's rows, B kept as it falls.
-        logit_scale: multiplies X.
-        condition: ratio of largest to smallest feature scale in A1 and A2.
+        logit_scale: multiplies X. condition: ratio of largest to smallest feature scale in A1 and A2.
         ridge, weight: passed to the problem.
-        dtype: of the data and the truth.
 
     Returns:
-        The problem, A1 (documents, n, d) and A2 (documents, m, d2), and the truth (d, d2).
-
-    Raises:
-        ProblemError: an option is out of its range; the message names it.
+        `Instance(problem, truth)`.
 
     Example:
         >>> instance = attention_instance(jax.random.key(0), n=8, d=2)
         >>> instance.problem.sizes
         (1, 8, 8, 2, 2)
     """
-    m, d2 = n if m is None else m, d if d2 is None else d2
-    for name, size in (("n", n), ("d", d), ("m", m), ("d2", d2), ("documents", documents), ("rank", rank)):
-        if not (name == "rank" and size is None):
-            check_integer(name, size, at_least=1)
-    _check_scales(noise, logit_scale)
+    m, d2 = m or n, d2 or d
     k1, k2, kx, kq, kn = jax.random.split(key, 5)
     A1 = conditioned(k1, documents * n, d, condition, dtype).reshape(documents, n, d)
     A2 = conditioned(k2, documents * m, d2, condition, dtype).reshape(documents, m, d2)
@@ -111,15 +101,12 @@ def vector_instance(
     logit_scale: float = 1.0,
     condition: float = 1.0,
     ridge: float = 0.0,
-    dtype: DTypeLike = jnp.float32,
+    dtype=jnp.float32,
 ) -> Instance:
     """Single softmax (or "linear") regression: A (n, d) as in `attention_instance`, `b = softmax(A x)` plus noise.
 
     The noise is relative to the root mean square of b. The truth is the (1, d) unknown.
     """
-    check_integer("n", n, at_least=1)
-    check_integer("d", d, at_least=1)
-    _check_scales(noise, logit_scale)
     ka, kx, kn = jax.random.split(key, 3)
     A = conditioned(ka, n, d, condition, dtype)
     x = jax.random.normal(kx, (d,), dtype) * jnp.asarray(logit_scale, dtype)
@@ -130,8 +117,3 @@ def vector_instance(
     if loss == "linear":
         return Instance(LinearRegression(A, b, ridge=ridge), x[None])
     return Instance(SoftmaxRegression(A, b, loss=loss, ridge=ridge), x[None])
-
-
-def _check_scales(noise: float, logit_scale: float) -> None:
-    check_number("noise", noise, at_least=0)
-    check_number("logit_scale", logit_scale)
