@@ -6,6 +6,7 @@ prints it as Markdown. A layer is a package or a module; a module belongs to the
 import its own layer and what is listed (a name stands for everything below it), and nothing else of this repository.
 """
 
+import itertools
 import sys
 from typing import NamedTuple
 
@@ -20,51 +21,46 @@ class Layer(NamedTuple):
 
 
 _ARRAYS = ("jax", "numpy")
-_BELOW = tuple(f"attnreg.{name}" for name in ("problems", "rows", "lift", "objectives", "solvers"))
-_SUBJECT = ("attnreg", "experiments.runner", "experiments.benchmarks.timing")
+_BELOW = tuple(f"attnreg.{name}" for name in ("rows", "problems", "lift", "objectives", "solvers"))
+_SUBJECTS = "experiments of one subject each; none imports another"
 ANY = ("*",)
 
 LAYERS = (
-    Layer("attnreg.rows", (), _ARRAYS, "row functions of the logits: value, gradient, curvature; one per loss"),
-    Layer("attnreg.problems", (), _ARRAYS, "the data, checks of data and options, the losses written out"),
-    Layer("attnreg.lift", ("attnreg.rows", "attnreg.problems"), _ARRAYS, "from rows to the unknown matrix"),
+    Layer("attnreg.rows", (), _ARRAYS, "functions of one row of logits: value, gradient, curvature"),
+    Layer("attnreg.problems", _BELOW[:1], _ARRAYS, "the data, the losses and their registry, checks of options"),
+    Layer("attnreg.lift", _BELOW[:2], _ARRAYS, "from rows to the unknown matrix"),
     Layer("attnreg.objectives", _BELOW[:3], _ARRAYS, "value, gradient, Hessian and its products, in closed form"),
     Layer(
         "attnreg.solvers",
         ("attnreg.objectives.base", "attnreg.problems.checks"),
         (*_ARRAYS, "optax"),
-        "one algorithm per file; sees the interface of objectives, no loss and no problem by name",
+        "one algorithm a file; they see the interface of objectives, and no loss or problem by name",
     ),
-    Layer("attnreg.fit", _BELOW, _ARRAYS, "what users call"),
-    Layer("attnreg.parallel", (*_BELOW[:1], *_BELOW[2:4]), _ARRAYS, "a fit over many devices"),
-    Layer("attnreg.bounds", ("attnreg.problems",), _ARRAYS, "constants; never the closed forms that they bound"),
+    Layer("attnreg.fit", _BELOW, (*_ARRAYS, "optax"), "what users call"),
+    Layer("attnreg.parallel", _BELOW[1:4], _ARRAYS, "one fit over many devices"),
+    Layer("attnreg.bounds", ("attnreg.problems",), _ARRAYS, "constants, without the closed forms that they bound"),
     Layer("attnreg.data", ("attnreg.problems", "attnreg.lift.tensor_trick"), _ARRAYS, "synthetic and real instances"),
-    Layer("attnreg.data.tools", ("attnreg.data",), _ARRAYS, "commands that make data"),
-    Layer("attnreg.icl", _BELOW, (*_ARRAYS, "optax"), "the laboratory of in-context learning"),
+    Layer("attnreg.data.tools", ("attnreg.data",), _ARRAYS, "the commands that make data"),
+    Layer("attnreg.icl", (*_BELOW[:2], "attnreg.lift.tensor_trick"), (*_ARRAYS, "optax"), "learning in context"),
     Layer("attnreg", ("attnreg.fit", *_BELOW), (), "the names of the first example"),
-    Layer("experiments.runner", (), ANY, "plumbing; imports no experiment and nothing of attnreg"),
+    Layer("experiments.runner", ("attnreg.problems.checks",), ANY, "records, configs, processes; no experiment"),
     *(
-        Layer(f"experiments.{name}", _SUBJECT, ANY, f"experiments: {what}")
-        for name, what in (
-            ("fit", "a map"),
-            ("one_layer", "a whole layer"),
-            ("icl", "learning in context"),
-            ("bounds", "constants and shifts, measured"),
-            ("benchmarks", "against other libraries"),
-        )
+        Layer(f"experiments.{name}", ("attnreg", "experiments.runner", "experiments.benchmarks.timing"), ANY, _SUBJECTS)
+        for name in ("fit", "one_layer", "icl", "bounds", "benchmarks")
     ),
     *(
-        Layer(f"experiments.{name}", ours, ANY, what)
-        for name, ours, what in (
-            ("run", ("experiments.runner",), "the command of one run"),
-            ("sweep", ("experiments.runner", "experiments.run"), "the command of many"),
-            ("collect", ("experiments.runner",), "the command that makes one table of a sweep"),
-            ("report", ("experiments.runner", "experiments.collect"), "the command that prints it"),
-            ("selfcheck", ("experiments.runner",), "the experiment that tests the runner"),
+        Layer(
+            f"experiments.{name}", ("experiments.runner",), ANY, "the four commands, and the experiment that tests them"
         )
+        for name in ("run", "sweep", "collect", "report", "selfcheck")
     ),
     Layer("experiments", (), ANY, "threads of the linear algebra, set before it is loaded"),
-    Layer("configs", ("attnreg", "experiments.runner.variants"), ("ml_collections",), "what a run is asked to do"),
+    Layer(
+        "configs",
+        ("attnreg", "experiments.runner.variants", "experiments.runner.tasks", "experiments.icl.arms"),
+        ("ml_collections",),
+        "what a run is asked to do",
+    ),
 )
 
 
@@ -90,12 +86,14 @@ def forbidden(module: str, imported: set[str]) -> set[str]:
 
 
 def markdown() -> str:
-    """The table as CONTRIBUTING.md shows it."""
-    lines = ["| layer | what it is | may import of ours | of others |", "|---|---|---|---|"]
-    for layer in LAYERS:
-        ours = ", ".join(f"`{name.removeprefix('attnreg.')}`" for name in layer.ours) or "–"
-        others = "anything" if layer.others == ANY else ", ".join(layer.others) or "–"
-        lines.append(f"| `{layer.name}` | {layer.what} | {ours} | {others} |")
+    """The table as CONTRIBUTING.md shows it; layers that are alike share a row."""
+    lines = ["| layer | what it is | of ours it may import | of others |", "|---|---|---|---|"]
+    for what, alike in itertools.groupby(LAYERS, key=lambda layer: layer.what):
+        layers = list(alike)
+        names = ", ".join(f"`{layer.name}`" for layer in layers)
+        ours = ", ".join(f"`{name}`" for name in layers[0].ours) or "–"
+        others = "anything" if layers[0].others == ANY else ", ".join(layers[0].others) or "–"
+        lines.append(f"| {names} | {what} | {ours} | {others} |")
     return "\n".join(lines)
 
 
