@@ -58,8 +58,8 @@ def stale(path: Path) -> list[str]:
 
 
 def exists(what: str) -> bool:
-    """Whether a citation points at something that is in the repository; `x`, `NAME` and `*` stand for any name."""
-    if re.search(r"[/.](x|test_x|NAME)(\.py)?$", what):
+    """Whether a citation points at something in the repository; `x`, `X`, `mine`, `NAME` and `*` stand for any name."""
+    if re.search(r"[/.](x|X|mine|test_x|NAME)(\.py)?$", what):
         return True
     if "/" in what:
         return "*" in what or (ROOT / what).exists()

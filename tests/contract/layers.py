@@ -23,6 +23,7 @@ class Layer(NamedTuple):
 _ARRAYS = ("jax", "numpy")
 _BELOW = tuple(f"attnreg.{name}" for name in ("rows", "problems", "lift", "objectives", "solvers"))
 _SUBJECTS = "experiments of one subject each; none imports another"
+_SUBJECT = ("attnreg", "experiments.runner", "experiments.benchmarks.timing")
 ANY = ("*",)
 
 LAYERS = (
@@ -42,15 +43,18 @@ LAYERS = (
     Layer("attnreg.data", ("attnreg.problems", "attnreg.lift.tensor_trick"), _ARRAYS, "synthetic and real instances"),
     Layer("attnreg.data.tools", ("attnreg.data",), _ARRAYS, "the commands that make data"),
     Layer("attnreg.icl", (*_BELOW[:2], "attnreg.lift.tensor_trick"), (*_ARRAYS, "optax"), "learning in context"),
-    Layer("attnreg", ("attnreg.fit", *_BELOW), (), "the names of the first example"),
-    Layer("experiments.runner", ("attnreg.problems.checks",), ANY, "records, configs, processes; no experiment"),
-    *(
-        Layer(f"experiments.{name}", ("attnreg", "experiments.runner", "experiments.benchmarks.timing"), ANY, _SUBJECTS)
-        for name in ("fit", "one_layer", "icl", "bounds", "benchmarks")
+    Layer(
+        "attnreg",
+        ("attnreg.problems", "attnreg.objectives", "attnreg.solvers", "attnreg.fit"),
+        (),
+        "the names of the first example",
     ),
+    Layer("experiments.runner", ("attnreg.problems.checks",), ANY, "records, configs, processes; no experiment"),
+    *(Layer(f"experiments.{name}", _SUBJECT, ANY, _SUBJECTS) for name in ("fit", "icl", "bounds", "benchmarks")),
+    Layer("experiments.one_layer", (*_SUBJECT[:2], "experiments.benchmarks"), ANY, "the race there is a benchmark"),
     *(
         Layer(
-            f"experiments.{name}", ("experiments.runner",), ANY, "the four commands, and the experiment that tests them"
+            f"experiments.{name}", ("experiments.runner",), ANY, "the four commands, and an experiment to try them on"
         )
         for name in ("run", "sweep", "collect", "report", "selfcheck")
     ),

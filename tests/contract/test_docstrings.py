@@ -121,7 +121,7 @@ def test_each_rule_of_level_b_is_seen():
 
 
 def test_stale_citations_are_seen(tmp_path):
-    text = '"""See tests/rows/test_rows.py, `test_nothing`, attnreg.rows.gone and attnreg.rows.ROWS."""\n'
+    text = '"""See tests/rows/test_rows.py, `test_nothing`, attnreg.rows.gone and attnreg.rows.normalized."""\n'
     text += "# docs/gone.md, configs/quickstart.py, attnreg.solvers.Newton.gone, attnreg.solvers.Newton.run\n"
     (tmp_path / "a.py").write_text(text)
     found = ["a.py:1 attnreg.rows.gone", "a.py:1 test_nothing", "a.py:2 attnreg.solvers.Newton.gone"]

@@ -3,6 +3,7 @@
 import dataclasses
 from importlib import resources
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -88,8 +89,7 @@ def test_a_saved_head_comes_back(tmp_path, shipped):
     save_head(tmp_path / "head.npz", shipped)
     assert (tmp_path / "head.npz").read_bytes() == FILE.read_bytes()
     again = load_head(tmp_path / "head.npz", dtype=np.float64)
-    for field in dataclasses.fields(again):
-        np.testing.assert_array_equal(getattr(again, field.name), getattr(shipped, field.name))
+    chex.assert_trees_all_equal(*(dataclasses.asdict(instance) for instance in (again, shipped)))
 
 
 def test_what_cannot_be_saved_is_refused(tmp_path, shipped):

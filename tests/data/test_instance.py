@@ -1,10 +1,12 @@
 """Head instances: the truth at full size, the reduction to components, and what is asked of the arguments."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from attnreg.data.minilm import instance as instances
 from attnreg.data.minilm.encoder import encode
 from attnreg.data.minilm.heads import head_of
 from attnreg.data.minilm.instance import attention_map, head_instance, layer_inputs, minilm_head, principal_components
@@ -76,6 +78,14 @@ def test_components_are_those_of_the_training_documents(random_encoder, make, id
         np.testing.assert_allclose(np.abs(A[..., :-1]), wanted, rtol=0, atol=1e-10 * sizes[0])
     assert instance.true_factors is None
     assert instance.true_Y is None
+
+
+def test_documents_of_one_length_share_one_program(random_encoder, monkeypatch):
+    chex.clear_trace_counter()
+    monkeypatch.setattr(instances, "encode", chex.assert_max_traces(encode, n=1))
+    for count in (1, 2):
+        documents = np.full((3, 11), count, np.int32)
+        assert layer_inputs(random_encoder, documents, 1).shape == (3, 11, 384)
 
 
 def test_components_do_not_depend_on_the_sign_of_the_eigenvectors(monkeypatch):
