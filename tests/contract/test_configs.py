@@ -10,7 +10,7 @@ import pytest
 
 from experiments.runner import execute as execution
 from experiments.runner import tasks
-from experiments.runner.config import as_flags, load_module, resolve
+from experiments.runner.config import Run, UsageError, as_flags, load_module, resolve
 from experiments.runner.store import folder
 from experiments.runner.store.encoding import read_json
 
@@ -39,15 +39,24 @@ def test_a_config_opens_with_what_it_shows(path):
 
 
 @config_test
-@pytest.mark.parametrize("variant", ["full", "smoke"])
-def test_a_config_resolves_and_names_its_experiment(path, variant):
-    resolved = resolve(f"{path}:{variant}")
-    module = execution.experiment_module(resolved.config.experiment)
-    assert list(inspect.signature(module.run).parameters)[:2] == ["config", "record"]
-    folder.fingerprint(resolved.config.to_dict())
-    if hasattr(module, "run_batch"):
-        known = {name for name in module.BATCHED}
-        assert all(isinstance(name, str) for name in known)
+def test_every_variant_resolves_and_names_its_experiment(path):
+    for variant in ("full", *load_module(path).VARIANTS):
+        config = resolve(f"{path}:{variant}").config
+        module = execution.experiment_module(config.experiment)
+        entry, names = (module.run, ["config", "record"])
+        if execution.batched(module):
+            entry, names = module.run_batch, ["configs", "records"]
+            assert set(module.BATCHED) <= set(config.keys())
+        assert list(inspect.signature(entry).parameters)[:2] == names
+        folder.fingerprint(config.to_dict())
+
+
+@config_test
+def test_variants_are_declared_and_a_misspelt_one_is_refused_by_name(path):
+    declared = load_module(path).VARIANTS
+    assert "smoke" in declared
+    with pytest.raises(UsageError, match="no variant 'smkoe'.*smoke"):
+        resolve(f"{path}:smkoe")
 
 
 @config_test
@@ -81,7 +90,7 @@ def test_the_smoke_variant_runs(path, tmp_path, monkeypatch):
     monkeypatch.setenv("ATTNREG_COMPILATION_CACHE", "off")
     started = time.process_time()
     with jax.numpy_dtype_promotion("standard"):  # as users run it
-        code = execution.execute(resolve(f"{path}:smoke"), tmp_path / "run", execution.Settings())
+        code = execution.execute([Run(resolve(f"{path}:smoke"), tmp_path / "run")], execution.Settings())
     failure = tmp_path / "run" / folder.FAILURE
     if failure.exists() and read_json(failure)["error"] == "ModelMissingError":
         pytest.skip(read_json(failure)["message"])  # the fetched model is not on this machine

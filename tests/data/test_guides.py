@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from attnreg.solvers import Status
 from tests.contract.source import ROOT
 
 
@@ -30,6 +31,12 @@ def test_fitting_as_printed(capsys):
     assert float(names["fitted"].value) < float(names["small"].value(names["small"].start()))
     np.testing.assert_allclose(names["many"].value, float(names["result"].value), rtol=1e-3)
     assert "tolerance" in capsys.readouterr().out
+
+
+def test_every_status_is_in_the_table_of_the_guide():
+    text = (ROOT / "docs" / "guides" / "fitting.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([A-Z_]+) \|", text, flags=re.MULTILINE)
+    assert sorted(rows) == sorted(status.name for status in Status if status is not Status.RUNNING)
 
 
 def test_the_shipped_head_as_printed():
