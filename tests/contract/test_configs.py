@@ -55,7 +55,7 @@ def test_every_variant_resolves_and_names_its_experiment(path):
 def test_variants_are_declared_and_a_misspelt_one_is_refused_by_name(path):
     declared = load_module(path).VARIANTS
     assert "smoke" in declared
-    with pytest.raises(UsageError, match="no variant 'smkoe'.*smoke"):
+    with pytest.raises(UsageError, match=r"no variant 'smkoe'.*smoke"):
         resolve(f"{path}:smkoe")
 
 
