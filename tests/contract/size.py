@@ -56,8 +56,7 @@ def main() -> None:
         print(f"{folder:<14}{found.files:>7}{found.lines:>8}{counts[0]:>13}{counts[1]:>16}")
         for name in (*found.long_files, *found.long_functions) if options.list else ():
             print(f"    {name}")
-    rows = docstrings.table()
-    functions, annotated, owed, whole = (sum(row[i] for row in rows) for i in range(1, 5))
+    functions, annotated, owed, whole = docstrings.totals()
     print(f"public functions fully annotated: {annotated} of {functions}; docstrings complete: {whole} of {owed}")
 
 

@@ -6,7 +6,7 @@ A *public function* is a function at the top of a module, or a method of a class
 
 import ast
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,7 +47,7 @@ def modules(folder: str) -> list[Module]:
     return [module_at(path) for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
-def _package(parts: tuple[str, ...], path: Path) -> str:
+def _package(parts: Sequence[str], path: Path) -> str:
     """`attnreg.rows` for attnreg/rows/linear.py, `attnreg.parallel` for its one file, `experiments` for commands."""
     depth = 2 if parts[0] == "attnreg" or len(parts) > 2 or (len(parts) == 2 and path.stem == "__init__") else 1
     return ".".join(parts[:depth]) if parts[0] in ("attnreg", "experiments") else parts[0]

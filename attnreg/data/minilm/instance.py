@@ -137,7 +137,7 @@ def head_instance(
         layer, head: 0..5 and 0..11.
         train: the name of each text and its (count, n) token ids, of one n; see
             `attnreg.data.minilm.texts.windows`.
-        heldout: the same, (count', n), for documents that are kept for judging.
+        heldout: the same, (count, n), for documents that are kept for judging.
         components: ``None`` for the full 384 columns, where the problem has an exact solution; else 1..383
             (and fewer than training tokens), the number of principal components of the training documents, to
             which a column of ones is added.
