@@ -210,9 +210,10 @@ def is_numerical(found: Definition) -> bool:
     if isinstance(found.node, Function):
         result = ast.unparse(found.node.returns) if found.node.returns else ""
         return not set(re.findall(r"\w+", result)) <= NO_NUMBERS or not result
-    methods = (n for n in found.node.body if isinstance(n, Function) and not n.name.startswith("_"))
-    computes = any(not decorators(n) & {"property", "cached_property", "classmethod"} for n in methods)
-    return computes and not bases(found.node) & RECORDS
+    methods = [decorators(n) for n in found.node.body if isinstance(n, Function) and not n.name.startswith("_")]
+    computes = any(not names & {"property", "cached_property", "classmethod"} for names in methods)
+    interface = any("abstractmethod" in names for names in methods)
+    return computes and not interface and not bases(found.node) & RECORDS
 
 
 def table() -> list[tuple[str, int, int, int, int]]:

@@ -29,9 +29,7 @@ ANY = ("*",)
 LAYERS = (
     Layer("attnreg.rows", (), _ARRAYS, "functions of one row of logits: value, gradient, curvature"),
     Layer("attnreg.problems", (), _ARRAYS, "the data, the losses written out, checks of data and options"),
-    Layer(
-        "attnreg.problems.registry", _BELOW[:2], _ARRAYS, "the table of losses: a row function and its definition each"
-    ),
+    Layer("attnreg.problems.registry", _BELOW[:2], _ARRAYS, "the table of losses: row functions and definitions"),
     Layer("attnreg.lift", _BELOW[:2], _ARRAYS, "from rows to the unknown matrix"),
     Layer("attnreg.objectives", _BELOW[:3], _ARRAYS, "value, gradient, Hessian and its products, in closed form"),
     Layer(
