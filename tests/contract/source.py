@@ -99,6 +99,26 @@ def parameters(node: Function, *, method: bool = False) -> list[ast.arg]:
     return [*positional, *(argument for argument in rest if argument is not None)]
 
 
+def arguments_of(found: Definition) -> dict[str, ast.expr | None]:
+    """Name and annotation of what a caller gives: parameters of a function, of `__init__`, or the fields of a class."""
+    node = found.node
+    if isinstance(node, Function):
+        return {a.arg: a.annotation for a in parameters(node)}
+    inits = [n for n in ast.walk(node) if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
+    if inits:
+        return {a.arg: a.annotation for a in parameters(inits[0], method=True)}
+    if bases(node) & {"ABC", "Protocol"}:
+        return {}
+    return {
+        inner.target.id: inner.annotation
+        for inner in node.body
+        if isinstance(inner, ast.AnnAssign)
+        and isinstance(inner.target, ast.Name)
+        and not inner.target.id.startswith("_")
+        and "ClassVar" not in ast.unparse(inner.annotation)
+    }
+
+
 def decorators(node: Function | ast.ClassDef) -> set[str]:
     """The names of the decorators, called or not, without what stands before a dot."""
     return {_named(decorator) for decorator in node.decorator_list}
