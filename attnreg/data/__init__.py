@@ -2,13 +2,19 @@
 
 from attnreg.data.minilm.embedded import load_embedded_head, load_head, save_head
 from attnreg.data.minilm.instance import HeadInstance, attention_map, head_instance, minilm_head
+from attnreg.data.minilm.texts import windows
+from attnreg.data.synthetic import Instance, attention_instance, vector_instance
 
 __all__ = [
     "HeadInstance",
+    "Instance",
+    "attention_instance",
     "attention_map",
     "head_instance",
     "load_embedded_head",
     "load_head",
     "minilm_head",
     "save_head",
+    "vector_instance",
+    "windows",
 ]

@@ -10,7 +10,7 @@ import pytest
 
 from experiments.runner import execute as execution
 from experiments.runner import tasks
-from experiments.runner.config import Run, as_flags, field_paths, load_module, resolve
+from experiments.runner.config import Run, UsageError, as_flags, field_paths, load_module, resolve
 from experiments.runner.store import folder
 from experiments.runner.store.encoding import read_json
 
@@ -49,6 +49,14 @@ def test_every_variant_of_a_config_resolves_and_names_its_experiment(path):
             assert set(module.BATCHED) <= set(field_paths(resolved.config))
         else:
             assert list(inspect.signature(module.run).parameters) == ["config", "record"]
+
+
+@config_test
+def test_variants_are_declared_and_a_misspelt_one_is_refused_by_name(path):
+    declared = load_module(path).VARIANTS
+    assert "smoke" in declared
+    with pytest.raises(UsageError, match=r"no variant 'smkoe'.*smoke"):
+        resolve(f"{path}:smkoe")
 
 
 @config_test

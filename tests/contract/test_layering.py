@@ -1,45 +1,26 @@
-"""Who may import whom: the table of CONTRIBUTING.md, read from the source of every module."""
+"""Every module imports only what its layer may (tests/contract/layers.py), and closed forms contain no autodiff."""
 
 import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-PACKAGE = ROOT / "attnreg"
-MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
+from tests.contract.citations import resolves
+from tests.contract.layers import LAYERS, forbidden, layer_of, markdown
+from tests.contract.source import ROOT, modules, names_of
 
-# What a part of attnreg must not import from attnreg (prefixes), after the table in CONTRIBUTING.md.
-UPPER = ("objectives", "one_layer", "solvers", "bounds", "data", "icl", "sharding")
-FORBIDDEN = {
-    "rows": ("problems", "losses", "tensor_trick", *UPPER),
-    "problems": ("rows", "losses", "tensor_trick", *UPPER),
-    "losses": ("rows", "problems", "tensor_trick", *UPPER),
-    "tensor_trick": ("rows", "losses", "problems", *UPPER),
-    "objectives": ("losses", "solvers", "bounds", "data", "icl", "sharding"),
-    "solvers": ("losses", "rows", "problems", "bounds", "data", "icl", "sharding"),
-    "bounds": ("rows", "tensor_trick", "objectives", "solvers", "icl", "sharding"),
-    "data": ("solvers", "icl", "sharding"),
-    "sharding": ("losses", "solvers", "bounds", "data", "icl"),
-}
+MODULES = [module for folder in ("attnreg", "experiments", "configs") for module in modules(folder)]
+PACKAGE = [module for module in MODULES if module.name.split(".")[0] == "attnreg"]
 # Closed forms contain no autodiff, so that "closed form against autodiff" tests something.
-NO_AUTODIFF = ("rows", "tensor_trick", "curvature", "streaming", "preconditioner", "objectives")
+CLOSED_FORMS = [m for m in PACKAGE if m.package in ("attnreg.rows", "attnreg.lift", "attnreg.objectives")]
 AUTODIFF = {"grad", "value_and_grad", "jvp", "vjp", "linearize", "hessian", "jacfwd", "jacrev", "jacobian"}
-OUTSIDE = ("absl", "ml_collections", "configs", "experiments", "tests")
 
 
-def part(path: Path) -> str:
-    """`rows` for attnreg/rows/x.py, `losses` for attnreg/problems/losses.py."""
-    first = path.relative_to(PACKAGE).parts[0]
-    return first.removesuffix(".py")
-
-
-def imported(text: str, package: list[str]) -> set[str]:
+def imported(tree: ast.Module, package: list[str]) -> set[str]:
     """Full names of everything a module imports, at any depth of its code; relative imports resolved."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -49,43 +30,61 @@ def imported(text: str, package: list[str]) -> set[str]:
     return names
 
 
-def violations(layer: str, names: set[str]) -> set[str]:
-    """The names that a layer may not import."""
-    forbidden = [*OUTSIDE, *(f"attnreg.{other}" for other in FORBIDDEN.get(layer, ()))]
-    return {name for name in names for prefix in forbidden if f"{name}.".startswith(f"{prefix}.")}
+def test_imports_are_seen():
+    text = "import absl.flags, os\nfrom attnreg import lift\nfrom ..problems import f\ndef g():\n from . import ok\n"
+    names = imported(ast.parse(text), ["attnreg", "rows"])
+    assert names == {"absl.flags", "os", "attnreg.lift", "attnreg.problems.f", "attnreg.rows.ok"}
+    assert forbidden("attnreg.rows.linear", names) == names - {"attnreg.rows.ok", "os"}
+    assert forbidden("attnreg.rowsandmore", {"jax"}) == {"jax"}  # no layer of that name: nothing is allowed
+    assert forbidden("attnreg.data.synthetic", {"attnreg.lift.streaming.rows_of"})
+    assert not forbidden("attnreg.data.synthetic", {"attnreg.lift.tensor_trick.matmul"})
+    assert forbidden("experiments.icl.train", {"experiments.fit.map.run", "attnreg.solve"}) == {
+        "experiments.fit.map.run"
+    }
 
 
-def test_violations_are_seen():
-    text = "import absl.flags\nfrom attnreg import losses\nfrom ..problems import f\ndef g():\n from . import ok\n"
-    names = imported(text, ["attnreg", "rows"])
-    assert names == {"absl.flags", "attnreg.problems.losses", "attnreg.problems.f", "attnreg.rows.ok"}
-    assert violations("rows", names) == names - {"attnreg.rows.ok"}
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.where)
+def test_a_module_imports_only_what_its_layer_may(module):
+    layer = layer_of(module.name)
+    assert layer is not None, (
+        f"{module.where} is in no layer: add a row to tests/contract/layers.py and CONTRIBUTING.md"
+    )
+    package = module.name.split(".") if module.is_package else module.name.split(".")[:-1]
+    wrong = forbidden(module.name, imported(module.tree, package))
+    assert not wrong, f"{module.where} may not import {sorted(wrong)} (layer {layer.name}, CONTRIBUTING.md)"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
-def test_a_module_imports_only_what_its_layer_may(path):
-    names = imported(path.read_text(), ["attnreg", *path.relative_to(PACKAGE).parts[:-1]])
-    wrong = violations(part(path), names)
-    assert not wrong, f"{path.relative_to(ROOT)} may not import {sorted(wrong)} (CONTRIBUTING.md, Layers)"
+def test_a_module_without_a_layer_is_found():
+    assert layer_of("attnreg.helpers") is None
+    assert layer_of("experiments.helpers") is None
+    assert layer_of("attnreg.data.tools.fetch_minilm").name == "attnreg.data.tools"
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in MODULES if part(p) in NO_AUTODIFF], ids=lambda path: path.relative_to(PACKAGE).as_posix()
-)
-def test_closed_forms_contain_no_autodiff(path):
+def test_every_layer_exists():
+    assert [layer.name for layer in LAYERS if names_of(layer.name) is None] == []
+    named = {name for layer in LAYERS for name in layer.ours}
+    assert [name for name in named if not resolves(name)] == []
+
+
+def test_contributing_shows_this_table():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert markdown() in text, "CONTRIBUTING.md does not show what `python -m tests.contract.layers` prints"
+
+
+@pytest.mark.parametrize("module", CLOSED_FORMS, ids=lambda module: module.where)
+def test_closed_forms_contain_no_autodiff(module):
     used = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(module.tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "jax":
             used |= {node.attr} & AUTODIFF
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "jax":
             used |= {alias.name for alias in node.names} & AUTODIFF
-    assert not used, f"{path.relative_to(ROOT)} uses jax.{used.pop()}"
+    assert not used, f"{module.where} uses jax.{used.pop()}"
 
 
 def test_importing_the_package_changes_no_jax_setting_and_loads_no_flags():
-    names = [".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for p in MODULES]
     program = "import jax, sys\nbefore = dict(jax.config.values)\n"
-    program += "".join(f"import {name}\n" for name in names)
+    program += "".join(f"import {module.name}\n" for module in PACKAGE)
     program += "assert dict(jax.config.values) == before, 'jax.config was changed'\n"
     program += "assert not {'ml_collections', 'experiments', 'configs'} & set(sys.modules), 'loads the upper layers'\n"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -95,5 +94,4 @@ def test_importing_the_package_changes_no_jax_setting_and_loads_no_flags():
 @pytest.mark.parametrize("folder", ["attnreg", "experiments", "configs"])
 def test_no_drawer_modules(folder):
     drawers = {"utils", "helpers", "common", "misc"}
-    found = [p for p in (ROOT / folder).rglob("*.py") if drawers & {p.stem, *p.relative_to(ROOT).parts[:-1]}]
-    assert not found
+    assert [module.where for module in modules(folder) if drawers & set(module.name.split("."))] == []

@@ -6,7 +6,7 @@ import pytest
 
 from attnreg.data.minilm.cache import ModelMissingError
 from attnreg.data.minilm.encoder import WIDTH, Dense, Encoder, Layer, Norm, load_minilm
-from attnreg.data.minilm.tokens import Vocabulary, load_vocabulary
+from attnreg.data.minilm.texts import Vocabulary, load_vocabulary
 
 WORDS = 64
 

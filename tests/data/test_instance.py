@@ -1,10 +1,12 @@
 """Head instances: the truth at full size, the reduction to components, and what is asked of the arguments."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from attnreg.data.minilm import instance as instances
 from attnreg.data.minilm.encoder import encode
 from attnreg.data.minilm.heads import head_of
 from attnreg.data.minilm.instance import attention_map, head_instance, layer_inputs, minilm_head, principal_components
@@ -78,6 +80,14 @@ def test_components_are_those_of_the_training_documents(random_encoder, make, id
     assert instance.true_Y is None
 
 
+def test_documents_of_one_length_share_one_program(random_encoder, monkeypatch):
+    chex.clear_trace_counter()
+    monkeypatch.setattr(instances, "encode", chex.assert_max_traces(encode, n=1))
+    for count in (1, 2):
+        documents = np.full((3, 11), count, np.int32)
+        assert layer_inputs(random_encoder, documents, 1).shape == (3, 11, 384)
+
+
 def test_components_do_not_depend_on_the_sign_of_the_eigenvectors(monkeypatch):
     rows = np.random.default_rng(2).standard_normal((2, 30, 6))
     before = principal_components(rows, rows[:1], 4)
@@ -107,7 +117,7 @@ def test_softmax_gauge(make):
 
 
 def test_errors_name_the_argument(random_encoder, small_vocabulary, make, ids):
-    with pytest.raises(ValueError, match=r"components is 72; it must be 1\.\.71, or None"):
+    with pytest.raises(ValueError, match=r"components is 72; it must be at least 1 and at most 71"):
         make(components=72)
     with pytest.raises(ValueError, match=r"train has documents of 24 tokens, heldout of 9"):
         head_instance(random_encoder, 1, 7, {"a": ids}, {"b": ids[:, :9]}, vocabulary=small_vocabulary)

@@ -1,5 +1,6 @@
 """Synthetic instances: seeded, realizable where they say so, with the conditioning, rank and logit scale asked for."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,7 +36,7 @@ def test_without_noise_the_truth_has_no_loss(loss):
 def test_the_key_decides_everything():
     one, same = (attention_instance(KEY, **ONE, noise=0.1) for _ in range(2))
     other = attention_instance(jax.random.key(8), **ONE, noise=0.1)
-    jax.tree.map(np.testing.assert_array_equal, one, same)
+    chex.assert_trees_all_equal(one, same)
     assert not np.array_equal(one.problem.B, other.problem.B)
     # The noise is drawn from its own stream: the data below it stay.
     clean = attention_instance(KEY, **ONE, noise=0.0)

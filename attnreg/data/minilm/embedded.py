@@ -11,28 +11,10 @@ from typing import IO
 import numpy as np
 from jax.typing import DTypeLike
 
-from attnreg.data.minilm.instance import HeadInstance, minilm_head
+from attnreg.data.minilm.instance import HeadInstance
 
 _FLOATS = ("Q", "K", "V", "Q_heldout", "K_heldout", "V_heldout", "W_O")
 _INPUTS = ("A", "A_heldout")
-
-
-def recompute_embedded_head() -> HeadInstance:
-    """The shipped instance computed anew from the fetched model, in float64, before it is rounded.
-
-    Raises:
-        ModelMissingError, ModelDamagedError: the model has to be fetched; the message says how.
-        ValueError: jax is in 32-bit mode.
-    """
-    return minilm_head(
-        5,
-        2,
-        n=64,
-        train={"docs": 8},
-        heldout={"docs_heldout": 2, "card": 2},
-        components=16,
-        dtype=np.float64,
-    )
 
 
 def save_head(file: Path, instance: HeadInstance) -> None:
@@ -101,7 +83,7 @@ def load_embedded_head(*, dtype: DTypeLike = np.float32) -> HeadInstance:
 
     Its inputs are the first 16 principal components of the activations and a column of ones, so d = 17. It
     needs no network and no model. ``attnreg/data/embedded/NOTICE.md`` has its origin and licence, and
-    `attnreg.data.tools.embed_head` is the command that made it. Of the held-out documents, the first two are of the
+    `attnreg.data.tools.embed` is the command that made it. Of the held-out documents, the first two are of the
     same kind of text as the training documents and the other two of another kind.
 
     Example:

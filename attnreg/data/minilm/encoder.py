@@ -22,19 +22,19 @@ from attnreg.data.minilm.cache import cached_file
 
 LAYERS, HEADS, WIDTH, HEAD_WIDTH, LONGEST = 6, 12, 384, 32, 512
 EPSILON = 1e-12
-CLS, SEP, PAD = 101, 102, 0
+CLS, SEP = 101, 102
 _einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
 class Dense(NamedTuple):
-    """An affine map: ``h -> h @ w + b`` with w (inputs, outputs)."""
+    """An affine map ``h -> h @ w + b``: w (inputs, outputs), b (outputs,)."""
 
     w: Array
     b: Array
 
 
 class Norm(NamedTuple):
-    """A layer norm: ``gamma * standardised + beta``, both (384,)."""
+    """A layer norm ``gamma * standardised + beta``: gamma (384,), beta (384,)."""
 
     gamma: Array
     beta: Array
@@ -54,7 +54,7 @@ class Layer(NamedTuple):
 
 
 class Encoder(NamedTuple):
-    """All parameters: word (30522, 384) and position (512, 384) embeddings, their norm, six layers."""
+    """All parameters: embeddings of `words` (30522, 384) and of `positions` (512, 384), their norm, six layers."""
 
     words: Array
     positions: Array
@@ -63,7 +63,7 @@ class Encoder(NamedTuple):
 
 
 class Attention(NamedTuple):
-    """The attention of one layer: maps (12, n, n), head outputs (12, n, 32), output (n, 384)."""
+    """The attention of one layer: `maps` (12, n, n), outputs of the `heads` (12, n, 32), `output` (n, 384)."""
 
     maps: Array
     heads: Array
@@ -78,7 +78,7 @@ class Trace(NamedTuple):
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """The float32 tensors of a safetensors file, mapped from disk, not copied.
+    """The float32 tensors of a safetensors file by name, of any shape, mapped from disk, not copied.
 
     The format: 8 bytes little-endian header length, a JSON header with type, shape and byte range of each
     tensor, the data. One file with a pinned sha256 is all that is ever read here, hence no dependency for it.
@@ -143,62 +143,47 @@ def load_minilm(cache: Path | None = None, *, dtype: DTypeLike = jnp.float32) ->
     )
 
 
-def encode(encoder: Encoder, ids: Array, mask: Array | None = None, *, layers: int = LAYERS) -> Trace:
+def encode(encoder: Encoder, ids: Array, *, layers: int = LAYERS) -> Trace:
     """The forward pass of one document through the first ``layers`` layers.
 
     Args:
         encoder: from `load_minilm`; its dtype is the dtype of the pass.
         ids: (n,) integer token ids with ``[CLS]`` first and ``[SEP]`` last, n <= 512.
-        mask: (n,) booleans, False on padding; ``None`` when there is none. Hidden states of padding are
-            meaningless.
         layers: how many layers to run; ``hidden`` has one entry more.
 
     Returns:
         The hidden states and, for each layer run, the attention maps, head outputs and layer output.
 
     Precision: hidden states 1e-5 in float32 and 1e-14 in float64, absolute, with entries up to about 10
-        (tests/data/test_minilm.py).
+        (tests/data/test_encoder.py).
 
-    Cost: 3.5 million + 1536 n flops per token and layer (tests/data/test_minilm.py); memory 12 n² for each
+    Cost: 3.5 million + 1536 n flops per token and layer (tests/data/test_encoder.py); memory 12 n² for each
         layer whose maps are used (under ``jit`` unused ones are never stored).
 
     Raises:
-        ValueError: ids is not a vector, is longer than 512 tokens, or the mask has another shape.
+        ValueError: ids is not a vector, or is longer than 512 tokens.
     """
     if ids.ndim != 1 or not 1 <= ids.shape[0] <= LONGEST:
         raise ValueError(f"ids has shape {ids.shape}; it must be one document, (n,), n <= {LONGEST}: cut longer texts.")
-    if mask is not None and mask.shape != ids.shape:
-        raise ValueError(f"mask has shape {mask.shape}; it must have the shape of ids, {ids.shape}.")
     embedded = encoder.words[ids] + encoder.positions[: ids.shape[0]]
     hidden, attention = [_normalise(encoder.norm, embedded)], []
     for layer in encoder.layers[:layers]:
-        attention.append(attend(layer, hidden[-1], mask))
+        attention.append(attend(layer, hidden[-1]))
         mixed = _normalise(layer.attention_norm, hidden[-1] + attention[-1].output)
         lifted = jax.nn.gelu(_apply(layer.up, mixed), approximate=False)
         hidden.append(_normalise(layer.output_norm, mixed + _apply(layer.down, lifted)))
     return Trace(tuple(hidden), tuple(attention))
 
 
-def attend(layer: Layer, hidden: Array, mask: Array | None = None) -> Attention:
+def attend(layer: Layer, hidden: Array) -> Attention:
     """The attention of one layer on its input ``hidden`` (n, 384), before the residual connection."""
     query, key, value = (
         _apply(part, hidden).reshape(-1, HEADS, HEAD_WIDTH) for part in (layer.query, layer.key, layer.value)
     )
-    logits = _einsum("ihc,jhc->hij", query, key) / HEAD_WIDTH**0.5
-    if mask is not None:
-        logits = jnp.where(mask[None, None, :], logits, -jnp.inf)
-    maps = jax.nn.softmax(logits, axis=-1)
+    maps = jax.nn.softmax(_einsum("ihc,jhc->hij", query, key) / HEAD_WIDTH**0.5, axis=-1)
     heads = _einsum("hij,jhc->hic", maps, value)
     joined = heads.transpose(1, 0, 2).reshape(-1, WIDTH)
     return Attention(maps, heads, _apply(layer.output, joined))
-
-
-def sentence_embedding(encoder: Encoder, ids: Array, mask: Array | None = None) -> Array:
-    """The unit vector (384,) the model gives a text: the mean of its last hidden states, normalised."""
-    last = encode(encoder, ids, mask).hidden[-1]
-    weights = jnp.ones_like(last[:, 0]) if mask is None else mask.astype(last.dtype)
-    mean = _einsum("n,nc->c", weights, last)
-    return mean / jnp.linalg.norm(mean)
 
 
 def _apply(dense: Dense, h: Array) -> Array:

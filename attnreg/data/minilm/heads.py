@@ -8,7 +8,6 @@ exactly ``softmax(H X Hᵀ)``.
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -16,7 +15,7 @@ from attnreg.data.minilm.encoder import HEAD_WIDTH, HEADS, LAYERS, Encoder, Norm
 
 
 class Head(NamedTuple):
-    """One head: w_q, w_k, w_v (384, 32), b_q, b_k, b_v (32,), w_o (32, 384), and u (384,) with H u = 1."""
+    """One head: w_q, w_k, w_v (384, 32); b_q, b_k, b_v (32,); w_o (32, 384); u (384,) with H u = 1."""
 
     w_q: Array
     b_q: Array
@@ -57,7 +56,7 @@ def ones_direction(norm: Norm) -> Array:
     Formula: ``u_i = 1/(γ_i c)`` with ``c = Σ β_i/γ_i``.
 
     Precision: |H u − 1| is eps · |u|·|H| large: 1e-14 in float64, 1e-6 in float32
-        (tests/data/test_minilm_heads.py).
+        (tests/data/test_heads.py).
 
     Source: derived in docs/guides/real_heads.md.
 
@@ -76,15 +75,9 @@ def true_factors(head: Head) -> tuple[Array, Array]:
     Formula: ``Q = (W_Q + u b_Qᵀ)/√32``, ``K = W_K + u b_Kᵀ``.
 
     Precision: in float64 ``softmax(H Q Kᵀ Hᵀ)`` is the head's map to 1e-14 relative
-        (tests/data/test_minilm_heads.py).
+        (tests/data/test_heads.py).
     """
     return _fold(head.w_q, head.b_q, head.u) / HEAD_WIDTH**0.5, _fold(head.w_k, head.b_k, head.u)
-
-
-def true_x(head: Head) -> Array:
-    """The true X (384, 384) of the attention regression, of rank 32: the map is ``softmax(H X Hᵀ)``."""
-    query, key = true_factors(head)
-    return jnp.matmul(query, key.T, precision=jax.lax.Precision.HIGHEST)
 
 
 def true_y(head: Head) -> Array:

@@ -16,8 +16,8 @@ from jax.typing import DTypeLike
 
 from attnreg.data.minilm.encoder import Encoder, encode, load_minilm
 from attnreg.data.minilm.heads import head_of, true_factors, true_y
-from attnreg.data.minilm.texts import windows
-from attnreg.data.minilm.tokens import Vocabulary, load_vocabulary
+from attnreg.data.minilm.texts import Vocabulary, load_vocabulary, windows
+from attnreg.problems.checks import check_integer
 
 Labels = tuple[tuple[str, ...], ...]
 
@@ -83,9 +83,9 @@ def attention_map(Q: np.ndarray, K: np.ndarray) -> np.ndarray:
 
 
 def layer_inputs(encoder: Encoder, ids: np.ndarray, layer: int) -> np.ndarray:
-    """The hidden states (k, n, 384) that a layer reads, for k documents of n tokens, in the encoder's dtype.
+    """The hidden states (k, n, 384) that a layer reads, for documents `ids` (k, n), in the encoder's dtype.
 
-    Cost: that of `attnreg.data.minilm.encode` per document; the memory of one document at a time.
+    Cost: that of `attnreg.data.minilm.encoder.encode` per document; the memory of one document at a time.
     """
     return np.asarray(_layer_inputs(encoder, jnp.asarray(ids), layer))
 
@@ -96,11 +96,13 @@ def _layer_inputs(encoder: Encoder, ids: Array, layer: int) -> Array:
 
 
 def principal_components(H: np.ndarray, H_heldout: np.ndarray, d: int) -> tuple[np.ndarray, np.ndarray]:
-    """Both sets of rows in the first d principal components of H, with a last column of ones: (…, d + 1).
+    """Rows H and H_heldout (…, p) in the first d principal components of H, with a column of ones: (…, d + 1).
 
     The basis and the mean are those of H alone: held-out rows have no say. Each component points where its
     largest coefficient is positive, so the result does not depend on the sign a linear-algebra library
     happens to return.
+
+    Cost: rows · p² flops and one symmetric p × p eigendecomposition.
     """
     rows = H.reshape(-1, H.shape[-1]).astype(np.float64)
     mean = rows.mean(axis=0)
@@ -131,11 +133,11 @@ def head_instance(
     u b_Vᵀ)``, and ``A = H`` or ``[(H − mean) basis, 1]``.
 
     Args:
-        encoder: from `attnreg.data.minilm.load_minilm`.
+        encoder: from `attnreg.data.minilm.encoder.load_minilm`.
         layer, head: 0..5 and 0..11.
         train: the name of each text and its (count, n) token ids, of one n; see
             `attnreg.data.minilm.texts.windows`.
-        heldout: the same, for documents that are kept for judging; the same n.
+        heldout: the same, (count, n), for documents that are kept for judging.
         components: ``None`` for the full 384 columns, where the problem has an exact solution; else 1..383
             (and fewer than training tokens), the number of principal components of the training documents, to
             which a column of ones is added.
@@ -157,8 +159,8 @@ def head_instance(
     weights = head_of(encoder, layer, head)
     # All rows satisfy hᵀu = 1 and the mean is taken off, hence one dimension less than columns or rows.
     most = min(weights.w_q.shape[0], ids.size) - 1
-    if components is not None and not 1 <= components <= most:
-        raise ValueError(f"components is {components}; it must be 1..{most}, or None for all columns.")
+    if components is not None:
+        check_integer("components", components, at_least=1, at_most=most)
     dtype = np.dtype(encoder.words.dtype if dtype is None else dtype)
     factors = tuple(np.asarray(part, np.float64) for part in (*true_factors(weights), true_y(weights)))
     H, H_heldout = (layer_inputs(encoder, part, layer).astype(np.float64) for part in (ids, ids_heldout))

@@ -1,1 +1,1 @@
-"""Commands that make data: fetch the model, freeze the texts, embed a head (`python -m attnreg.data.tools.NAME`)."""
+"""Commands that make data: `fetch_minilm` gets the model, `embed` makes the shipped files anew."""

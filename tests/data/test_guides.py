@@ -1,0 +1,57 @@
+"""The Python of docs/guides/fitting.md and docs/guides/real_heads.md runs as printed, block after block."""
+
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from attnreg.solvers import Status
+from tests.contract.source import ROOT
+
+
+def blocks(guide: str) -> list[str]:
+    text = (ROOT / "docs" / "guides" / guide).read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+
+
+def run(*parts: str) -> dict:
+    """The names after running the blocks in one namespace, with the settings of a user: float32, JAX's promotion."""
+    names: dict = {}
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        for block in parts:
+            exec(compile(block, "guide", "exec"), names)
+    return names
+
+
+def test_fitting_as_printed(capsys):
+    names = run(*blocks("fitting.md"))
+    assert names["X"].shape == names["problem"].shape == (17, 17)
+    assert bool(names["result"].converged)
+    assert float(names["fitted"].value) < float(names["small"].value(names["small"].start()))
+    np.testing.assert_allclose(names["many"].value, float(names["result"].value), rtol=1e-3)
+    assert "tolerance" in capsys.readouterr().out
+
+
+def test_every_status_is_in_the_table_of_the_guide():
+    text = (ROOT / "docs" / "guides" / "fitting.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([A-Z_]+) \|", text, flags=re.MULTILINE)
+    assert sorted(rows) == sorted(status.name for status in Status if status is not Status.RUNNING)
+
+
+def test_the_shipped_head_as_printed():
+    names = run(blocks("real_heads.md")[0])
+    assert names["problem"].B.shape == (8, 64, 64)
+    assert names["unseen"].B.shape == (4, 64, 64)
+    assert names["B"].shape == (len(names["head"].tokens[0]),) * 2
+
+
+def test_any_head_as_printed(vocabulary):
+    names = run(blocks("real_heads.md")[1])
+    assert names["head"].A.shape == (8, 128, 33)
+    assert names["head"].A_heldout.shape == (6, 128, 33)
+
+
+@pytest.mark.parametrize(("guide", "count"), [("fitting.md", 3), ("real_heads.md", 2)])
+def test_no_block_is_left_out(guide, count):
+    assert len(blocks(guide)) == count
