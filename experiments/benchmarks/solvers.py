@@ -141,17 +141,14 @@ def summarise(cell: Cell, entries: list[Entry]) -> tuple:
 
 def count_basins(name: str, methods: list[Contender], config: Any, record: Record) -> list[tuple]:
     """How many of the random instances each method brings to the best minimum that any method knows."""
-    found: dict[int, list[Entry]] = {i: [] for i in range(len(methods))}
-    bests = []
+    instances, bests = [], []
     for seed in range(config.basins.instances):
         cell = make_cell(name, seed=config.seed + seed)
-        entries = [solve(cell, method, config.tol, config.basins.seconds) for method in methods]
-        bests.append(best_loss(entries))
-        for i, entry in enumerate(entries):
-            found[i].append(entry)
+        instances.append([solve(cell, method, config.tol, config.basins.seconds) for method in methods])
+        bests.append(best_loss(instances[-1]))
         record.say(f"{name} instance {seed}: best loss {bests[-1]:.3e}")
     rows = []
-    for i, method in enumerate(methods):
-        hits = sum(at_best(entry, best) for entry, best in zip(found[i], bests, strict=True))
-        rows.append((name, method.name, method.setting, hits, len(bests), max(entry.loss for entry in found[i])))
+    for method, found in zip(methods, zip(*instances, strict=True), strict=True):
+        hits = sum(at_best(entry, best) for entry, best in zip(found, bests, strict=True))
+        rows.append((name, method.name, method.setting, hits, len(bests), max(entry.loss for entry in found)))
     return rows
