@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from experiments.runner.variants import vary
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    "smoke": {"cells": ((24, 2, 1, 1),), "peers": ("scipy L-BFGS-B",), "seconds": 1.0, "total_seconds": 20.0},
+    "smoke": {"cells": ((24, 2, 1, 1),), "peers": ("scipy L-BFGS-B",), "seconds": 1.0, "total_seconds": 120.0},
     "race": {
         "cells": ((64, 4, 20, 20), (256, 8, 5, 5)),
         "peers": ("scipy L-BFGS-B", "optax L-BFGS", "optimistix L-BFGS", "optimistix LM", "naive Newton"),
