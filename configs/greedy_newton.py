@@ -9,38 +9,58 @@ measured so far.
 Time: a few CPU minutes.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
+
+from experiments.runner.variants import vary
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "smoke": {
+        "families": ("matrix",),
+        "n": 16,
+        "d": 2,
+        "samples": dict(matrix=(64, 256), one_layer=(16, 64)),
+        "seeds": 3,
+        "steps": 6,
+        "epsilons": (1e-2, 1e-4),
+        "scaling_n": (16, 32),
+        "scaling_d": 2,
+        "scaling_n_fixed": 16,
+        "scaling_ds": (1, 2),
+        "scaling_samples": 4,
+        "repeats": 1,
+    }
+}
 
 
 def get_config(variant: str = "full") -> ConfigDict:
-    smoke = variant == "smoke"
-    config = ConfigDict()
-    config.experiment = "bounds.greedy_newton"
-    config.seed = 0
-    config.precision = "float64"
-    config.problems = ("matrix",) if smoke else ("matrix", "one_layer")
-    config.parts = ("spectral", "contraction", "exponents")
-    config.n, config.d = (16, 2) if smoke else (128, 4)
-    config.noise = 0.1
-    # w² ≥ 0.4808 makes every row Hessian of the normalized loss positive definite (docs/theory, convexity).
-    config.weight = 0.8
-    config.ridge = 0.1
-    config.samples = ConfigDict(
-        dict(matrix=(64, 256), one_layer=(16, 64))
-        if smoke
-        else dict(matrix=(500, 2000, 8000, 32000), one_layer=(128, 512, 2048))
+    """The full experiment, or a variant of it."""
+    config = dict(
+        experiment="bounds.greedy_newton",
+        seed=0,
+        precision="float64",
+        families=("matrix", "one_layer"),
+        parts=("spectral", "contraction", "exponents"),
+        n=128,
+        d=4,
+        noise=0.1,
+        # w² ≥ 0.4808 makes every row Hessian of the normalized loss positive definite (docs/theory, convexity).
+        weight=0.8,
+        ridge=0.1,
+        samples=dict(matrix=(500, 2000, 8000, 32000), one_layer=(128, 512, 2048)),
+        seeds=20,
+        steps=40,
+        start_distance=0.2,
+        epsilons=(1e-2, 1e-4, 1e-6, 1e-8, 1e-10, 1e-12),
+        scaling_n=(512, 1024, 2048, 4096),
+        scaling_d=8,
+        scaling_n_fixed=1024,
+        scaling_ds=(4, 8, 16, 24),
+        scaling_samples=40,
+        repeats=3,
     )
-    config.seeds = 3 if smoke else 20
-    config.steps = 6 if smoke else 40
-    config.start_distance = 0.2
-    config.epsilons = (1e-2, 1e-4) if smoke else (1e-2, 1e-4, 1e-6, 1e-8, 1e-10, 1e-12)
-    config.scaling_n = (16, 32) if smoke else (512, 1024, 2048, 4096)
-    config.scaling_d = 2 if smoke else 8
-    config.scaling_n_fixed = 16 if smoke else 1024
-    config.scaling_ds = (1, 2) if smoke else (4, 8, 16, 24)
-    config.scaling_samples = 4 if smoke else 40
-    config.repeats = 1 if smoke else 3
-    return config
+    return vary(ConfigDict(config), variant, VARIANTS)
 
 
 def sweep() -> list[dict]:

@@ -6,35 +6,57 @@ for u, α, f, c and the normalized gradient, of the norm-by-norm column down to 
 pair if any pair beats a bound. Time: 15 minutes of CPU (half of it compilation); smoke: a few seconds.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
+
+from experiments.runner.variants import vary
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "smoke": {
+        "only": ("softmax.f.x",),
+        "starts": 64,
+        "steps": 20,
+        "improved_pairs": 0,
+        "max_rounds": 1,
+        "scaling": ("softmax.f.x",),
+        "scaling_n": (4,),
+        "scaling_starts": 64,
+        "scaling_steps": 20,
+        "row_orders": 1,
+        "row_n": (3,),
+        "row_starts": 64,
+        "row_steps": 20,
+        "row_resolution": 8,
+    }
+}
 
 
 def get_config(variant: str = "full") -> ConfigDict:
-    smoke = {"full": False, "smoke": True}[variant]
-    shapes = dict(softmax=(1, 4, 2, 1), attention=(2, 3, 2, 1), one_layer=(2, 3, 2, 2))  # n1, n, d, m
-    return ConfigDict(
-        dict(
-            experiment="bounds.lipschitz",
-            seed=0,
-            precision="float64",
-            # "" measures every bound; otherwise those whose name contains one of these words, comma separated.
-            only="softmax.f.x" if smoke else "",
-            radii=(0.5, 1.0, 1.5, 2.0),
-            shapes=shapes,
-            starts=64 if smoke else 4096,
-            steps=20 if smoke else 75,
-            improved_pairs=0 if smoke else 1_000_000,
-            max_rounds=1 if smoke else 30,
-            tolerance=1e-8,  # rounding of a ratio at the closest separation, relative to the bound
-            # How truth and bounds scale with n, at the largest radius but one.
-            scaling=("softmax.f.x",) if smoke else ("softmax.f.x", "softmax.gradient.x", "softmax.hessian.x"),
-            scaling_n=(4,) if smoke else (2, 4, 8, 16, 32),
-            scaling_starts=64 if smoke else 512,
-            scaling_steps=20 if smoke else 150,
-            row_orders=1 if smoke else 3,  # derivatives of the row loss, up to this order
-            row_n=(3,) if smoke else (2, 3, 5, 8),
-            row_starts=64 if smoke else 500,
-            row_steps=20 if smoke else 400,
-            row_resolution=8 if smoke else 60,
-        )
+    """The full experiment, or a variant of it."""
+    config = dict(
+        experiment="bounds.lipschitz",
+        seed=0,
+        precision="float64",
+        # () measures every bound; otherwise those whose name contains one of these: --config.only=softmax.f.x or
+        # --config.only="('softmax.f','attention')".
+        only=(),
+        radii=(0.5, 1.0, 1.5, 2.0),
+        shapes=dict(softmax=(1, 4, 2, 1), attention=(2, 3, 2, 1), one_layer=(2, 3, 2, 2)),  # n1, n, d, m
+        starts=4096,
+        steps=75,
+        improved_pairs=1_000_000,
+        max_rounds=30,
+        tolerance=1e-8,  # rounding of a ratio at the closest separation, relative to the bound
+        # How truth and bounds scale with n, at the largest radius but one.
+        scaling=("softmax.f.x", "softmax.gradient.x", "softmax.hessian.x"),
+        scaling_n=(2, 4, 8, 16, 32),
+        scaling_starts=512,
+        scaling_steps=150,
+        row_orders=3,  # derivatives of the row loss, up to this order
+        row_n=(2, 3, 5, 8),
+        row_starts=500,
+        row_steps=400,
+        row_resolution=60,
     )
+    return vary(ConfigDict(config), variant, VARIANTS)

@@ -6,26 +6,43 @@ predicted weight, and Newton converges from every start within the predicted rad
 radius many orders smaller. The run fails if a guarantee fails. Time: 16 s of CPU; smoke: seconds.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
+
+from experiments.runner.variants import vary
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "smoke": {
+        "n": 4,
+        "d": 2,
+        "radii": (1.0, 4.0),
+        "points": 64,
+        "ascent": 20,
+        "instances": 1,
+        "directions": 4,
+        "distances": 4,
+        "newton_steps": 12,
+    }
+}
 
 
 def get_config(variant: str = "full") -> ConfigDict:
-    smoke = {"full": False, "smoke": True}[variant]
-    return ConfigDict(
-        dict(
-            experiment="bounds.newton_region",
-            seed=0,
-            precision="float64",
-            n=4 if smoke else 8,
-            d=2 if smoke else 3,
-            radii=(1.0, 4.0) if smoke else (0.5, 1.0, 1.5, 2.0, 3.0, 4.0),  # ‖A‖ = ‖x‖ = R
-            points=64 if smoke else 20000,  # (A, x, b) sampled for the threshold, per radius
-            ascent=20 if smoke else 300,
-            l=0.1,  # curvature wanted
-            instances=1 if smoke else 6,  # minimisers x* per radius
-            directions=4 if smoke else 64,
-            distances=4 if smoke else 24,  # starts along each direction, log-spaced in [radius/4, far]
-            far=30.0,
-            newton_steps=12 if smoke else 40,
-        )
+    """The full experiment, or a variant of it."""
+    config = dict(
+        experiment="bounds.newton_region",
+        seed=0,
+        precision="float64",
+        n=8,
+        d=3,
+        radii=(0.5, 1.0, 1.5, 2.0, 3.0, 4.0),  # ‖A‖ = ‖x‖ = R
+        points=20000,  # (A, x, b) sampled for the threshold, per radius
+        ascent=300,  # points that the ascent visits
+        l=0.1,  # curvature wanted
+        instances=6,  # minimisers x* per radius
+        directions=64,
+        distances=24,  # starts along each direction, log-spaced in [radius/4, far]
+        far=30.0,
+        newton_steps=40,
     )
+    return vary(ConfigDict(config), variant, VARIANTS)

@@ -1,42 +1,42 @@
-"""One-layer teacher–student: closed forms against autodiff, Hessian speed, memory, time to the global minimum.
+"""One-layer teacher–student: closed forms against autodiff, Hessian speed, memory.
 
 Shows: joint derivatives in (X, Y) exact to rounding; the exact Hessian many times faster than `jax.hessian`; memory
-that does not grow with n·m; the global minimum of noiseless instances found sooner than by existing solvers.
+that does not grow with n·m. (Time to the global minimum: configs/multi_start.py.)
 Command: python -m experiments.run --config configs/one_layer.py
+         one part of it: --config.parts=hessian
 Expected: docs/guides/one_layer.md has the numbers measured and their commands.
-Time: derivatives and hessian_speed about a CPU minute; memory half an hour, nearly all in the one large
-run; race at most `race_seconds_total` wall seconds.
+Time: derivatives and hessian about a CPU minute; large half an hour, on a busy machine.
 """
+
+from typing import Any
 
 from ml_collections import ConfigDict
 
+from experiments.runner.variants import vary
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "smoke": {
+        "parts": ("derivatives", "temporaries", "large"),
+        "derivatives": ("one_layer-8-2",),
+        "temporaries": ("one_layer-64-2",),
+        "large": (("one_layer", 64, 2),),
+    }
+}
+
 
 def get_config(variant: str = "full") -> ConfigDict:
-    smoke = variant == "smoke"
-    config = ConfigDict()
-    config.experiment = "one_layer.closed_forms"
-    config.seed = 0
-    config.precision = "float64"
-    config.parts = ("derivatives", "memory", "race") if smoke else ("derivatives", "hessian_speed", "memory", "race")
-    config.check_n, config.check_d = (8, 2) if smoke else (48, 4)
-    config.hessian_n, config.hessian_d = 256, 8
-    config.repeats = 20
-    config.memory_ns = (64,) if smoke else (16384, 131072)
-    config.memory_run = 64 if smoke else 131072  # really run, for its peak resident memory
-    config.memory_d = 2 if smoke else 16
-    config.race_cells = ((24, 2, 1),) if smoke else ((64, 4, 20), (256, 8, 20), (512, 16, 6))  # n, d, instances
-    config.only = -1  # index of the one race cell to run; -1 is all
-    config.race_seconds = 1.0 if smoke else 15.0
-    config.race_seconds_total = 20.0 if smoke else 36000.0
-    config.peers = (
-        ("scipy L-BFGS-B",)
-        if smoke
-        else ("scipy L-BFGS-B", "optax L-BFGS", "optimistix L-BFGS", "optimistix LM", "naive Newton")
+    """The full experiment, or a variant of it."""
+    config = dict(
+        experiment="benchmarks.closed_forms",
+        seed=0,
+        precision="float64",
+        parts=("derivatives", "hessian", "temporaries", "large"),
+        # The cells of each part (experiments/benchmarks/cells.py).
+        derivatives=("one_layer-48-4",),
+        hessian=("one_layer-256-8",),
+        temporaries=("one_layer-16384-16", "one_layer-131072-16"),
+        large=(("one_layer", 131072, 16),),  # really run, for its peak resident memory
+        rounds=20,
+        seconds=60.0,
     )
-    config.tol = 1e-10
-    return config
-
-
-def sweep() -> list[dict]:
-    """One task per race cell."""
-    return [{"parts": ("race",), "only": i} for i in range(len(get_config().race_cells))]
+    return vary(ConfigDict(config), variant, VARIANTS)

@@ -10,33 +10,45 @@ Expected: docs/guides/one_layer.md has the numbers measured and their commands.
 Time: at most `total_seconds`.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
+
+from experiments.runner.variants import vary
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "smoke": {"source": "embedded", "ridges": (1e-2,), "max_steps": 2, "max_cg": 5},
+    "embedded": {"source": "embedded"},
+    "layer": {"target": "layer", "heads": 12},
+}
 
 
 def get_config(variant: str = "full") -> ConfigDict:
-    smoke = variant == "smoke"
-    config = ConfigDict()
-    config.experiment = "one_layer.real_heads"
-    config.seed = 0
-    config.precision = "float64"
-    config.source = "embedded" if variant in ("smoke", "embedded") else "minilm"
-    config.target = "layer" if variant == "layer" else "head"
-    config.layer, config.head = 2, 3
-    config.heads = 12 if variant == "layer" else 1
-    config.sweeps = 2
-    config.tokens = 256
-    config.components = 32
-    config.train = ConfigDict(dict(docs=8))
-    config.heldout = ConfigDict(dict(docs_heldout=4, card=4))
-    config.ridges = (1e-2,) if smoke else (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
-    config.near_truth = 0.0  # > 0: start at the true X with noise of this relative size in its factors
-    config.tol = 1e-4
-    config.max_steps = 2 if smoke else 30
-    config.max_cg = 5 if smoke else 60
-    config.total_seconds = 600.0
-    return config
+    """The full experiment, or a variant of it."""
+    config = dict(
+        experiment="one_layer.real_heads",
+        seed=0,
+        precision="float64",
+        source="minilm",
+        target="head",
+        layer=2,
+        head=3,
+        heads=1,
+        sweeps=2,
+        tokens=256,
+        components=32,
+        train=dict(docs=8),
+        heldout=dict(docs_heldout=4, card=4),
+        ridges=(10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01),
+        near_truth=0.0,  # > 0: start at the true X with noise of this relative size in its factors
+        tol=1e-4,
+        max_steps=30,
+        max_cg=60,
+        total_seconds=600.0,
+    )
+    return vary(ConfigDict(config), variant, VARIANTS)
 
 
-def sweep() -> list[dict]:
+def sweep() -> list[dict[str, Any]]:
     """One task per head of the layer."""
     return [{"head": head} for head in range(12)]

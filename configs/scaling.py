@@ -5,22 +5,27 @@ Expected: values below 1e-20; all-reduced bytes equal to the ideal, no other col
 More devices and processes, and their table: docs/guides/many_devices.md.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
+
+from experiments.runner.variants import vary
+
+VARIANTS: dict[str, dict[str, Any]] = {"smoke": {"n": 16, "d": 3, "steps": 4}}
 
 
 def get_config(variant: str = "full") -> ConfigDict:
-    smoke = variant == "smoke"
-    return ConfigDict(
-        dict(
-            experiment="benchmarks.scaling",
-            seed=0,
-            precision="float64",
-            documents=8,
-            n={"full": 128, "smoke": 16}[variant],
-            d=3 if smoke else 8,
-            starts=4,
-            steps=4 if smoke else 12,
-            damping=1e-3,
-            mesh=dict(starts=1, over="documents"),  # devices on the starts axis; the rest split the data
-        )
+    """The full experiment, or a variant of it."""
+    config = dict(
+        experiment="benchmarks.scaling",
+        seed=0,
+        precision="float64",
+        documents=8,
+        n=128,
+        d=8,
+        starts=4,
+        steps=12,
+        damping=1e-3,
+        mesh=dict(starts=1, over="documents"),  # devices on the starts axis; the rest split the data
     )
+    return vary(ConfigDict(config), variant, VARIANTS)

@@ -7,29 +7,47 @@ the package, and, when the MiniLM weights are in the cache, on the tokens of con
 Time: about a minute of one CPU core; smoke: a few seconds.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
+
+from experiments.runner.variants import vary
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "smoke": {
+        "losses": ("normalized",),
+        "sources": ("synthetic",),
+        "documents": 1,
+        "n": 6,
+        "d": 3,
+        "columns": 2,
+        "steps": (0.01, 1.0),
+        "scales": (0.01, 1.0),
+        "kinds": ("softmax",),
+        "sequence": 2,
+    }
+}
 
 
 def get_config(variant: str = "full") -> ConfigDict:
-    smoke = {"full": False, "smoke": True}[variant]
-    return ConfigDict(
-        dict(
-            experiment="bounds.target_shift",
-            seed=0,
-            precision="float64",
-            problems=("normalized",) if smoke else ("normalized", "rescaled", "one_layer"),
-            sources=("synthetic",) if smoke else ("synthetic", "embedded", "minilm"),
-            documents=1 if smoke else 6,
-            n=6 if smoke else 16,
-            d=3 if smoke else 6,
-            columns=2 if smoke else 6,
-            radius=1.5,  # spectral norm of a document's token matrix
-            real_tokens=32,  # tokens kept of a real document
-            steps=(0.01, 1.0) if smoke else (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),  # in units of 1/‖∇‖
-            scales=(0.01, 1.0) if smoke else (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),  # strength of the layer
-            kinds=("softmax",) if smoke else ("softmax", "linear"),
-            sequence=2 if smoke else 24,  # T successive updates
-            sequence_step=0.1,
-            identity_eps=256.0,  # tolerance of the identity, in eps of the largest term
-        )
+    """The full experiment, or a variant of it."""
+    config = dict(
+        experiment="bounds.target_shift",
+        seed=0,
+        precision="float64",
+        losses=("normalized", "rescaled", "one_layer"),
+        sources=("synthetic", "embedded", "minilm"),
+        documents=6,
+        n=16,
+        d=6,
+        columns=6,
+        radius=1.5,  # spectral norm of a document's token matrix
+        real_tokens=32,  # tokens kept of a real document
+        steps=(0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),  # in units of 1/‖∇‖
+        scales=(0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),  # strength of the layer
+        kinds=("softmax", "linear"),
+        sequence=24,  # T successive updates
+        sequence_step=0.1,
+        identity_eps=256.0,  # tolerance of the identity, in eps of the largest term
     )
+    return vary(ConfigDict(config), variant, VARIANTS)

@@ -8,7 +8,7 @@ For every number of coordinates and every s, with `f = softmax(s)` and derivativ
   `[ROW_CURVATURE_MIN, ROW_CURVATURE_MAX]`; `‖D³ℓ‖ ≤ ROW_THIRD` (docs/theory/row_hessian.md).
 
 All three suprema of ℓ are reached on two-point supports, `f = (t, 1−t)`, `b = (0, 1)`, `ℓ = 2t²`. Along the unit
-direction `v = (1, −1)/√2` the derivative is `D = √2 t(1−t) d/dt`, which gives the three functions below.
+direction `v = (1, −1)/√2` the derivative is `D = √2 t(1−t) d/dt`, which gives the three functions of t below.
 
 >>> round(ROW_CURVATURE_MIN, 4), round(ROW_CURVATURE_MAX, 4), round(ROW_THIRD, 4)
 (-0.4808, 0.6162, 1.1428)
@@ -21,31 +21,13 @@ SECOND_DERIVATIVE = math.sqrt(6.0) / 9.0
 THIRD_DERIVATIVE = 1.0 / 2.0
 
 
-def two_point_gradient(t):
-    """`Dℓ = 4√2 t²(1−t)`, the slope of the two-point family."""
-    return 4.0 * math.sqrt(2.0) * t * t * (1.0 - t)
-
-
-def two_point_curvature(t):
-    """`D²ℓ = 8t²(1−t)(2−3t)`, the one nonzero eigenvalue of the two-point row Hessian."""
-    return 8.0 * t * t * (1.0 - t) * (2.0 - 3.0 * t)
-
-
-def two_point_third(t):
-    """`D³ℓ = 8√2 t²(1−t)(4−15t+12t²)`, the third derivative of the two-point family."""
-    return 8.0 * math.sqrt(2.0) * t * t * (1.0 - t) * (4.0 - 15.0 * t + 12.0 * t * t)
-
-
-# Where the suprema are: t = 2/3; the roots of 12t² − 15t + 4; the middle root of 60t³ − 108t² + 57t − 8.
-GRADIENT_AT = 2.0 / 3.0
-CURVATURE_MAX_AT = (15.0 - math.sqrt(33.0)) / 24.0
-CURVATURE_MIN_AT = (15.0 + math.sqrt(33.0)) / 24.0
-THIRD_AT = 0.6362642907009750
-
-ROW_GRADIENT = 16.0 * math.sqrt(2.0) / 27.0
-ROW_CURVATURE_MAX = (39.0 + 55.0 * math.sqrt(33.0)) / 576.0
-ROW_CURVATURE_MIN = (39.0 - 55.0 * math.sqrt(33.0)) / 576.0
-ROW_THIRD = -two_point_third(THIRD_AT)
+ROW_GRADIENT = 16.0 * math.sqrt(2.0) / 27.0  # of Dℓ = 4√2 t²(1−t), at t = 2/3
+ROW_CURVATURE_MAX = (39.0 + 55.0 * math.sqrt(33.0)) / 576.0  # of D²ℓ = 8t²(1−t)(2−3t), at t = (15 − √33)/24
+ROW_CURVATURE_MIN = (39.0 - 55.0 * math.sqrt(33.0)) / 576.0  # at t = (15 + √33)/24
+THIRD_AT = 0.6362642907009750  # the middle root of 60t³ − 108t² + 57t − 8
+ROW_THIRD = -(
+    8.0 * math.sqrt(2.0) * THIRD_AT * THIRD_AT * (1.0 - THIRD_AT) * (4.0 - 15.0 * THIRD_AT + 12.0 * THIRD_AT * THIRD_AT)
+)  # of D³ℓ = 8√2 t²(1−t)(4−15t+12t²), at t = THIRD_AT
 
 # ∇²‖u − αb‖² ⪰ RESCALED_CURVATURE_MIN · α² for b in the simplex (docs/theory/bounds.md, section 5).
 RESCALED_CURVATURE_MIN = -4.0 / 27.0

@@ -1,19 +1,21 @@
-"""Where a bound is claimed: the data and unknowns of one problem, the norms that limit them, and membership.
+"""Where a bound is claimed: the data and unknowns of one instance, the norms that limit them, and membership.
 
-The three problems are one: single softmax regression is the matrix problem with one row, `A1 = (1)`, `A2 = A`,
-`X = xᵀ`; one-layer attention adds `A3`, `Y`. Norms are spectral for A1, A2, A3, Y, Frobenius for X, and the largest
-row 2-norm for B. The published domain `‖A‖ ≤ R, ‖x‖ ≤ R` becomes `‖A1‖, ‖A2‖ ≤ √R` (so `‖A1 ⊗ A2‖ ≤ R`), `‖X‖_F ≤ R`.
+The three families, "softmax", "attention" and "one_layer", are one: single softmax regression is the matrix family
+with one row, `A1 = (1)`, `A2 = A`, `X = xᵀ`; one-layer attention adds `A3`, `Y`. Norms are spectral for A1, A2, A3, Y,
+Frobenius for X, and the largest row 2-norm for B. The published domain `‖A‖ ≤ R, ‖x‖ ≤ R` becomes
+`‖A1‖, ‖A2‖ ≤ √R` (so `‖A1 ⊗ A2‖ ≤ R`), `‖X‖_F ≤ R`.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 SQUARINGS = 8
+SLACK = 1e-12  # rounding that membership forgives
 
-# Which arrays a problem has, and the papers' name of each.
+# Which arrays a family has, and the papers' name of each.
 VARIABLES = {
     "softmax": {"X": "x", "A2": "A"},
     "attention": {"X": "X", "A1": "A1", "A2": "A2"},
@@ -33,7 +35,7 @@ class Point(NamedTuple):
 
 
 def softmax_point(A: jax.Array, x: jax.Array, b: jax.Array) -> Point:
-    """Single softmax regression, A (n, d), x (d,), b (n,), as the matrix problem with one row.
+    """Single softmax regression, A (n, d), x (d,), b (n,), as a `Point` with one row.
 
     >>> import jax.numpy as jnp
     >>> softmax_point(jnp.eye(3), jnp.ones(3), jnp.ones(3) / 3).X.shape
@@ -64,16 +66,16 @@ class Norms(NamedTuple):
         return self.a1 * self.x * self.a2
 
     @classmethod
-    def ball(cls, problem: str, R: float, *, n1: int, n: int) -> "Norms":
+    def ball(cls, family: str, R: float, *, n1: int, n: int) -> "Norms":
         """The published domain of radius R (one-layer: `‖A3‖, ‖Y‖ ≤ R` and rows of B at most R², as A3 Y reaches).
 
         >>> Norms.ball("softmax", 2.0, n1=1, n=5).logits
         4.0
         """
-        if problem == "softmax":
+        if family == "softmax":
             return cls(1, n, 1.0, R, R)
         root = R**0.5
-        if problem == "attention":
+        if family == "attention":
             return cls(n1, n, root, root, R)
         return cls(n1, n, root, root, R, b=R * R, a3=R, y=R)
 
@@ -81,7 +83,7 @@ class Norms(NamedTuple):
     def of(cls, *points: Point) -> "Norms":
         """The smallest limits that hold for all `points` (measured with NumPy on the host)."""
 
-        def largest(name, order):
+        def largest(name: str, order: Any) -> float:
             values = [getattr(p, name) for p in points]
             return max(
                 (float(np.linalg.norm(np.asarray(v, np.float64), order)) for v in values if v is not None), default=0.0
@@ -94,22 +96,25 @@ class Norms(NamedTuple):
         )
 
 
-def contains(norms: Norms, point: Point, *, simplex: bool, slack: float = 1e-12) -> bool:
-    """Whether `point` lies in the domain: every norm within its limit, and B's rows in the simplex if asked."""
+def contains(norms: Norms, point: Point, *, simplex: bool) -> bool:
+    """Whether `point` lies in the domain: every norm within its limit, and B's rows in the simplex if asked.
+
+    Cost: three singular value decompositions on the host.
+    """
     have = Norms.of(point)
     limits = zip(have[2:], norms[2:], strict=True)
-    inside = all(h <= limit * (1 + slack) + slack for h, limit in limits if limit or h)
+    inside = all(h <= limit * (1 + SLACK) + SLACK for h, limit in limits if limit or h)
     if simplex:
         B = np.asarray(point.B, np.float64)
-        inside = inside and bool(B.min() >= -slack and np.max(np.abs(B.sum(1) - 1.0)) <= slack * B.shape[1])
+        inside = inside and bool(B.min() >= -SLACK and np.max(np.abs(B.sum(1) - 1.0)) <= SLACK * B.shape[1])
     return inside and (have.n1, have.n) == (norms.n1, norms.n)
 
 
 def spectral_ceiling(A: jax.Array) -> jax.Array:
-    """A differentiable upper bound on ‖A‖₂, exact for two columns, at most `k^(1/512)` too large for k columns.
+    """A differentiable upper bound on ‖A‖₂, a scalar: exact for two columns, at most `k^(1/512)` too large for k.
 
     `‖A‖₂² = λ_max(G) ≤ tr(G^256)^(1/256)` with G the smaller Gram matrix, by repeated squaring; no LAPACK call, so it
-    can be mapped over a million small matrices.
+    can be mapped over a million small matrices. A is (n, k); cost `O(n k² + 8 k³)`.
 
     >>> import jax.numpy as jnp
     >>> round(float(spectral_ceiling(jnp.array([[3.0, 0.0], [0.0, 4.0], [0.0, 0.0]]))), 6)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from attnreg.bounds.ascent import ascend
 from attnreg.bounds.domain import Norms, Point, spectral_ceiling
 from attnreg.bounds.registry import Bound
 
@@ -22,7 +23,7 @@ RADII = {"A1": "a1", "A2": "a2", "A3": "a3", "X": "x", "Y": "y"}
 
 
 class Shape(NamedTuple):
-    """Sizes of the instances: n1 queries, n keys, d columns of every factor, m columns of B in one-layer problems."""
+    """Sizes of the instances: n1 queries, n keys, d columns of every factor, m columns of B in the one-layer family."""
 
     n1: int
     n: int
@@ -31,7 +32,14 @@ class Shape(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What a measurement found, one entry per domain of the grid (host arrays)."""
+    """What a measurement found, one entry per domain of the grid.
+
+    Attributes:
+        supremum: largest ratio on each domain (domains,), on the host; `random_supremum` before any ascent.
+        improved: how many pairs were better than the one they came from, over all domains.
+        evaluated: how many pairs were evaluated.
+        pairs: the best pair of each domain, and the direction of a Hessian's quadratic form.
+    """
 
     supremum: np.ndarray
     random_supremum: np.ndarray
@@ -40,18 +48,18 @@ class Measured(NamedTuple):
     pairs: list[tuple[Point, Point, Any]]
 
 
-def sizes(problem: str, shape: Shape) -> dict[str, tuple[int, int]]:
-    """The array shapes of one instance of `problem`; a softmax problem has one row and A1 = (1)."""
+def sizes(family: str, shape: Shape) -> dict[str, tuple[int, int]]:
+    """The array shapes of one instance of `family`; in the softmax family there is one row and A1 = (1)."""
     n1, n, d, m = shape
-    if problem == "softmax":
+    if family == "softmax":
         return {"A2": (n, d), "X": (1, d), "B": (1, n)}
     names = {"A1": (n1, d), "A2": (n, d), "X": (d, d), "B": (n1, n)}
-    if problem == "one_layer":
+    if family == "one_layer":
         names |= {"A3": (n, d), "Y": (d, m), "B": (n1, m)}
     return names
 
 
-def _frobenius(z):
+def _frobenius(z: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.sum(z * z) + float(jnp.finfo(z.dtype).tiny) ** 0.5)
 
 
@@ -61,7 +69,7 @@ def _unit_ball(name: str, z: jax.Array) -> jax.Array:
     return z / jnp.maximum(size, 1.0)
 
 
-def _targets(bound: Bound, z: jax.Array, b) -> jax.Array:
+def _targets(bound: Bound, z: jax.Array, b: Any) -> jax.Array:
     """Rows in the simplex (squares, so that one-hot rows are reached), or rows of norm at most b."""
     if bound.simplex:
         square = z * z
@@ -70,11 +78,13 @@ def _targets(bound: Bound, z: jax.Array, b) -> jax.Array:
     return b * z / jnp.maximum(rows, 1.0)
 
 
-def _pair(bound: Bound, raw: dict, limits: Norms, separation: jax.Array):
+def _pair(
+    bound: Bound, raw: dict[str, jax.Array], limits: Norms, separation: jax.Array
+) -> tuple[Point, Point, dict[str, jax.Array]]:
     """The two points and the unit direction that `raw` (unconstrained) stands for."""
     balls = {name: getattr(limits, RADII[name]) * _unit_ball(name, raw[name]) for name in raw if name in RADII}
     B = _targets(bound, raw["B"], limits.b)
-    if bound.problem == "softmax":
+    if bound.family == "softmax":
         balls["A1"] = jnp.ones((1, 1), B.dtype)
     moved = raw[bound.variable] + separation * raw["step"] / _frobenius(raw["step"])
     moved = getattr(limits, RADII[bound.variable]) * _unit_ball(bound.variable, moved)
@@ -84,7 +94,7 @@ def _pair(bound: Bound, raw: dict, limits: Norms, separation: jax.Array):
     return p, p._replace(**{bound.variable: moved}), along
 
 
-def _ratio(bound: Bound, raw: dict, limits: Norms, separation: jax.Array) -> jax.Array:
+def _ratio(bound: Bound, raw: dict[str, jax.Array], limits: Norms, separation: jax.Array) -> jax.Array:
     """change/distance; a pair whose retraction brought it closer than a tenth of its separation counts as farther."""
     p, moved, along = _pair(bound, raw, limits, separation)
     radius = getattr(limits, RADII[bound.variable])
@@ -93,12 +103,12 @@ def _ratio(bound: Bound, raw: dict, limits: Norms, separation: jax.Array) -> jax
     return bound.change(p, moved, along) / distance
 
 
-def _draw(bound: Bound, shape: Shape, key: jax.Array, starts: int, dtype) -> dict[str, jax.Array]:
+def _draw(bound: Bound, shape: Shape, key: jax.Array, starts: int, dtype: Any) -> dict[str, jax.Array]:
     """Raw arrays of all starts: radii spread over and beyond the ball, targets between flat and one-hot.
 
     Drawn outside the compiled ascent, whose compilation would otherwise spend half its time on the generator.
     """
-    parts = dict(sizes(bound.problem, shape))
+    parts = dict(sizes(bound.family, shape))
     parts["step"] = parts[bound.variable]
     parts |= {f"along_{z}": parts[z] for z in bound.directions}
     keys = jax.random.split(key, len(parts))
@@ -126,35 +136,20 @@ def _normalized(bound: Bound, raw: dict[str, jax.Array]) -> dict[str, jax.Array]
 
 
 @functools.partial(jax.jit, static_argnames=("bound", "steps"))
-def _ascend(bound: Bound, raw: dict, separation: jax.Array, limits: Norms, steps: int):
-    """Ascend from all starts on one domain; returns the best ratio before and after, the kept count, the best pair."""
-    starts, dtype = separation.shape[0], separation.dtype
-    raw = jax.vmap(functools.partial(_normalized, bound))(raw)
+def _attack(
+    bound: Bound, raw: dict[str, jax.Array], separation: jax.Array, limits: Norms, steps: int
+) -> tuple[jax.Array, jax.Array, jax.Array, Any]:
+    """Ascent from all starts on one domain: the best ratio before and after, the count of kept steps, the best pair."""
+    tiny = float(jnp.finfo(separation.dtype).tiny)
+    project = jax.vmap(functools.partial(_normalized, bound))
 
-    def log_ratio(raw, separation):
-        return jnp.log(_ratio(bound, raw, limits, separation) + float(jnp.finfo(dtype).tiny))
+    def log_ratio(raw: dict[str, jax.Array], separation: jax.Array) -> jax.Array:
+        return jnp.log(_ratio(bound, raw, limits, separation) + tiny)
 
-    slope = jax.vmap(jax.value_and_grad(log_ratio))
-
-    def step(state, _):
-        raw, value, gradient, length, kept = state
-        norm = jnp.sqrt(sum(jnp.sum(g.reshape(starts, -1) ** 2, axis=1) for g in gradient.values()) + 1e-60)
-        trial = {k: raw[k] + (length / norm)[:, None, None] * gradient[k] for k in raw}
-        trial = jax.vmap(functools.partial(_normalized, bound))(trial)
-        new_value, new_gradient = slope(trial, separation)
-        better = (new_value > value) & jnp.isfinite(new_value)
-        pick = better[:, None, None]
-        raw = {k: jnp.where(pick, trial[k], raw[k]) for k in raw}
-        gradient = {k: jnp.where(pick, new_gradient[k], gradient[k]) for k in raw}
-        length = jnp.where(better, 1.4 * length, 0.35 * length)
-        return (raw, jnp.where(better, new_value, value), gradient, length, kept + better.astype(jnp.int32)), None
-
-    value, gradient = slope(raw, separation)
-    state = (raw, value, gradient, jnp.full((starts,), 0.3, dtype), jnp.zeros((starts,), jnp.int32))
-    (raw, final, _, _, kept), _ = jax.lax.scan(step, state, None, length=steps)
-    best = jnp.argmax(final)
-    pair = _pair(bound, {k: z[best] for k, z in raw.items()}, limits, separation[best])
-    return jnp.exp(jnp.max(value)), jnp.exp(final[best]), jnp.sum(kept), pair
+    found = ascend(log_ratio, project(raw), separation, project=project, steps=steps)
+    best = jnp.argmax(found.best)
+    pair = _pair(bound, {k: z[best] for k, z in found.end.items()}, limits, separation[best])
+    return jnp.exp(jnp.max(found.first)), jnp.exp(found.best[best]), jnp.sum(found.kept), pair
 
 
 def measure(bound: Bound, key: jax.Array, domains: list[Norms], shape: Shape, *, starts: int, steps: int) -> Measured:
@@ -183,7 +178,7 @@ def measure(bound: Bound, key: jax.Array, domains: list[Norms], shape: Shape, *,
         draw_key, separation_key = jax.random.split(jax.random.fold_in(key, i))
         raw = _draw(bound, shape, draw_key, starts, dtype)
         exponent = jax.random.uniform(separation_key, (starts,), dtype, float(np.log(CLOSEST)), 0.0)
-        first, last, count, pair = _ascend(bound, raw, jnp.exp(exponent), limits, steps)
+        first, last, count, pair = _attack(bound, raw, jnp.exp(exponent), limits, steps)
         before.append(float(first))
         after.append(float(last))
         kept += int(count)

@@ -12,23 +12,21 @@ from attnreg.bounds.domain import Norms
 from attnreg.bounds.norm_by_norm import NormByNorm
 
 
-def required_weight(l: float, sigma_min: float, *, kind: str = "sharp", alpha: float = 1.0) -> float:
+def required_weight(l: float, sigma_min: float, *, kind: str = "sharp") -> float:
     """The least `w²` that guarantees `∇² ⪰ l`, for targets in the simplex.
 
     Args:
         l: wanted curvature, positive.
         sigma_min: smallest singular value of A (of A1 ⊗ A2: the product).
-        kind: "sharp" (m = 0.4808…), "published" (m = 4), or "rescaled" (m = (4/27) α², α the largest row sum).
-        alpha: largest row sum of u, only read for "rescaled".
+        kind: "sharp" (m = 0.4808…) or "published" (m = 4).
+
+    Raises:
+        ValueError: for another kind.
 
     >>> round(required_weight(0.1, 1.0), 4), required_weight(0.1, 1.0, kind="published")
     (0.5808, 4.1)
     """
-    depth = {
-        "sharp": -constants.ROW_CURVATURE_MIN,
-        "published": constants.PUBLISHED_CONVEXITY,
-        "rescaled": -constants.RESCALED_CURVATURE_MIN * alpha * alpha,
-    }
+    depth = {"sharp": -constants.ROW_CURVATURE_MIN, "published": constants.PUBLISHED_CONVEXITY}
     if kind not in depth:
         raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(depth)}")
     return depth[kind] + l / sigma_min**2

@@ -20,8 +20,8 @@ class NormByNorm:
     True
     """
 
-    def __init__(self, norms: Norms, variable: str):
-        def leaf(name, size):
+    def __init__(self, norms: Norms, variable: str) -> None:
+        def leaf(name: str, size: float) -> Estimate:
             return Estimate(size, 1.0 if name == variable else 0.0)
 
         self.norms = norms
@@ -43,89 +43,89 @@ class NormByNorm:
     # --- stacked over the rows -------------------------------------------------------------------------------
 
     @property
-    def u(self):
+    def u(self) -> Estimate:
         """`exp S`."""
         return self.row_u.scaled(self.stack)
 
     @property
-    def alpha(self):
+    def alpha(self) -> Estimate:
         """`u 1`."""
         return self.row_alpha.scaled(self.stack)
 
     @property
-    def log_alpha(self):
+    def log_alpha(self) -> Estimate:
         """`|log α' − log α| ≤ β⁻¹ |α' − α|`."""
         return Estimate(math.inf, math.exp(self.norms.logits) * self.alpha.lip)
 
     @property
-    def alpha_inverse(self):
+    def alpha_inverse(self) -> Estimate:
         """`|1/α' − 1/α| ≤ β⁻² |α' − α|`."""
         return self.row_alpha_inverse.scaled(self.stack)
 
     @property
-    def f(self):
+    def f(self) -> Estimate:
         """`α⁻¹ u`."""
         return self.row_f.scaled(self.stack)
 
     residual = f
 
     @property
-    def row_rescaled(self):
+    def row_rescaled(self) -> Estimate:
         """`u − α b`."""
         return self.row_u + self.row_alpha.scaled(self.norms.b)
 
     @property
-    def residual_rescaled(self):
+    def residual_rescaled(self) -> Estimate:
         """`u − diag(α) B`."""
         return self.row_rescaled.scaled(self.stack)
 
     # --- relative changes, per unit of e^{‖ΔS‖_∞} − 1 ≥ ‖ΔS‖_∞; divide by the smallest u or α ---------------------
 
     @property
-    def u_relative(self):
+    def u_relative(self) -> Estimate:
         """`max |u' − u| / u`, with `u ≥ e^{−L}`."""
         return self._relative(1.0)
 
     @property
-    def alpha_relative(self):
+    def alpha_relative(self) -> Estimate:
         """`max |α' − α| / α`, with `α ≥ β`."""
         return self._relative(self.norms.n)
 
     @property
-    def residual_rescaled_relative(self):
+    def residual_rescaled_relative(self) -> Estimate:
         """`max_j ‖c' − c‖₂ / α`, by √n(1 + √n ‖b‖) entries."""
         root = math.sqrt(self.norms.n)
         return self._relative(root * (1.0 + root * self.norms.b))
 
-    def _relative(self, factor):
+    def _relative(self, factor: float) -> Estimate:
         return Estimate(math.inf, factor * math.exp(2.0 * self.norms.logits) if self.S.lip else 0.0)
 
     # --- derivatives -------------------------------------------------------------------------------------------
 
     @property
-    def gradient(self):
+    def gradient(self) -> Estimate:
         """`2 A1ᵀ (G_j c_j)_j A2`, `G = diag f − f fᵀ`."""
         c = self.row_f + Estimate(self.norms.b)
         return (self.A1 * (self.G * c).scaled(2.0 * self.stack)) * self.A2
 
     @property
-    def hessian(self):
+    def hessian(self) -> Estimate:
         """`2 (A1⊗A2)ᵀ diag_j(GG + diag p − pfᵀ − fpᵀ) (A1⊗A2)`, `p = G c`."""
         c = self.row_f + Estimate(self.norms.b)
         return self._lifted(self.G * self.G, self.G * c)
 
-    def _lifted(self, gauss_newton, p):
+    def _lifted(self, gauss_newton: Estimate, p: Estimate) -> Estimate:
         row = (gauss_newton + p + (p * self.row_f).scaled(2.0)).scaled(2.0)
         return self.K * row * self.K
 
     @property
-    def gradient_rescaled(self):
+    def gradient_rescaled(self) -> Estimate:
         """`2 A1ᵀ (u∘(r − ⟨r,b⟩1))_j A2`."""
         z = self.row_rescaled.scaled(1.0 + math.sqrt(self.norms.n) * self.norms.b)
         return (self.A1 * (self.row_u * z).scaled(2.0 * self.stack)) * self.A2
 
     @property
-    def hessian_rescaled(self):
+    def hessian_rescaled(self) -> Estimate:
         """`2 (A1⊗A2)ᵀ diag_j(diag(u∘(z+u)) − (u∘b)uᵀ − u(u∘b)ᵀ + ‖b‖²uuᵀ) (A1⊗A2)`."""
         b = self.norms.b
         z = self.row_rescaled.scaled(1.0 + math.sqrt(self.norms.n) * b)
@@ -136,34 +136,34 @@ class NormByNorm:
 class OneLayerNormByNorm(NormByNorm):
     """The same for one-layer attention: `h = A3 Y`, `c = f h − b`, `q = h c`."""
 
-    def __init__(self, norms: Norms, variable: str):
+    def __init__(self, norms: Norms, variable: str) -> None:
         super().__init__(norms, variable)
         self.h = self.A3 * self.Y
         self.row_c = self.row_f * self.h + Estimate(norms.b)
         self.row_q = self.h * self.row_c
 
     @property
-    def residual(self):
+    def residual(self) -> Estimate:
         """`f A3 Y − B`."""
         return self.row_c.scaled(self.stack)
 
     @property
-    def q(self):
+    def q(self) -> Estimate:
         """`c hᵀ`."""
         return self.row_q.scaled(self.stack)
 
     @property
-    def gradient_X(self):
+    def gradient_X(self) -> Estimate:
         """`2 A1ᵀ (G_j q_j)_j A2`."""
         return (self.A1 * (self.G * self.row_q).scaled(2.0 * self.stack)) * self.A2
 
     @property
-    def gradient_Y(self):
+    def gradient_Y(self) -> Estimate:
         """`2 A3ᵀ fᵀ c`."""
         return (self.A3 * self.f * self.residual).scaled(2.0)
 
     @property
-    def hessian(self):
+    def hessian(self) -> Estimate:
         """Joint Hessian in (X, Y): its three blocks, norm by norm."""
         rows = self.stack**2
         XX = self._lifted(self.G * self.h * self.h * self.G, self.G * self.row_q)

@@ -5,6 +5,8 @@ checked against something that shares no derivation with it. Every function take
 direction. Letters: `S = A1 X A2ᵀ`, `u = exp S`, `α = u 1`, `f = u/α`, `h = A3 Y`, `c` the residual, `q = c hᵀ`.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -14,7 +16,7 @@ from attnreg.problems import losses
 PRECISION = losses.PRECISION
 
 
-def _dot(A, B):
+def _dot(A: Any, B: Any) -> jax.Array:
     return jnp.matmul(A, B, precision=PRECISION)
 
 
@@ -73,21 +75,23 @@ def q(p: Point) -> jax.Array:
     return _dot(residual_one_layer(p), h(p).T)
 
 
-def loss(p: Point, problem: str, *, rescaled: bool = False) -> jax.Array:
-    """The objective of `problem` at p, from `attnreg.problems.losses`."""
-    if problem == "one_layer":
+def loss(p: Point, family: str, *, rescaled: bool = False) -> jax.Array:
+    """The objective of `family` at p, a scalar, from `attnreg.problems.losses`."""
+    if family == "one_layer":
         return losses.one_layer_attention(p.X, p.Y, p.A1, p.A2, p.A3, p.B)
     of = losses.rescaled_attention_regression if rescaled else losses.attention_regression
     return of(p.X, p.A1, p.A2, p.B)
 
 
-def gradient(p: Point, problem: str, *, unknown: str = "X", rescaled: bool = False) -> jax.Array:
-    """Gradient of the objective in `unknown` ("X" or "Y"), by reverse-mode autodiff of the loss."""
-    return jax.grad(lambda z: loss(p._replace(**{unknown: z}), problem, rescaled=rescaled))(getattr(p, unknown))
+def gradient(p: Point, family: str, *, unknown: str = "X", rescaled: bool = False) -> jax.Array:
+    """Gradient of the objective in `unknown` ("X" or "Y"), shaped like it, by reverse-mode autodiff of the loss."""
+    return jax.grad(lambda z: loss(p._replace(**{unknown: z}), family, rescaled=rescaled))(getattr(p, unknown))
 
 
-def curvature(p: Point, direction: dict[str, jax.Array], problem: str, *, rescaled: bool = False) -> jax.Array:
-    """`D²L(p)[w, w]` for w given by unknown name, e.g. {"X": W} or {"X": W, "Y": V}; two nested forward modes.
+def curvature(p: Point, direction: dict[str, jax.Array], family: str, *, rescaled: bool = False) -> jax.Array:
+    """`D²L(p)[w, w]`, a scalar, for w by unknown name, {"X": W} or {"X": W, "Y": V} shaped like X and Y.
+
+    Cost: four passes (two nested forward modes).
 
     For a unit w this is at most the spectral norm of the Hessian, and reaches it at the extreme eigenvector; so the
     change of a Hessian can be maximised over w without ever forming it.
@@ -101,15 +105,15 @@ def curvature(p: Point, direction: dict[str, jax.Array], problem: str, *, rescal
     names = tuple(direction)
     tangents = tuple(direction[name] for name in names)
 
-    def along(*values):
-        return loss(p._replace(**dict(zip(names, values, strict=True))), problem, rescaled=rescaled)
+    def along(*values: jax.Array) -> jax.Array:
+        return loss(p._replace(**dict(zip(names, values, strict=True))), family, rescaled=rescaled)
 
-    def slope(*values):
+    def slope(*values: jax.Array) -> jax.Array:
         return jax.jvp(along, values, tangents)[1]
 
     return jax.jvp(slope, tuple(getattr(p, name) for name in names), tangents)[1]
 
 
 def row_loss(s: jax.Array, b: jax.Array) -> jax.Array:
-    """`‖softmax(s) − b‖²`, the normalized row function in its logits."""
+    """`‖softmax(s) − b‖²`, the normalized row function in its logits s (n,) and targets b (n,); a scalar."""
     return jnp.sum((jax.nn.softmax(s) - b) ** 2)

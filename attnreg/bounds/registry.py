@@ -19,6 +19,7 @@ from attnreg.bounds.norm_by_norm import NormByNorm, OneLayerNormByNorm
 from attnreg.bounds.sharp import OneLayerSharp, Sharp
 
 Direction = dict[str, jax.Array]
+Quantity = Callable[[Point], jax.Array]
 Change = Callable[[Point, Point, Direction], jax.Array]
 
 
@@ -27,7 +28,7 @@ class Bound:
     """One line of the table.
 
     Attributes:
-        problem: "softmax", "attention" or "one_layer".
+        family: "softmax", "attention" or "one_layer".
         quantity: name, as in docs/theory/bounds.md.
         variable: field of `Point` that moves.
         change: `(p, p', direction) -> scalar`, the size of the change of the quantity.
@@ -38,7 +39,7 @@ class Bound:
         attained: where the sharp constant is (nearly) reached.
     """
 
-    problem: str
+    family: str
     quantity: str
     variable: str
     change: Change
@@ -50,26 +51,26 @@ class Bound:
 
     @property
     def name(self) -> str:
-        """`problem.quantity.variable`, with the papers' name of the variable."""
-        return f"{self.problem}.{self.quantity}.{VARIABLES[self.problem][self.variable]}"
+        """`family.quantity.variable`, with the papers' name of the variable."""
+        return f"{self.family}.{self.quantity}.{VARIABLES[self.family][self.variable]}"
 
     @property
     def simplex(self) -> bool:
         """Whether the rows of B must be probability vectors (one-layer targets are free)."""
-        return self.problem != "one_layer"
+        return self.family != "one_layer"
 
     def norm_by_norm(self, norms: Norms) -> float:
         """The published kind of constant on the domain `norms`."""
-        chain = OneLayerNormByNorm if self.problem == "one_layer" else NormByNorm
+        chain = OneLayerNormByNorm if self.family == "one_layer" else NormByNorm
         return getattr(chain(norms, self.variable), self.quantity).lip
 
     def sharp(self, norms: Norms) -> float:
         """The sharp constant on the domain `norms`."""
-        chain = OneLayerSharp if self.problem == "one_layer" else Sharp
+        chain = OneLayerSharp if self.family == "one_layer" else Sharp
         return getattr(chain(norms, self.variable), self.quantity).lip
 
     def distance(self, p: Point, p_moved: Point) -> jax.Array:
-        """`‖Δvariable‖_F`, or `e^{‖ΔS‖_∞} − 1` for a relative bound."""
+        """`‖Δvariable‖_F`, a scalar, or `e^{‖ΔS‖_∞} − 1` for a relative bound."""
         if self.relative:
             return jnp.expm1(jnp.max(jnp.abs(Q.logits(p_moved) - Q.logits(p))))
         delta = getattr(p_moved, self.variable) - getattr(p, self.variable)
@@ -81,10 +82,10 @@ class Bound:
 
 
 class _Line(NamedTuple):
-    """A quantity of some problems; its variables follow from the sharp estimate."""
+    """A quantity of some families; its variables follow from the sharp estimate."""
 
     quantity: str
-    problems: tuple[str, ...]
+    families: tuple[str, ...]
     change: Callable[[str], Change]
     proof: str
     attained: str
@@ -93,51 +94,51 @@ class _Line(NamedTuple):
     status: str = "proved"
 
 
-def _both(quantity: Callable[[Point], jax.Array], p: Point, p2: Point) -> tuple[jax.Array, jax.Array]:
+def _both(quantity: Quantity, p: Point, p2: Point) -> tuple[jax.Array, jax.Array]:
     """`quantity` at both points as one mapped evaluation, which halves the program to compile."""
     values = jax.vmap(quantity)(jax.tree.map(lambda *z: jnp.stack(z), p, p2))
     return values[0], values[1]
 
 
-def _of(quantity: Callable[[Point], jax.Array]):
+def _of(quantity: Quantity) -> Callable[[str], Change]:
     """The 2-norm (Frobenius norm) of the change of an array."""
 
-    def change(p, p2, w):
+    def change(p: Point, p2: Point, w: Direction) -> jax.Array:
         before, after = _both(quantity, p, p2)
         return _norm(after - before)
 
-    return lambda problem: change
+    return lambda family: change
 
 
-def _relative(quantity, scale):
+def _relative(quantity: Quantity, scale: Quantity) -> Callable[[str], Change]:
     """The largest entry of the change, relative to `scale` of the unmoved point."""
 
-    def change(p, p2, w):
+    def change(p: Point, p2: Point, w: Direction) -> jax.Array:
         before, after = _both(quantity, p, p2)
         return jnp.max(jnp.abs((after - before) / scale(p)))
 
-    return lambda problem: change
+    return lambda family: change
 
 
-def _relative_residual(problem):
-    def change(p, p2, w):
+def _relative_residual(family: str) -> Change:
+    def change(p: Point, p2: Point, w: Direction) -> jax.Array:
         before, after = _both(Q.residual_rescaled, p, p2)
         return jnp.max(jnp.sqrt(jnp.sum((after - before) ** 2, axis=1)) / Q.alpha(p))
 
     return change
 
 
-def _gradient(unknown="X", rescaled=False):
+def _gradient(unknown: str = "X", rescaled: bool = False) -> Callable[[str], Change]:
     """The change of the gradient in `unknown`, by autodiff of the loss."""
-    return lambda problem: _of(lambda p: Q.gradient(p, problem, unknown=unknown, rescaled=rescaled))(problem)
+    return lambda family: _of(lambda p: Q.gradient(p, family, unknown=unknown, rescaled=rescaled))(family)
 
 
-def _hessian(rescaled=False):
+def _hessian(rescaled: bool = False) -> Callable[[str], Change]:
     """`|wᵀ(∇²L(p') − ∇²L(p))w|` for a unit w, which the measurement maximises too."""
 
-    def of(problem):
-        def change(p, p2, w):
-            before, after = _both(lambda z: Q.curvature(z, w, problem, rescaled=rescaled), p, p2)
+    def of(family: str) -> Change:
+        def change(p: Point, p2: Point, w: Direction) -> jax.Array:
+            before, after = _both(lambda z: Q.curvature(z, w, family, rescaled=rescaled), p, p2)
             return jnp.abs(after - before)
 
         return change
@@ -145,7 +146,7 @@ def _hessian(rescaled=False):
     return of
 
 
-def _norm(x):
+def _norm(x: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.sum(x * x))
 
 
@@ -183,11 +184,11 @@ _TABLE = (
 def _bounds() -> Mapping[str, Bound]:
     table = {}
     for line in _TABLE:
-        for problem in line.problems:
-            change = line.change(problem)
-            for variable in VARIABLES[problem]:
+        for family in line.families:
+            change = line.change(family)
+            for variable in VARIABLES[family]:
                 bound = Bound(
-                    problem, line.quantity, variable, change, line.relative, line.directions, line.status,
+                    family, line.quantity, variable, change, line.relative, line.directions, line.status,
                     line.proof, line.attained,
                 )  # fmt: skip
                 unit = Norms(2, 2, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)

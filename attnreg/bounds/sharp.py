@@ -41,8 +41,8 @@ class Sharp:
     1.5
     """
 
-    def __init__(self, norms: Norms, variable: str):
-        def leaf(name, size):
+    def __init__(self, norms: Norms, variable: str) -> None:
+        def leaf(name: str, size: float) -> Estimate:
             return Estimate(size, 1.0 if name == variable else 0.0)
 
         self.norms = norms
@@ -62,58 +62,58 @@ class Sharp:
     # --- blocks --------------------------------------------------------------------------------------------------
 
     @property
-    def u(self):
+    def u(self) -> Estimate:
         """`‖Δu‖_F ≤ e^L ‖ΔS‖_F`."""
         return Estimate(math.inf, self.top * self.S.lip)
 
     @property
-    def alpha(self):
+    def alpha(self) -> Estimate:
         """`|Δα_j| ≤ max ‖u_j‖₂ ‖Δs_j‖₂`."""
         return Estimate(self.stack * self.sum1, self.sum2 * self.S.lip)
 
     @property
-    def log_alpha(self):
+    def log_alpha(self) -> Estimate:
         """`|Δ log α_j| ≤ max ‖f_j‖₂ ‖Δs_j‖₂ ≤ √peak ‖Δs_j‖₂`."""
         return Estimate(math.inf, math.sqrt(self.peak) * self.S.lip)
 
     @property
-    def alpha_inverse(self):
+    def alpha_inverse(self) -> Estimate:
         """`|Δ 1/α_j| ≤ max ‖f_j‖₂/α_j ‖Δs_j‖₂` with `α ≥ n e^{−L/√n}` (Jensen)."""
         smallest = self.norms.n * math.exp(-self.norms.logits / math.sqrt(self.norms.n))
         return Estimate(self.stack / smallest, math.sqrt(self.peak) / smallest * self.S.lip)
 
     @property
-    def f(self):
+    def f(self) -> Estimate:
         """`‖ΔF‖_F ≤ ½ ‖ΔS‖_F`; `‖F‖₂ ≤ √(n1 peak)`."""
         return Estimate(self.stack * math.sqrt(self.peak), self.jacobian * self.S.lip)
 
     residual = f
 
     @property
-    def residual_rescaled(self):
+    def residual_rescaled(self) -> Estimate:
         """`c = Σ_i u_i (e_i − b)`, so `‖Dc‖ ≤ √2 ‖u‖₂`."""
         return Estimate(self.stack * math.sqrt(2.0) * self.sum1, math.sqrt(2.0) * self.sum2 * self.S.lip)
 
     # --- relative changes, per unit of e^{‖ΔS‖_∞} − 1: free of n and R ------------------------------------------------
 
     @property
-    def u_relative(self):
+    def u_relative(self) -> Estimate:
         """`|Δu_i| ≤ u_i (e^{|Δs_i|} − 1)`."""
         return Estimate(math.inf, 1.0 if self.S.lip else 0.0)
 
     alpha_relative = u_relative
 
     @property
-    def residual_rescaled_relative(self):
+    def residual_rescaled_relative(self) -> Estimate:
         """`‖Δc‖ ≤ Σ_i |Δu_i| ‖e_i − b‖ ≤ √2 α (e^{‖Δs‖_∞} − 1)`."""
         return Estimate(math.inf, math.sqrt(2.0) if self.S.lip else 0.0)
 
     # --- derivatives: (row gradient, row curvature, row third derivative) lifted --------------------------------------
 
-    def _gradient(self, slope: float, curvature: float):
+    def _gradient(self, slope: float, curvature: float) -> Estimate:
         return self.A1 * Estimate(self.stack * slope, curvature * self.S.lip) * self.A2
 
-    def _hessian(self, curvature: float, third: float):
+    def _hessian(self, curvature: float, third: float) -> Estimate:
         return self.K * Estimate(curvature, third * self.S.lip) * self.K
 
     @property
@@ -135,22 +135,22 @@ class Sharp:
         return slope, curvature, 4.0 * self.top * (3.0 * self.sum2 + self.sum1)
 
     @property
-    def gradient(self):
+    def gradient(self) -> Estimate:
         """`A1ᵀ Γ A2` with the rows of Γ the row gradients."""
         return self._gradient(*self.row_constants[:2])
 
     @property
-    def hessian(self):
+    def hessian(self) -> Estimate:
         """`(A1⊗A2)ᵀ blockdiag(H_j) (A1⊗A2)`, whose norm is at most `‖A1‖²‖A2‖² max_j ‖H_j‖`."""
         return self._hessian(*self.row_constants[1:])
 
     @property
-    def gradient_rescaled(self):
+    def gradient_rescaled(self) -> Estimate:
         """As `gradient`, with the rescaled row."""
         return self._gradient(*self.rescaled_row_constants[:2])
 
     @property
-    def hessian_rescaled(self):
+    def hessian_rescaled(self) -> Estimate:
         """As `hessian`, with the rescaled row."""
         return self._hessian(*self.rescaled_row_constants[1:])
 
@@ -158,7 +158,7 @@ class Sharp:
 class OneLayerSharp(Sharp):
     """One-layer attention, any targets with rows of norm at most `norms.b` (docs/theory/bounds.md, section 4)."""
 
-    def __init__(self, norms: Norms, variable: str):
+    def __init__(self, norms: Norms, variable: str) -> None:
         super().__init__(norms, variable)
         self.h = self.A3 * self.Y
         self.row_f = Estimate(math.sqrt(self.peak), self.jacobian * self.S.lip)
@@ -169,22 +169,22 @@ class OneLayerSharp(Sharp):
         self.D2F = Estimate(self.second, self.third * self.S.lip) * self.K * self.K
 
     @property
-    def residual(self):
+    def residual(self) -> Estimate:
         """`C = F A3 Y − B`: `½‖A3Y‖` per unit of ΔS, `‖F A3‖` in Y, `‖F‖‖Y‖` in A3."""
         return self.C
 
     @property
-    def q(self):
+    def q(self) -> Estimate:
         """`Q = C (A3 Y)ᵀ`."""
         return self.C * self.h
 
     @property
-    def XX(self):
+    def XX(self) -> Estimate:
         """`2[⟨DF h, DF h⟩ + ⟨C, D²F h⟩]`, row by row."""
         return (self.DF * self.h * self.DF * self.h + self.D2F * self.h * self.row_c).scaled(2.0)
 
     @property
-    def gradient_X(self):
+    def gradient_X(self) -> Estimate:
         """`A1ᵀ Γ A2`, `Γ_j = 2 G_j q_j`; moving S changes Γ by the row curvature, moving A3 or Y by `2‖G‖‖ΔQ‖_F`."""
         slope = 2.0 * self.jacobian * self.h.size * self.row_c.size
         curvature = 2.0 * (self.jacobian**2 * self.h.size + self.second * self.row_c.size) * self.h.size
@@ -192,12 +192,12 @@ class OneLayerSharp(Sharp):
         return self.A1 * Estimate(self.stack * slope, curvature * self.S.lip + values) * self.A2
 
     @property
-    def gradient_Y(self):
+    def gradient_Y(self) -> Estimate:
         """`2 (F A3)ᵀ C`."""
         return (self.f * self.A3 * self.C).scaled(2.0)
 
     @property
-    def hessian(self):
+    def hessian(self) -> Estimate:
         """Joint Hessian in (X, Y): XX as above, XY `2[⟨DF h, F A3⟩ + ⟨C, DF A3⟩]`, YY `2 (F A3)ᵀ(F A3)`."""
         Z = self.f * self.A3
         XY = (self.DF * self.h * Z + self.DF * self.A3 * self.C).scaled(2.0)

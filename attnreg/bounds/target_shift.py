@@ -8,11 +8,13 @@ For every residual c and every move p → p', `shifted_targets` returns the B̃ 
 
 `shift_limit` bounds `‖B̃ − B‖_F` for the very move that was made, `published_limit` by the norm-by-norm constants.
 Proofs: docs/theory/target_shift.md.
-A weight move changes X (and Y), a data move A1, A2 (and A3); single problems are one row.
+A weight move changes X (and Y), a data move A1, A2 (and A3); a single regression is one row.
 """
 
 import itertools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,23 +24,23 @@ from attnreg.bounds import quantities as Q
 from attnreg.bounds.domain import Norms, Point
 from attnreg.bounds.registry import BOUNDS
 
-PROBLEMS = ("normalized", "rescaled", "one_layer")
+LOSSES = ("normalized", "rescaled", "one_layer")
 
 
-def residual(p: Point, problem: str) -> jax.Array:
-    """The residual of `problem` ("normalized", "rescaled" or "one_layer") at p, shape of B."""
-    if problem not in PROBLEMS:
-        raise ValueError(f"problem is {problem!r}; it must be one of {', '.join(PROBLEMS)}")
-    return {"normalized": Q.residual, "rescaled": Q.residual_rescaled, "one_layer": Q.residual_one_layer}[problem](p)
+def residual(p: Point, loss: str) -> jax.Array:
+    """The residual of `loss` ("normalized", "rescaled" or "one_layer") at p, shaped like B."""
+    if loss not in LOSSES:
+        raise ValueError(f"loss is {loss!r}; it must be one of {', '.join(LOSSES)}")
+    return {"normalized": Q.residual, "rescaled": Q.residual_rescaled, "one_layer": Q.residual_one_layer}[loss](p)
 
 
-def shifted_targets(p: Point, moved: Point, problem: str) -> jax.Array:
+def shifted_targets(p: Point, moved: Point, loss: str) -> jax.Array:
     """B̃ such that `residual(moved) = residual(p with targets B̃)`.
 
     Args:
         p: the instance before, with targets B.
         moved: the instance after; its own B is not read.
-        problem: "normalized", "rescaled" or "one_layer".
+        loss: "normalized", "rescaled" or "one_layer".
 
     Returns:
         B̃, shape of B.
@@ -55,13 +57,13 @@ def shifted_targets(p: Point, moved: Point, problem: str) -> jax.Array:
         [0.0, 1.0]
     """
     after = moved._replace(B=p.B)
-    if problem == "rescaled":
+    if loss == "rescaled":
         change = Q.u(p) - Q.u(after) + Q.alpha(after)[:, None] * p.B
         return change / Q.alpha(p)[:, None]
-    return p.B - (residual(after, problem) - residual(p, problem))
+    return p.B - (residual(after, loss) - residual(p, loss))
 
 
-def shift_limit(p: Point, moved: Point, problem: str) -> float:
+def shift_limit(p: Point, moved: Point, loss: str) -> float:
     """A sharp upper limit of `‖B̃ − B‖_F` for this move (host floats).
 
     normalized `½‖ΔS‖_F`; rescaled `√(Σ_j κ_j²(e^{‖Δs_j‖_∞} − 1)²)`, κ_j = √2 (simplex) or 1 + ‖b_j‖;
@@ -69,27 +71,27 @@ def shift_limit(p: Point, moved: Point, problem: str) -> float:
     """
     change = np.asarray(Q.logits(moved) - Q.logits(p), np.float64)
     half = 0.5 * float(np.linalg.norm(change))
-    if problem == "normalized":
+    if loss == "normalized":
         return half
-    if problem == "rescaled":
+    if loss == "rescaled":
         return float(np.linalg.norm(_relative_factor(p.B) * np.expm1(np.abs(change).max(axis=1))))
     values, values_moved = np.asarray(Q.h(p), np.float64), np.asarray(Q.h(moved), np.float64)
     rows = float(np.linalg.norm(np.asarray(Q.f(moved), np.float64), 2))
     return half * float(np.linalg.norm(values, 2)) + rows * float(np.linalg.norm(values_moved - values))
 
 
-def published_limit(p: Point, moved: Point, problem: str) -> float:
+def published_limit(p: Point, moved: Point, loss: str) -> float:
     """The norm-by-norm limit of the same shift: the sum over the moved variables of constant × move.
 
     One variable is moved at a time, from p to `moved`; every constant holds on the smallest domain that contains both.
-    For the rescaled problem the residual's constant is divided by the smallest α, `β = e^{−L}`, and the norm of Δα·B̃
+    For the rescaled loss the residual's constant is divided by the smallest α, `β = e^{−L}`, and the norm of Δα·B̃
     is already in it.
     """
     norms = Norms.of(p, moved)
-    if problem != "one_layer":
+    if loss != "one_layer":
         norms = norms._replace(b=max(norms.b, 1.0))
-    family = "one_layer" if problem == "one_layer" else "attention"
-    quantity = "residual_rescaled" if problem == "rescaled" else "residual"
+    family = "one_layer" if loss == "one_layer" else "attention"
+    quantity = "residual_rescaled" if loss == "rescaled" else "residual"
     total = 0.0
     for variable in ("X", "Y", "A1", "A2", "A3"):
         before, after = getattr(p, variable), getattr(moved, variable)
@@ -98,10 +100,10 @@ def published_limit(p: Point, moved: Point, problem: str) -> float:
         move = float(np.linalg.norm(np.asarray(after, np.float64) - np.asarray(before, np.float64)))
         if move:
             total += _exp_safe(BOUNDS[f"{family}.{quantity}.{variable}"].norm_by_norm, norms) * move
-    return total * (_exp_safe(math.exp, norms.logits) if problem == "rescaled" else 1.0)
+    return total * (_exp_safe(math.exp, norms.logits) if loss == "rescaled" else 1.0)
 
 
-def _exp_safe(function, argument) -> float:
+def _exp_safe(function: Callable[[Any], float], argument: Any) -> float:
     """`function(argument)`, infinity when the published exponential leaves the range of floats."""
     try:
         return function(argument)
@@ -109,11 +111,11 @@ def _exp_safe(function, argument) -> float:
         return math.inf
 
 
-def gradient_step(p: Point, problem: str, step: float) -> Point:
-    """The weights after one gradient step on the objective, `X' = X − η ∇_X L` (and Y in the one-layer problem)."""
-    family, rescaled = ("one_layer", False) if problem == "one_layer" else ("attention", problem == "rescaled")
+def gradient_step(p: Point, loss: str, step: Any) -> Point:
+    """p after one gradient step on the objective, `X' = X − η ∇_X L` (and Y in the one-layer loss); η a scalar."""
+    family, rescaled = ("one_layer", False) if loss == "one_layer" else ("attention", loss == "rescaled")
     moved = {"X": p.X - step * Q.gradient(p, family, rescaled=rescaled)}
-    if problem == "one_layer":
+    if loss == "one_layer":
         assert p.Y is not None, "a one-layer point has a Y"
         moved["Y"] = p.Y - step * Q.gradient(p, family, unknown="Y")
     return p._replace(**moved)
@@ -138,20 +140,20 @@ def attention_layer(A: jax.Array, QK: jax.Array, V: jax.Array, *, scale: float, 
     return A + scale * jnp.matmul(weights, jnp.matmul(A, V, precision=Q.PRECISION), precision=Q.PRECISION)
 
 
-def telescoped_limit(path: list[Point], problem: str) -> float:
+def telescoped_limit(path: list[Point], loss: str) -> float:
     """Limit of the total shift along p_0 → … → p_T from its steps alone.
 
     normalized and one-layer: the sum of `shift_limit` over the steps. rescaled: `κ (e^{Σ_t ‖ΔS_t‖_∞} − 1)` by rows,
     because log-changes add up where relative changes multiply.
     """
     steps = list(itertools.pairwise(path))
-    if problem != "rescaled":
-        return sum(shift_limit(p, p2, problem) for p, p2 in steps)
+    if loss != "rescaled":
+        return sum(shift_limit(p, p2, loss) for p, p2 in steps)
     total = sum(np.abs(np.asarray(Q.logits(p2) - Q.logits(p), np.float64)).max(axis=1) for p, p2 in steps)
     return float(np.linalg.norm(_relative_factor(path[0].B) * np.expm1(total)))
 
 
-def _relative_factor(B) -> np.ndarray:
+def _relative_factor(B: Any) -> np.ndarray:
     """`‖Δc‖ ≤ κ α (e^{‖Δs‖_∞} − 1)` by rows: κ = √2 for a row in the simplex, `1 + ‖b‖` for any other."""
     B = np.asarray(B, np.float64)
     simplex = (B >= 0).all(axis=1) & (np.abs(B.sum(axis=1) - 1.0) < 1e-6)

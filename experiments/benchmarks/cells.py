@@ -8,8 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from attnreg.data.synthetic import attention_instance, vector_instance
+from attnreg.objectives.attention import AttentionObjective
+from attnreg.objectives.one_layer import OneLayerObjective
 from attnreg.problems import losses
 from attnreg.problems.attention import AttentionRegression
+from attnreg.problems.one_layer import OneLayerRegression, Unknowns
+from experiments.one_layer import instances
+from experiments.runner.config import UsageError
 
 NOISE = 1e-3
 WINDOWS = 8  # texts of a real head
@@ -19,62 +24,71 @@ TOKENS = 256
 class Cell(NamedTuple):
     """One benchmark problem.
 
-    loss(x, data) and residuals(x, data) are written with `attnreg.problems.losses` and `jax.nn.softmax` only: no closed
-    form of this package. `data` are the arrays (a dict, an argument so that nothing is folded into a program), `x0`
-    the start in the plain loss's own shape; `ours` maps it to the shape our objective takes.
+    Attributes:
+        problem: what our objectives take.
+        data: the arrays that the plain functions take, so that nothing is folded into a program.
+        x0: the start, in the plain loss's own shape; `ours` maps it to our objective's. Any pytree of arrays will do.
+        loss: plain loss, `(x, data) -> scalar`, written without any closed form of this package.
+        residuals: `(x, data) -> vector` with `loss = Σ r²`, or None where peers are given no residuals.
+        unit: `data -> scalar`, what peers find the loss divided by.
+        draw: `(key, data, run) -> x`, where run number 0, 1, … starts; None where nothing restarts.
     """
 
     name: str
-    problem: AttentionRegression
-    data: dict[str, jax.Array]
-    x0: jax.Array
-    loss: Callable[[jax.Array, dict[str, jax.Array]], jax.Array]
-    residuals: Callable[[jax.Array, dict[str, jax.Array]], jax.Array]
+    problem: AttentionRegression | OneLayerRegression
+    data: Any
+    x0: Any
+    loss: Callable[[Any, Any], jax.Array]
+    residuals: Callable[[Any, Any], jax.Array] | None
+    unit: Callable[[Any], jax.Array]
+    draw: Callable[[jax.Array, Any, int], Any] | None = None
 
     @property
-    def residual_count(self) -> int:
-        """How many residuals there are."""
-        return int(np.prod(self.problem.B.shape))
+    def objective(self) -> AttentionObjective | OneLayerObjective:
+        """Our objective of the problem."""
+        if isinstance(self.problem, OneLayerRegression):
+            return OneLayerObjective(self.problem)
+        return AttentionObjective(self.problem)
 
-    def ours(self, x: jax.Array) -> jax.Array:
-        """x as our objective's unknown (a vector is a matrix of one row)."""
-        return x.reshape(self.problem.shape)
+    def ours(self, x: jax.Array) -> Any:
+        """x as our objective's unknown (a vector is a matrix of one row, or X and Y one after the other)."""
+        if not isinstance(self.problem, OneLayerRegression):
+            return x.reshape(self.problem.shape)
+        X, Y = self.problem.shapes
+        return Unknowns(x[: X[0] * X[1]].reshape(X), x[X[0] * X[1] :].reshape(Y))
 
 
 def make_cell(name: str, *, seed: int) -> Cell:
-    """The cell of a name such as "normalized-512-16", "rescaled-64-4", "single-1000-20" or "head-5-2-16".
+    """The cell of a name such as "normalized-512-16", "single-1000-20", "one_layer-64-4" or "head-5-2-16".
 
-    normalized, rescaled: n and d of a synthetic instance. single: a single softmax regression. head: layer, head and
-    principal components of the fetched MiniLM, 8 texts of 256 tokens.
+    normalized, rescaled, one_layer: n and d of a synthetic instance. one_layer_reduced: the same with Y eliminated.
+    single: a single softmax regression. head: layer, head and components of the fetched MiniLM, 8 texts of 256 tokens.
     """
     kind, *numbers = name.split("-")
-    makers: dict[str, tuple[int, Callable[..., AttentionRegression]]] = {
-        "normalized": (2, _synthetic("normalized")),
-        "rescaled": (2, _synthetic("rescaled")),
-        "single": (2, _single),
-        "head": (3, _head),
-    }
-    if kind not in makers or len(numbers) != makers[kind][0] or not all(part.isdigit() for part in numbers):
-        raise ValueError(
-            f"cell {name!r}: it must be normalized-n-d, rescaled-n-d, single-n-d or head-layer-head-components"
+    if kind not in MAKERS or len(numbers) != MAKERS[kind][0] or not all(part.isdigit() for part in numbers):
+        raise UsageError(
+            f"cell {name!r}: it must be normalized-n-d, rescaled-n-d, single-n-d, one_layer-n-d, one_layer_reduced-n-d "
+            "or head-layer-head-components"
         )
-    problem = makers[kind][1](seed, *map(int, numbers))
-    return cell_of(name, problem)
+    return MAKERS[kind][1](name, seed, *map(int, numbers))
 
 
-def _synthetic(loss: str) -> Callable[..., AttentionRegression]:
-    def make(seed: int, n: int, d: int) -> AttentionRegression:
-        key = jax.random.key(seed)
-        return attention_instance(key, n=n, d=d, loss=loss, noise=NOISE, dtype=jnp.float64).problem
+def _synthetic(loss: str) -> Callable[..., Cell]:
+    def make(name: str, seed: int, n: int, d: int) -> Cell:
+        made = attention_instance(jax.random.key(seed), n=n, d=d, loss=loss, noise=NOISE, dtype=jnp.float64)
+        return _matrix(name, made.problem)
 
     return make
 
 
-def _single(seed: int, n: int, d: int) -> AttentionRegression:
-    return vector_instance(jax.random.key(seed), n=n, d=d, noise=NOISE, dtype=jnp.float64).problem
+def _single(name: str, seed: int, n: int, d: int) -> Cell:
+    problem = vector_instance(jax.random.key(seed), n=n, d=d, noise=NOISE, dtype=jnp.float64).problem
+    data = {"A": problem.A2[0], "b": jnp.asarray(problem.B)[0, 0]}
+    x0 = jnp.zeros(problem.shape[1], problem.dtype)
+    return Cell(name, problem, data, x0, _vector_loss, _vector_residuals, lambda data: _vector_loss(x0, data))
 
 
-def _head(seed: int, layer: int, head: int, components: int) -> AttentionRegression:
+def _head(name: str, seed: int, layer: int, head: int, components: int) -> Cell:
     from attnreg.data.minilm.instance import attention_map, minilm_head
 
     del seed  # the texts are frozen
@@ -87,44 +101,43 @@ def _head(seed: int, layer: int, head: int, components: int) -> AttentionRegress
         components=components,
         dtype=np.float64,
     )
-    return AttentionRegression(made.A, made.A, attention_map(made.Q, made.K))
+    return _matrix(name, AttentionRegression(made.A, made.A, attention_map(made.Q, made.K)))
 
 
-def cell_of(name: str, problem: AttentionRegression) -> Cell:
-    """A cell from a dense, unmasked problem."""
-    k, n, _, d1, _ = problem.sizes
-    if (k, n, d1) == (1, 1, 1):
-        data = {"A": problem.A2[0], "b": problem.B[0, 0]}  # pyright: ignore[reportIndexIssue]
-        x0, loss, residuals = jnp.zeros(problem.shape[1], problem.dtype), *_vector(problem.loss)
-    else:
-        data = {"A1": problem.A1, "A2": problem.A2, "B": problem.B}
-        x0, loss, residuals = jnp.zeros(problem.shape, problem.dtype), *_matrix(problem.loss)
-    return Cell(name, problem, data, x0, loss, residuals)
+def _one_layer(reduced: bool) -> Callable[..., Cell]:
+    def make(name: str, seed: int, n: int, d: int) -> Cell:
+        data = instances.instance(seed, n, d)
+        draw = instances.reduced_start if reduced else instances.joint_start
+        loss = instances.reduced_loss if reduced else instances.joint_loss
+        x0 = draw(jax.random.key(seed), data, 0)
+        given = None if reduced else instances.residuals
+        return Cell(name, OneLayerRegression(*data), data, x0, loss, given, instances.variation, draw)
+
+    return make
 
 
-def _vector(loss: str) -> Any:
-    plain = {"normalized": losses.softmax_regression, "rescaled": losses.rescaled_softmax_regression}[loss]
-
-    def value(x, data):
-        return plain(x, data["A"], data["b"])
-
-    def residuals(x, data):
-        s = jnp.matmul(data["A"], x, precision=losses.PRECISION)
-        if loss == "normalized":
-            return jax.nn.softmax(s) - data["b"]
-        u = jnp.exp(s)
-        return u - jnp.sum(u) * data["b"]
-
-    return value, residuals
+def _matrix(name: str, problem: AttentionRegression) -> Cell:
+    data = {"A1": problem.A1, "A2": problem.A2, "B": problem.B}
+    x0 = jnp.zeros(problem.shape, problem.dtype)
+    loss, residuals = _matrix_functions(problem.loss)
+    return Cell(name, problem, data, x0, loss, residuals, lambda data: loss(x0, data))
 
 
-def _matrix(loss: str) -> Any:
+def _vector_loss(x: jax.Array, data: dict[str, jax.Array]) -> jax.Array:
+    return losses.softmax_regression(x, data["A"], data["b"])
+
+
+def _vector_residuals(x: jax.Array, data: dict[str, jax.Array]) -> jax.Array:
+    return jax.nn.softmax(jnp.matmul(data["A"], x, precision=losses.PRECISION)) - data["b"]
+
+
+def _matrix_functions(loss: str) -> tuple[Callable[..., jax.Array], Callable[..., jax.Array]]:
     plain = {"normalized": losses.attention_regression, "rescaled": losses.rescaled_attention_regression}[loss]
 
-    def value(X, data):
+    def value(X: jax.Array, data: dict[str, jax.Array]) -> jax.Array:
         return jnp.sum(jax.vmap(plain, (None, 0, 0, 0))(X, data["A1"], data["A2"], data["B"]))
 
-    def residuals(X, data):
+    def residuals(X: jax.Array, data: dict[str, jax.Array]) -> jax.Array:
         left = jnp.matmul(data["A1"], X, precision=losses.PRECISION)
         s = jnp.einsum("knd,kmd->knm", left, data["A2"], precision=losses.PRECISION)
         if loss == "normalized":
@@ -133,3 +146,13 @@ def _matrix(loss: str) -> Any:
         return (u - jnp.sum(u, axis=-1, keepdims=True) * data["B"]).ravel()
 
     return value, residuals
+
+
+MAKERS: dict[str, tuple[int, Callable[..., Cell]]] = {
+    "normalized": (2, _synthetic("normalized")),
+    "rescaled": (2, _synthetic("rescaled")),
+    "single": (2, _single),
+    "head": (3, _head),
+    "one_layer": (2, _one_layer(reduced=False)),
+    "one_layer_reduced": (2, _one_layer(reduced=True)),
+}

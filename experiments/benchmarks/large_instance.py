@@ -14,18 +14,20 @@ import time
 from pathlib import Path
 from typing import Any
 
+from experiments.runner.config import UsageError
+
 
 def main() -> None:
     """Evaluate and print a JSON object: seconds, peak_bytes (resident), dense_bytes (one n×n array)."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("problem", choices=sorted(MAKE))
+    parser.add_argument("kind", choices=sorted(MAKE))
     parser.add_argument("n", type=int)
     parser.add_argument("d", type=int)
     arguments = parser.parse_args()
     import jax
 
     jax.config.update("jax_enable_x64", True)
-    result = evaluate(arguments.problem, arguments.n, arguments.d)
+    result = evaluate(arguments.kind, arguments.n, arguments.d)
     print(json.dumps(result | {"peak_bytes": peak_bytes(), "dense_bytes": arguments.n**2 * 8}))
 
 
@@ -42,9 +44,11 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def measure(problem: str, n: int, d: int) -> dict[str, Any]:
-    """What `main` prints, from a process of its own; `problem` is 'attention' or 'one_layer'."""
-    command = [sys.executable, "-m", "experiments.benchmarks.large_instance", problem, str(n), str(d)]
+def measure(kind: str, n: int, d: int) -> dict[str, Any]:
+    """What `main` prints, from a process of its own; `kind` is 'attention' or 'one_layer'."""
+    if kind not in MAKE:
+        raise UsageError(f"a large instance is one of {', '.join(MAKE)}, not {kind!r}")
+    command = [sys.executable, "-m", "experiments.benchmarks.large_instance", kind, str(n), str(d)]
     root = Path(__file__).parents[2]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)
     if done.returncode:
@@ -52,12 +56,12 @@ def measure(problem: str, n: int, d: int) -> dict[str, Any]:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def evaluate(problem: str, n: int, d: int) -> dict[str, Any]:
+def evaluate(kind: str, n: int, d: int) -> dict[str, Any]:
     """Seconds of each product at n queries and keys, compilation excluded, and whether all of it is finite."""
     import jax
     import jax.numpy as jnp
 
-    objective, X, V = MAKE[problem](n, d)
+    objective, X, V = MAKE[kind](n, d)
     programs = {
         "value_and_grad": jax.jit(lambda o, x, v: o.value_and_grad(x)),
         "hvp": jax.jit(lambda o, x, v: o.hvp(x, v)),

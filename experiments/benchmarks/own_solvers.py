@@ -1,4 +1,4 @@
-"""Our solvers as contenders of the benchmark: the same shape as a peer."""
+"""Our solvers as contenders for time to a tolerance."""
 
 from collections.abc import Callable
 
@@ -7,45 +7,45 @@ import jax.numpy as jnp
 import optax
 
 from attnreg.fit.continuation import normalized_first
-from attnreg.objectives.attention import AttentionObjective
+from attnreg.problems.attention import AttentionRegression
 from attnreg.solvers import Newton, NewtonCG, Optax, Result, Solver
 from experiments.benchmarks.cells import Cell
-from experiments.benchmarks.peers import Outcome, Peer, Prepared
+from experiments.benchmarks.peers import Contender, Outcome, Prepared
 
 OURS = "attnreg "
 LBFGS = optax.lbfgs(memory_size=30)
 
 
-def own(name: str, setting: str, make: Callable[[float], Solver]) -> Peer:
+def own(name: str, setting: str, make: Callable[[float], Solver]) -> Contender:
     """One of our solvers, built as `make(tol)`; timed is `solver.run`, compiled ahead like every peer."""
 
     def prepare(cell: Cell, tol: float, seconds: float) -> Prepared:
         del seconds
-        solver, objective, start = make(tol), AttentionObjective(cell.problem), cell.ours(cell.x0)
+        solver, objective, start = make(tol), cell.objective, cell.ours(cell.x0)
         program = jax.jit(lambda o, x: solver.run(o, x)).lower(objective, start).compile()
         return prepared(cell, tol, lambda: program(objective, start))
 
-    return Peer(OURS + name, setting, prepare)
+    return Contender(OURS + name, setting, prepare)
 
 
-def own_continued(setting: str, make: Callable[[float], Solver]) -> Peer:
+def own_continued(setting: str, make: Callable[[float], Solver]) -> Contender:
     """Rescaled problems from the solution of the normalized one (elsewhere refused)."""
 
     def prepare(cell: Cell, tol: float, seconds: float) -> Prepared:
         del seconds
-        if cell.problem.loss != "rescaled":
+        problem = cell.problem
+        if not isinstance(problem, AttentionRegression) or problem.loss != "rescaled":
             return Prepared(None, "not run: for rescaled problems only")
         # The second solve starts close to the minimum: its tolerance is relative to the gradient there.
         start = cell.ours(cell.x0)
-        return prepared(cell, tol, lambda: normalized_first(make(tol), cell.problem, start)[0])
+        return prepared(cell, tol, lambda: normalized_first(make(tol), problem, start)[0])
 
-    return Peer(OURS + "normalized_first", setting, prepare)
+    return Contender(OURS + "normalized_first", setting, prepare)
 
 
 def prepared(cell: Cell, tol: float, run: Callable[[], Result]) -> Prepared:
     """Run once; refuse unless the gradient is `tol` times that at the cell's start."""
-    objective = AttentionObjective(cell.problem)
-    goal = tol * float(jnp.linalg.norm(objective.value_and_grad(cell.ours(cell.x0))[1]))
+    goal = tol * float(jnp.linalg.norm(cell.objective.value_and_grad(cell.ours(cell.x0))[1]))
     result = jax.block_until_ready(run())
     if not float(result.gradient_norm) <= goal:
         ratio = float(result.gradient_norm) / goal * tol
@@ -58,7 +58,7 @@ def prepared(cell: Cell, tol: float, run: Callable[[], Result]) -> Prepared:
     return Prepared(again)
 
 
-def own_methods() -> list[Peer]:
+def own_methods() -> list[Contender]:
     """Every solver of this package with the settings that are compared."""
     return [
         own("Newton", "default", lambda tol: Newton(tol=tol)),

@@ -46,9 +46,8 @@ def run(config: Any, record: Record) -> dict[str, Any]:
         record.log(done, worst=shown.max(), best=shown.min())
         record.save(done, x)
     moved = collectives(compiled.as_text() or "")
-    d = config.d * config.d
     packed = (config.d * (config.d + 1) // 2) ** 2
-    ideal = (1 + d + packed) * (config.starts // config.mesh.starts) * np.dtype(config.precision).itemsize
+    ideal = (1 + config.d**2 + packed) * (config.starts // config.mesh.starts) * np.dtype(config.precision).itemsize
     columns = ("devices", "processes", "all-reduce bytes a step", "ideal", "other collectives")
     other = sum(n for name, n in moved.items() if name != "all-reduce")
     record.table("scaling", columns, [(mesh.size, jax.process_count(), moved.get("all-reduce", 0), ideal, other)])

@@ -8,8 +8,9 @@ import numpy as np
 
 from experiments.benchmarks.cells import Cell, make_cell
 from experiments.benchmarks.own_solvers import OURS, own_methods
-from experiments.benchmarks.peers import Outcome, Peer, Prepared, peers
+from experiments.benchmarks.peers import Contender, Outcome, Prepared, contender, peers
 from experiments.benchmarks.timing import Samples, interleave, paired_ratio
+from experiments.runner.config import UsageError
 from experiments.runner.record import Record
 
 COLUMNS = (
@@ -22,30 +23,25 @@ SUMMARY = ("cell", "ours", "best_peer", "wall_ratio", "cpu_ratio", "ours_s", "pe
 class Entry(NamedTuple):
     """One method on one cell. loss and gradient are relative to the start, recomputed here by autodiff."""
 
-    peer: Peer
+    contender: Contender
     prepared: Prepared
     outcome: Outcome | None
     loss: float
     gradient: float
     samples: Samples | None = None
 
-    @property
-    def name(self) -> str:
-        """Method and setting."""
-        return f"{self.peer.name} ({self.peer.setting})"
-
 
 def run(config: Any, record: Record) -> dict[str, Any]:
     """Time all chosen methods on all chosen cells; then count good minima over random instances."""
     rows, summary, basins = [], [], []
-    for name in names(config.cells):
+    for name in config.cells:
         cell = make_cell(name, seed=config.seed)
         entries = measure(cell, chosen(config.methods), config, record)
         rows += [row(cell, entry, entries) for entry in entries]
         summary.append(summarise(cell, entries))
         record.say(f"{name}: " + ", ".join(f"{k} {v}" for k, v in zip(SUMMARY[1:], summary[-1][1:], strict=True)))
         jax.clear_caches()
-    for name in names(config.basins.cells):
+    for name in config.basins.cells:
         basins += count_basins(name, chosen(config.methods), config, record)
     record.table("methods", COLUMNS, rows)
     record.table("summary", SUMMARY, summary)
@@ -57,44 +53,39 @@ def run(config: Any, record: Record) -> dict[str, Any]:
     }
 
 
-def names(text: str) -> list[str]:
-    """The entries of a comma-separated list."""
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def chosen(pattern: str) -> list[Peer]:
-    """Our solvers and the peers whose "name (setting)" contains one of the comma-separated parts; "all" takes all."""
-    found = [*own_methods(), *peers()]
-    if pattern == "all":
-        return found
-    kept = [p for p in found if any(part in f"{p.name} ({p.setting})" for part in names(pattern))]
+def chosen(parts: tuple[str, ...]) -> list[Contender]:
+    """Our solvers and the peers whose "name (setting)" contains one of `parts`; () takes all."""
+    found = [*own_methods(), *(contender(peer) for peer in peers())]
+    kept = [c for c in found if not parts or any(part in c.label for part in parts)]
     if not kept:
-        raise ValueError(f"no method matches {pattern!r}; there are {', '.join(sorted({p.name for p in found}))}")
+        raise UsageError(
+            f"config.methods is {parts!r} and matches none of {', '.join(sorted({c.name for c in found}))}"
+        )
     return kept
 
 
-def solve(cell: Cell, peer: Peer, tol: float, seconds: float) -> Entry:
+def solve(cell: Cell, method: Contender, tol: float, seconds: float) -> Entry:
     """Prepare a method, run it once, and judge the point by autodiff of the plain loss."""
     try:
-        prepared = peer.prepare(cell, tol, seconds)
+        prepared = method.prepare(cell, tol, seconds)
     except (RuntimeError, ValueError, MemoryError, FloatingPointError) as error:
         prepared = Prepared(None, f"{type(error).__name__}: {str(error).splitlines()[0][:80]}")
     if prepared.run is None:
-        return Entry(peer, prepared, None, float("nan"), float("nan"))
+        return Entry(method, prepared, None, float("nan"), float("nan"))
     outcome = prepared.run()
     judge = jax.value_and_grad(cell.loss)
     (start, g0), (end, g) = judge(cell.x0, cell.data), judge(jnp.reshape(outcome.x, cell.x0.shape), cell.data)
-    return Entry(peer, prepared, outcome, float(end / start), float(jnp.linalg.norm(g) / jnp.linalg.norm(g0)))
+    return Entry(method, prepared, outcome, float(end / start), float(jnp.linalg.norm(g) / jnp.linalg.norm(g0)))
 
 
-def measure(cell: Cell, methods: list[Peer], config: Any, record: Record) -> list[Entry]:
+def measure(cell: Cell, methods: list[Contender], config: Any, record: Record) -> list[Entry]:
     """All methods on a cell: solved once, then the ones that converged timed in turns."""
     entries = []
-    for peer in methods:
-        entry = solve(cell, peer, config.tol, config.seconds)
+    for method in methods:
+        entry = solve(cell, method, config.tol, config.seconds)
         entries.append(entry)
         said = entry.prepared.reason or f"loss {entry.loss:.4e} gradient {entry.gradient:.1e} {evaluations(entry)}"
-        record.say(f"{cell.name}  {entry.name}: {said}")
+        record.say(f"{cell.name}  {entry.contender.label}: {said}")
     runs = {str(i): entry.prepared.run for i, entry in enumerate(entries) if entry.prepared.run is not None}
     samples = interleave(
         runs, rounds=config.rounds, seconds=config.seconds_per_method, least=config.least_rounds, warm=0
@@ -124,7 +115,7 @@ def row(cell: Cell, entry: Entry, entries: list[Entry]) -> tuple:
     times = (s.median, s.fastest, s.median_cpu) if s else ("", "", "")
     best = at_best(entry, best_loss(entries))
     return (
-        cell.name, entry.peer.name, entry.peer.setting, *times, evaluations(entry),
+        cell.name, entry.contender.name, entry.contender.setting, *times, evaluations(entry),
         entry.loss, entry.gradient, best, len(s.wall) if s else 0, entry.prepared.reason,
     )  # fmt: skip
 
@@ -137,29 +128,27 @@ def summarise(cell: Cell, entries: list[Entry]) -> tuple:
     def fastest(group: list[Entry]) -> Entry | None:
         return min(group, key=lambda e: e.samples.median if e.samples else np.inf, default=None)
 
-    ours = fastest([e for e in good if e.peer.name.startswith(OURS)])
-    theirs = [e for e in good if not e.peer.name.startswith(OURS)]
+    ours = fastest([e for e in good if e.contender.name.startswith(OURS)])
+    theirs = [e for e in good if not e.contender.name.startswith(OURS)]
     peer = fastest(theirs)
     if ours is None or peer is None or ours.samples is None or peer.samples is None:
-        return (cell.name, ours.name if ours else "none", peer.name if peer else "none", "", "", "", "", len(theirs))
+        named = (entry.contender.label if entry else "none" for entry in (ours, peer))
+        return (cell.name, *named, "", "", "", "", len(theirs))
     a, b = ours.samples, peer.samples
     ratios = (paired_ratio(a, b), paired_ratio(a, b, cpu=True))
-    return (cell.name, ours.name, peer.name, *ratios, a.median, b.median, len(theirs))
+    return (cell.name, ours.contender.label, peer.contender.label, *ratios, a.median, b.median, len(theirs))
 
 
-def count_basins(name: str, methods: list[Peer], config: Any, record: Record) -> list[tuple]:
+def count_basins(name: str, methods: list[Contender], config: Any, record: Record) -> list[tuple]:
     """How many of the random instances each method brings to the best minimum that any method knows."""
-    found: dict[int, list[Entry]] = {i: [] for i in range(len(methods))}
-    bests = []
+    instances, bests = [], []
     for seed in range(config.basins.instances):
         cell = make_cell(name, seed=config.seed + seed)
-        entries = [solve(cell, peer, config.tol, config.basins.seconds) for peer in methods]
-        bests.append(best_loss(entries))
-        for i, entry in enumerate(entries):
-            found[i].append(entry)
+        instances.append([solve(cell, method, config.tol, config.basins.seconds) for method in methods])
+        bests.append(best_loss(instances[-1]))
         record.say(f"{name} instance {seed}: best loss {bests[-1]:.3e}")
     rows = []
-    for i, peer in enumerate(methods):
-        hits = sum(at_best(entry, best) for entry, best in zip(found[i], bests, strict=True))
-        rows.append((name, peer.name, peer.setting, hits, len(bests), max(entry.loss for entry in found[i])))
+    for method, found in zip(methods, zip(*instances, strict=True), strict=True):
+        hits = sum(at_best(entry, best) for entry, best in zip(found, bests, strict=True))
+        rows.append((name, method.name, method.setting, hits, len(bests), max(entry.loss for entry in found)))
     return rows

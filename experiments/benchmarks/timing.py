@@ -14,6 +14,23 @@ import jax
 import numpy as np
 
 
+class Clock:
+    """CPU seconds of this process (all threads) and wall seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._cpu, self._wall = time.process_time(), time.perf_counter()
+
+    @property
+    def cpu(self) -> float:
+        """CPU seconds."""
+        return time.process_time() - self._cpu
+
+    @property
+    def wall(self) -> float:
+        """Wall seconds."""
+        return time.perf_counter() - self._wall
+
+
 class Samples(NamedTuple):
     """Wall and CPU seconds of each timed run, and the round it belongs to."""
 
@@ -32,6 +49,11 @@ class Samples(NamedTuple):
         return float(np.min(self.wall))
 
     @property
+    def fastest_cpu(self) -> float:
+        """Least CPU seconds of the process (all threads)."""
+        return float(np.min(self.cpu))
+
+    @property
     def median_cpu(self) -> float:
         """Median CPU seconds of the process (all threads)."""
         return float(np.median(self.cpu))
@@ -39,13 +61,13 @@ class Samples(NamedTuple):
 
 def timed(run: Callable[[], Any]) -> tuple[float, float]:
     """Wall and CPU seconds of one call, its result waited for."""
-    cpu, wall = time.process_time(), time.perf_counter()
+    clock = Clock()
     jax.block_until_ready(run())
-    return time.perf_counter() - wall, time.process_time() - cpu
+    return clock.wall, clock.cpu
 
 
 def interleave(
-    runs: Mapping[str, Callable[[], Any]], *, rounds: int, seconds: float, least: int = 1, warm: int = 1
+    runs: Mapping[str, Callable[[], Any]], *, rounds: int, seconds: float = np.inf, least: int = 1, warm: int = 1
 ) -> dict[str, Samples]:
     """Time the contenders round by round, each round starting with another one.
 

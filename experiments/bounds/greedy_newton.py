@@ -1,7 +1,7 @@
 """The iterative greedy algorithm measured against its claims: spectral error, contraction, log(1/ε), cost exponents."""
 
-import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +11,13 @@ from attnreg.data.synthetic import attention_instance
 from attnreg.objectives.attention import AttentionObjective
 from attnreg.objectives.one_layer import OneLayerObjective
 from attnreg.objectives.sampled import sampled_hessian, sampled_joint_hessian, spectral_error
-from attnreg.problems.attention import AttentionRegression
 from attnreg.problems.one_layer import OneLayerRegression, Unknowns
 from attnreg.solvers import Newton
 from attnreg.solvers.sketched import SketchedNewton
-from experiments.one_layer.peers import instance
+from experiments.benchmarks.timing import interleave
+from experiments.one_layer.instances import instance
 from experiments.runner import figures
+from experiments.runner.config import UsageError
 from experiments.runner.record import Record
 
 PUBLISHED_CONTRACTION = 0.4  # the papers' lemma: ‖x_{t+1} − x*‖ ≤ 0.4 ‖x_t − x*‖
@@ -37,7 +38,19 @@ def one_layer_objective(config: Any, n: int, d: int) -> OneLayerObjective:
     return OneLayerObjective(OneLayerRegression(*data, weight=config.weight, ridge=ridge, ridge_y=ridge))
 
 
-PROBLEMS = {"matrix": (matrix_objective, sampled_hessian), "one_layer": (one_layer_objective, sampled_joint_hessian)}
+FAMILIES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "matrix": (matrix_objective, sampled_hessian),
+    "one_layer": (one_layer_objective, sampled_joint_hessian),
+}
+
+
+class Studied(NamedTuple):
+    """An objective by name, how its Hessian is sampled, and its minimum."""
+
+    name: str
+    objective: Any
+    sampler: Callable[..., Any]
+    best: Any
 
 
 def minimum(objective: Any, config: Any) -> Any:
@@ -50,76 +63,76 @@ def minimum(objective: Any, config: Any) -> Any:
 
 def run(config: Any, record: Record) -> dict[str, Any]:
     """All checks, in the order of their price; `config.parts` chooses."""
+    if unknown := set(config.families) - set(FAMILIES):
+        raise UsageError(f"config.families has {unknown.pop()!r}; there are {', '.join(FAMILIES)}")
     out: dict[str, Any] = {}
-    for name in config.problems:
-        build, sampler = PROBLEMS[name]
+    for name in config.families:
+        build, sampler = FAMILIES[name]
         objective = build(config, config.n, config.d)
-        best = minimum(objective, config)
+        studied = Studied(name, objective, sampler, minimum(objective, config))
         if "spectral" in config.parts:
-            out[f"{name} spectral error"] = _spectral(config, record, name, objective, sampler, best)
+            out[f"{name} spectral error"] = _spectral(config, record, studied)
         if "contraction" in config.parts:
-            out[f"{name} contraction"] = _contraction(config, record, name, objective, sampler, best)
+            out[f"{name} contraction"] = _contraction(config, record, studied)
     if "exponents" in config.parts:
         out["exponents"] = _exponents(config, record)
     return out
 
 
-def _spectral(config, record, name, objective, sampler, best) -> list[dict]:
+def _spectral(config: Any, record: Record, studied: Studied) -> list[dict]:
     """ε against the number of samples, over seeds, and the fitted power."""
-    exact = objective.hessian(best)
-
-    @jax.jit
-    def unit(factor):
-        return jnp.linalg.cholesky(factor)
-
-    assert bool(jnp.all(jnp.isfinite(unit(exact)))), "the Hessian at the minimum is not positive definite: raise weight"
-    rows = []
+    name, objective, sampler, best = studied
+    exact, rows = objective.hessian(best), []
+    if not bool(jnp.all(jnp.isfinite(jnp.linalg.cholesky(exact)))):
+        raise UsageError("the Hessian at the minimum is not positive definite: raise config.weight or config.ridge")
     for samples in config.samples[name]:
         draw = jax.jit(
             lambda key, samples=samples: spectral_error(sampler(key, objective, best, samples=samples), exact)
         )
         errors = [float(draw(jax.random.key(config.seed + s))) for s in range(config.seeds)]
         rows.append(dict(samples=samples, median=float(np.median(errors)), worst=float(np.max(errors))))
-        record.log(len(rows), problem=name, part="spectral", **rows[-1])
-    power = float(np.polyfit(np.log([r["samples"] for r in rows]), np.log([r["median"] for r in rows]), 1)[0])
-    record.table(
-        f"spectral_{name}",
-        ("samples", "median ε", "worst ε"),
-        [[r["samples"], r["median"], r["worst"]] for r in rows],
-    )
+        record.log(len(rows), family=name, part="spectral", **rows[-1])
+    count, median, worst = ([r[k] for r in rows] for k in ("samples", "median", "worst"))
+    power = float(np.polyfit(np.log(count), np.log(median), 1)[0])
+    columns = ("samples", "median ε", "worst ε")
+    record.table(f"spectral_{name}", columns, list(zip(count, median, worst, strict=True)))
     record.say(f"{name}: ε falls as samples^{power:.2f}")
     figure, axes = figures.canvas()
-    axes[0][0].loglog([r["samples"] for r in rows], [r["median"] for r in rows], "o-", label="median")
-    axes[0][0].loglog([r["samples"] for r in rows], [r["worst"] for r in rows], "o--", label="worst seed")
+    axes[0][0].loglog(count, median, "o-", label="median")
+    axes[0][0].loglog(count, worst, "o--", label="worst seed")
     axes[0][0].set(xlabel="samples", ylabel="spectral error ε", title=f"{name}: ε ∝ samples^{power:.2f}")
     axes[0][0].legend()
     record.figure(f"spectral_{name}", figure)
     return [*rows, {"power": power}]
 
 
-def _distance(a: Any, b: Any) -> float:
-    return float(
-        jnp.sqrt(sum(jnp.sum((x - y) ** 2) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)))
+def _distances(config: Any, studied: Studied, samples: int) -> np.ndarray:
+    """‖x_t − x*‖ over its value at the start, along one run from near the minimum."""
+    solver = SketchedNewton(
+        studied.sampler, samples, tol=0.0, max_steps=config.steps, seed=config.seed, safeguard=False
     )
+    start = jax.tree.map(lambda x: x * (1 + config.start_distance), studied.best)
+    path: list[float] = []
+
+    def watch(state: Any, _: Any) -> None:
+        gaps = jax.tree.map(lambda x, y: jnp.sum((x - y) ** 2), state.params, studied.best)
+        path.append(float(jnp.sqrt(sum(jax.tree.leaves(gaps)))))
+
+    solver.run_on_host(studied.objective, start, callback=watch)
+    return np.array(path) / path[0]
 
 
-def _contraction(config, record, name, objective, sampler, best) -> list[dict]:
-    """‖x_t − x*‖ from starts near the minimum: ratio per step, and steps to reach each ε."""
-    rows, figure, axes = [], *figures.canvas(1, 2)
+def _contraction(config: Any, record: Record, studied: Studied) -> list[dict]:
+    """Ratio of successive distances from the minimum, and steps to reach each ε."""
+    name, rows, (figure, axes) = studied.name, [], figures.canvas(1, 2)
     for samples in config.samples[name]:
-        solver = SketchedNewton(sampler, samples, tol=0.0, max_steps=config.steps, seed=config.seed, safeguard=False)
-        start = jax.tree.map(lambda x: x * (1 + config.start_distance), best)
-        path = []
-        solver.run_on_host(
-            objective, start, callback=lambda state, _, path=path: path.append(_distance(state.params, best))
-        )
-        distances = np.array(path) / path[0]
+        distances = _distances(config, studied, samples)
         alive = distances > 1e-12
         ratios = distances[1:][alive[:-1] & alive[1:]] / distances[:-1][alive[:-1] & alive[1:]]
         reached = {f"steps to {e:g}": _first(distances, e) for e in config.epsilons}
         row = dict(samples=samples, median_ratio=float(np.median(ratios)), worst_ratio=float(np.max(ratios)), **reached)
         rows.append(row)
-        record.log(len(rows), problem=name, part="contraction", **row)
+        record.log(len(rows), family=name, part="contraction", **row)
         axes[0][0].semilogy(distances, label=f"{samples} samples")
         axes[0][1].semilogx(config.epsilons, [reached[f"steps to {e:g}"] or np.nan for e in config.epsilons], "o-")
     axes[0][0].semilogy(PUBLISHED_CONTRACTION ** np.arange(config.steps), "k:", label="lemma: 0.4 per step")
@@ -136,28 +149,18 @@ def _first(distances: np.ndarray, epsilon: float) -> int | None:
     return int(below[0]) if below.size else None
 
 
-def _exponents(config, record) -> dict[str, float]:
-    """CPU time of one sampled and one exact curvature assembly against n and d, and where sampling pays."""
+def _exponents(config: Any, record: Record) -> dict[str, float]:
+    """Least CPU time of one sampled and one exact curvature assembly against n and d, and where sampling pays."""
     rows, fits = [], {}
     for axis, sizes in (("n", [(n, config.scaling_d) for n in config.scaling_n]),
                         ("d", [(config.scaling_n_fixed, d) for d in config.scaling_ds])):  # fmt: skip
         measured: dict[str, list[float]] = {}
         for n, d in sizes:
-            objective = matrix_objective(config, n, d)
-            X = jnp.zeros((d, d))
-            samples = config.scaling_samples * d * d
-            programs = {
-                "gradient": jax.jit(objective.value_and_grad),
-                "exact Hessian": jax.jit(objective.value_grad_hessian),
-                "sampled Hessian": jax.jit(
-                    lambda X, o=objective, s=samples: sampled_hessian(jax.random.key(0), o, X, samples=s)
-                ),
-            }
-            for name, program in programs.items():
-                seconds = _cpu(program, X, config.repeats)
-                measured.setdefault(name, []).append(seconds)
-                rows.append([axis, n, d, name, seconds])
-                record.log(len(rows), part="exponents", axis=axis, n=n, d=d, quantity=name, cpu=seconds)
+            times = interleave(_assemblies(config, n, d), rounds=config.repeats)
+            for name, samples in times.items():
+                measured.setdefault(name, []).append(samples.fastest_cpu)
+                rows.append([axis, n, d, name, samples.fastest_cpu])
+                record.log(len(rows), part="exponents", axis=axis, n=n, d=d, quantity=name, cpu=samples.fastest_cpu)
         values = [n if axis == "n" else d for n, d in sizes]
         for name, seconds in measured.items():
             fits[f"{name}, exponent in {axis}"] = float(np.polyfit(np.log(values), np.log(seconds), 1)[0])
@@ -166,12 +169,13 @@ def _exponents(config, record) -> dict[str, float]:
     return fits
 
 
-def _cpu(program, X: AttentionRegression | Any, repeats: int) -> float:
-    """Least CPU time of one call, compiled before."""
-    jax.block_until_ready(program(X))
-    times = []
-    for _ in range(repeats):
-        started = time.process_time()
-        jax.block_until_ready(program(X))
-        times.append(time.process_time() - started)
-    return min(times)
+def _assemblies(config: Any, n: int, d: int) -> dict[str, Callable[[], Any]]:
+    """Calls that assemble a gradient, the exact and a sampled Hessian at X = 0."""
+    objective, X, samples = matrix_objective(config, n, d), jnp.zeros((d, d)), config.scaling_samples * d * d
+    gradient, exact = jax.jit(objective.value_and_grad), jax.jit(objective.value_grad_hessian)
+    sampled = jax.jit(lambda X: sampled_hessian(jax.random.key(0), objective, X, samples=samples))
+    return {
+        "gradient": lambda: gradient(X),
+        "exact Hessian": lambda: exact(X),
+        "sampled Hessian": lambda: sampled(X),
+    }

@@ -4,11 +4,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from matplotlib.figure import Figure
 
 from attnreg.bounds import BOUNDS, Bound, Norms
 from attnreg.bounds.measure import Measured, Shape, measure
-from attnreg.bounds.row_suprema import SUPREMA, ascend, search_three_points
-from experiments.runner.figures import canvas
+from attnreg.bounds.row_suprema import SUPREMA, climb, search_three_points
+from experiments.runner.config import UsageError
+from experiments.runner.figures import PALETTE, canvas
 
 COLUMNS = (
     "bound",
@@ -27,11 +29,12 @@ class Violation(AssertionError):
     """A pair of points beats a bound: the message holds the pair."""
 
 
-def run(config: Any, record: Any) -> dict:
+def run(config: Any, record: Any) -> dict[str, Any]:
     """Measure all bounds of the config; returns the tables as a dict."""
     key = jax.random.key(config.seed)
-    words = [w for w in config.only.split(",") if w]
-    bounds = [b for name, b in BOUNDS.items() if not words or any(w in name for w in words)]
+    bounds = [b for name, b in BOUNDS.items() if not config.only or any(word in name for word in config.only)]
+    if not bounds:
+        raise UsageError(f"config.only is {config.only!r}: no bound has such a name; there are {', '.join(BOUNDS)}")
     record.expect(len(bounds))
     grid = np.zeros((len(bounds), len(config.radii)))
     empty = {"measured": grid, "random": grid, "improved": grid[:, 0], "evaluated": grid[:, 0]}
@@ -56,15 +59,15 @@ def run(config: Any, record: Any) -> dict:
 
 def constants_of(bound: Bound, config: Any) -> tuple[list[Norms], np.ndarray, np.ndarray]:
     """The domains of the grid with the sharp and the norm-by-norm constant on each."""
-    shape = Shape(*config.shapes[bound.problem])
-    domains = [Norms.ball(bound.problem, R, n1=shape.n1, n=shape.n) for R in config.radii]
+    shape = Shape(*config.shapes[bound.family])
+    domains = [Norms.ball(bound.family, R, n1=shape.n1, n=shape.n) for R in config.radii]
     return domains, np.array([bound.sharp(d) for d in domains]), np.array([bound.norm_by_norm(d) for d in domains])
 
 
 def one_bound(bound: Bound, i: int, key: jax.Array, config: Any, state: dict) -> None:
     """Measure bound i into `state` on all radii until enough improved pairs are counted; raises `Violation`."""
     domains, sharp, crude = constants_of(bound, config)
-    shape = Shape(*config.shapes[bound.problem])
+    shape = Shape(*config.shapes[bound.family])
     for again in range(config.max_rounds):
         found = measure(bound, jax.random.fold_in(key, again), domains, shape, starts=config.starts, steps=config.steps)
         check(bound, domains, found, np.minimum(sharp, crude), config.tolerance)
@@ -128,8 +131,8 @@ def row_suprema(config: Any, key: jax.Array, record: Any) -> dict:
             continue
         three = search_three_points(item.order, item.sign, resolution=config.row_resolution)
         climbed = max(
-            ascend(item.order, item.sign, jax.random.fold_in(key, 100 * i + n), n=n, starts=config.row_starts,
-                   steps=config.row_steps)[0]
+            climb(item.order, item.sign, jax.random.fold_in(key, 100 * i + n), n=n, starts=config.row_starts,
+                  steps=config.row_steps)[0]
             for n in config.row_n
         )  # fmt: skip
         for found in (three, climbed):
@@ -150,7 +153,7 @@ def scaling_in_n(config: Any, key: jax.Array) -> dict:
     for j, name in enumerate(config.scaling):
         bound, measured, sharp, crude = BOUNDS[name], [], [], []
         for n in config.scaling_n:
-            norms = Norms.ball(bound.problem, R, n1=1, n=n)
+            norms = Norms.ball(bound.family, R, n1=1, n=n)
             found = measure(
                 bound, jax.random.fold_in(key, 1000 * j + n), [norms], Shape(1, n, 2, 1), starts=config.scaling_starts,
                 steps=config.scaling_steps,
@@ -164,8 +167,8 @@ def scaling_in_n(config: Any, key: jax.Array) -> dict:
 
 
 def _three_lines(axes: Any, x: Any, entry: dict, title: str) -> None:
-    axes.semilogy(x, entry["norm_by_norm"], color="#D55E00", marker="s", markersize=3, label="norm by norm")
-    axes.semilogy(x, entry["sharp"], color="#0072B2", marker="o", markersize=3, label="sharp (proved)")
+    axes.semilogy(x, entry["norm_by_norm"], color=PALETTE[1], marker="s", markersize=3, label="norm by norm")
+    axes.semilogy(x, entry["sharp"], color=PALETTE[0], marker="o", markersize=3, label="sharp (proved)")
     axes.semilogy(x, entry["measured"], "k--", marker="x", markersize=4, label="measured")
     axes.set_title(title)
 
@@ -182,7 +185,7 @@ FIGURE = (
 )
 
 
-def radius_figure(results: dict, radii: Any):
+def radius_figure(results: dict, radii: Any) -> Figure:
     """Bound and truth against R on a log axis, for up to eight quantities."""
     shown = [(name, title) for name, title in FIGURE if name in results] or [(n, n) for n in list(results)[:4]]
     columns = min(4, len(shown))
@@ -199,7 +202,7 @@ def radius_figure(results: dict, radii: Any):
     return figure
 
 
-def size_figure(scaling: dict):
+def size_figure(scaling: dict) -> Figure:
     """Bound and truth against n on a log axis."""
     names = [name for name in scaling if name not in ("R", "n")]
     figure, axes = canvas(1, len(names), width=2.9, height=2.5)

@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.figure import Figure
 
 from attnreg.bounds import Norms
+from attnreg.bounds.ascent import ascend
 from attnreg.bounds.newton_region import hessian_lipschitz, newton_radius, required_weight
 from attnreg.bounds.quantities import row_loss
 from attnreg.problems import losses
@@ -27,7 +29,7 @@ class Region(NamedTuple):
     observed: float
 
 
-def run(config: Any, record: Any) -> dict:
+def run(config: Any, record: Any) -> dict[str, Any]:
     """Both parts over all radii; fails when a guarantee fails."""
     key = jax.random.key(config.seed)
     thresholds, regions = [], []
@@ -70,7 +72,7 @@ def threshold(key: jax.Array, R: float, config: Any) -> tuple[float, float]:
     z, scale = (W, x, v), jnp.asarray(R * R, dtype)
     start = _depths(z, scale)
     best = jnp.argsort(-start)[: min(config.points, 512)]  # all points are sampled, the deepest few climbed
-    climbed = _climb(tuple(q[best] for q in z), scale, jnp.geomspace(0.5, 1e-3, config.ascent, dtype=dtype))
+    climbed = _climb(tuple(q[best] for q in z), scale, jnp.geomspace(0.5, 1e-3, config.ascent, dtype=dtype)[:-1])
     needed = max(float(jnp.max(start)), float(climbed))
     w2 = required_weight(config.l, R)
     least = R * R * (w2 - needed)
@@ -86,7 +88,7 @@ def _depth(z: tuple, scale: jax.Array) -> jax.Array:
     s = scale * jnp.matmul(Q, z[1] / jnp.maximum(jnp.linalg.norm(z[1]), 1.0), precision="highest")
     along = jnp.matmul(Q, z[2] / jnp.linalg.norm(z[2]), precision="highest")
 
-    def slope(t):
+    def slope(t: jax.Array) -> jax.Array:
         return jax.jvp(lambda r: row_loss(r, b), (t,), (along,))[1]
 
     return -jax.jvp(slope, (s,), (along,))[1]
@@ -98,16 +100,12 @@ _depths = jax.jit(jax.vmap(_depth, (0, None)))
 @jax.jit
 def _climb(z: tuple, scale: jax.Array, lengths: jax.Array) -> jax.Array:
     """The largest depth along a normalized gradient ascent from every z."""
-    slope = jax.vmap(jax.value_and_grad(_depth), (0, None))
 
-    def step(z, length):
-        value, g = slope(z, scale)
-        size = jnp.sqrt(sum(jnp.sum(q.reshape(q.shape[0], -1) ** 2, axis=1) for q in g)) + 1e-30
-        move = length / size
-        W, x, v = z[0] + move[:, None, None] * g[0], z[1] + move[:, None] * g[1], z[2] + move[:, None] * g[2]
-        return (W, x / jnp.maximum(jnp.linalg.norm(x, axis=1, keepdims=True), 1.0), v), jnp.max(value)
+    def project(z: tuple) -> tuple:
+        W, x, v = z
+        return W, x / jnp.maximum(jnp.linalg.norm(x, axis=1, keepdims=True), 1.0), v
 
-    return jnp.max(jax.lax.scan(step, z, lengths)[1])
+    return jnp.max(ascend(lambda q: _depth(q, scale), z, project=project, lengths=lengths).best)
 
 
 def region(key: jax.Array, R: float, case: str, config: Any) -> Region:
@@ -161,10 +159,12 @@ hessian = jax.jit(jax.hessian(objective))
 
 
 @functools.partial(jax.jit, static_argnames="steps")
-def newton(starts: jax.Array, A: jax.Array, b: jax.Array, w2: Any, star: jax.Array, *, steps: int):
+def newton(
+    starts: jax.Array, A: jax.Array, b: jax.Array, w2: Any, star: jax.Array, *, steps: int
+) -> tuple[jax.Array, jax.Array]:
     """Plain undamped Newton from every start: where it ends, and ‖x − x*‖ before each step, (steps, starts)."""
 
-    def step(x, _):
+    def step(x: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
         move = jnp.linalg.solve(jax.hessian(objective)(x, A, b, w2), jax.grad(objective)(x, A, b, w2))
         return jnp.where(jnp.all(jnp.isfinite(move)), x - move, x), jnp.linalg.norm(x - star)
 
@@ -186,7 +186,7 @@ def radius_rows(regions: list) -> list[tuple]:
     return out
 
 
-def figure(thresholds: list, regions: list, sharp: float, published: float):
+def figure(thresholds: list, regions: list, sharp: float, published: float) -> Figure:
     """Left: observed threshold and both predictions against R. Right: radii against R, log axis."""
     fig, axes = canvas(1, 2, width=3.4, height=2.6)
     left, right = axes[0]

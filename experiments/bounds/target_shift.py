@@ -5,25 +5,24 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.figure import Figure
 
 from attnreg.bounds import Point, published_shift
 from attnreg.bounds import target_shift as ts
 from attnreg.bounds.domain import Norms
 from attnreg.data.minilm import cache as minilm_cache
-from attnreg.data.minilm.embedded import load_embedded_head
-from attnreg.data.minilm.encoder import load_minilm
-from attnreg.data.minilm.instance import attention_map, layer_inputs, principal_components
-from attnreg.data.minilm.texts import windows
+from experiments.bounds.shift_moves import data_move, documents, instance, weight_move, with_tokens
+from experiments.runner.config import UsageError
 from experiments.runner.figures import PALETTE, canvas
 
-COLUMNS = ("source", "problem", "move", "size", "shift", "sharp", "norm by norm", "identity in eps")
+COLUMNS = ("source", "loss", "move", "size", "shift", "sharp", "norm by norm", "identity in eps")
 
 
 class Line(NamedTuple):
     """One measured move."""
 
     source: str
-    problem: str
+    loss: str
     move: str
     size: float
     shift: float
@@ -32,142 +31,79 @@ class Line(NamedTuple):
     identity: float
 
 
+Measured = list[tuple[Line, np.ndarray]]
+
+
 class BoundBroken(AssertionError):
     """A measured shift beats a bound, or the identity fails: the message says where and by how much."""
 
 
-def run(config: Any, record: Any) -> dict:
+def run(config: Any, record: Any) -> dict[str, Any]:
     """All moves of all sources; fails on a broken bound or identity."""
-    key = jax.random.key(config.seed)
-    lines: list[Line] = []
-    angles, paths, skipped = [], [], []
+    if unknown := set(config.losses) - set(ts.LOSSES):
+        raise UsageError(f"config.losses has {unknown.pop()!r}; there are {', '.join(ts.LOSSES)}")
+    lines, angles, paths, skipped = [], [], [], []
     for s, source in enumerate(config.sources):
         if source == "minilm" and not minilm_cache.is_cached():
             skipped.append(source)
             record.say("minilm: the weights are not in the cache (python -m attnreg.data.tools.fetch_minilm): skipped")
             continue
-        for document, (tokens, following) in enumerate(documents(source, config, jax.random.fold_in(key, s))):
-            for problem in config.problems:
-                p = instance(tokens, problem, jax.random.fold_in(key, 1000 * s + document), config)
-                of_steps = [
-                    measure(source, problem, "gradient", z, p, weight_move(p, problem, z), config) for z in config.steps
-                ]
-                of_layers = []
-                for kind in config.kinds:
-                    moves = [(z, data_move(p, kind, z)) for z in config.scales]
-                    of_layers += [measure(source, problem, kind, z, p, moved, config) for z, moved in moves]
-                if following is not None:
-                    of_layers.append(measure(source, problem, "next layer", 1.0, p, with_tokens(p, following), config))
+        key = jax.random.fold_in(jax.random.key(config.seed), s)
+        for document, (tokens, following) in enumerate(documents(source, config, key)):
+            for loss in config.losses:
+                p = instance(tokens, loss, jax.random.fold_in(jax.random.key(config.seed), 1000 * s + document), config)
+                of_steps, of_layers = all_moves(source, loss, p, following, config)
                 lines += [*(x for x, _ in of_steps), *(x for x, _ in of_layers)]
-                angles += compare(source, problem, of_steps, of_layers)
-                paths += [sequence(source, problem, p, config, kind) for kind in ("gradient", *config.kinds)]
+                angles += compare(source, loss, of_steps, of_layers)
+                paths += [sequence(source, loss, p, config, kind) for kind in ("gradient", *config.kinds)]
             record.log(len(lines), documents=document + 1)
-    record.table("shift", COLUMNS, summary(lines))
-    record.table(
-        "gradient_against_layer", ("source", "problem", "layer", "cosine", "relative difference"), angles_table(angles)
-    )
-    record.table(
-        "sequences",
-        ("source", "problem", "move", "T", "shift", "telescoped"),
-        [(*p[:3], config.sequence, p[3][-1], p[4][-1]) for p in paths],
-    )
-    record.figure("shift", shift_figure(lines, config))
-    record.figure("sequence", sequence_figure(paths, config))
-    worst = max(x.identity for x in lines)
-    loosest = [max((x.shift / x.sharp for x in lines if x.problem == q), default=0.0) for q in config.problems]
+    report(config, record, lines, angles, paths)
+    loosest = [max((x.shift / x.sharp for x in lines if x.loss == q), default=0.0) for q in config.losses]
     return {
         "lines": len(lines),
-        "identity_worst_in_eps": worst,
-        "tightness_best": dict(zip(config.problems, loosest, strict=True)),
+        "identity_worst_in_eps": max(x.identity for x in lines),
+        "tightness_best": dict(zip(config.losses, loosest, strict=True)),
         "broken": 0,
         "skipped": skipped,
         "published_M_synthetic": published_shift(config.n, config.radius),
     }
 
 
-# --- sources ---------------------------------------------------------------------------------------------------
+def all_moves(source: str, loss: str, p: Point, following: Any, config: Any) -> tuple[Measured, Measured]:
+    """Every weight move and every data move of one instance, measured."""
+    of_steps = [measure(source, loss, "gradient", z, p, weight_move(p, loss, z), config) for z in config.steps]
+    of_layers = [
+        measure(source, loss, kind, z, p, data_move(p, kind, z), config) for kind in config.kinds for z in config.scales
+    ]
+    if following is not None:
+        of_layers.append(measure(source, loss, "next layer", 1.0, p, with_tokens(p, following), config))
+    return of_steps, of_layers
 
 
-def documents(source: str, config: Any, key: jax.Array):
-    """(tokens, the next layer's tokens or None) of every document, float arrays (n, d) of spectral norm `radius`."""
-    if source == "synthetic":
-        for k in jax.random.split(key, config.documents):
-            yield scaled(np.asarray(jax.random.normal(k, (config.n, config.d))), config.radius), None
-    elif source == "embedded":
-        for tokens in load_embedded_head(dtype=np.float64).A[: config.documents, : config.real_tokens]:
-            yield scaled(tokens, config.radius), None
-    else:
-        encoder = load_minilm()
-        ids = windows("docs", config.real_tokens, config.documents)
-        for layer in (1, 4):
-            before, after = (layer_inputs(encoder, ids, layer + z).astype(np.float64) for z in (0, 1))
-            reduced, moved = principal_components(before, after, config.d)
-            for tokens, following in zip(reduced, moved, strict=True):
-                size = np.linalg.norm(tokens, 2) / config.radius
-                yield tokens / size, following / size
-
-
-def scaled(tokens: np.ndarray, radius: float) -> np.ndarray:
-    """`tokens` with spectral norm `radius`."""
-    return tokens * (radius / np.linalg.norm(tokens, 2))
-
-
-def instance(tokens: np.ndarray, problem: str, key: jax.Array, config: Any) -> Point:
-    """Self-attention on one document: A1 = A2 = A3 = tokens, weights and targets drawn."""
-    n, d = tokens.shape
-    keys = jax.random.split(key, 4)
-    A, dtype = jnp.asarray(tokens), jnp.asarray(tokens).dtype
-    X = jax.random.normal(keys[0], (d, d), dtype) / d
-    if problem == "one_layer":
-        Y = jax.random.normal(keys[1], (d, config.columns), dtype) / d**0.5
-        return Point(A, A, X, jax.random.normal(keys[2], (n, config.columns), dtype), A, Y)
-    factors = jax.random.normal(keys[3], (2, n, d), dtype)
-    return Point(A, A, X, jnp.asarray(attention_map(np.asarray(factors[0]), np.asarray(factors[1]))))
-
-
-# --- moves ----------------------------------------------------------------------------------------------------------
-
-
-def weight_move(p: Point, problem: str, step: float) -> Point:
-    """One gradient step of length `step` times the unit of 1/‖∇‖: the weights move by `step` in all."""
-    unit = _unit_step(p, problem)
-    return ts.gradient_step(p, problem, step * unit)
-
-
-_gradient_step = jax.jit(ts.gradient_step, static_argnums=1)
-
-
-def _unit_step(p: Point, problem: str) -> float:
-    moved = _gradient_step(p, problem, jnp.ones((), p.X.dtype))
-    parts = [moved.X - p.X] + ([moved.Y - p.Y] if p.Y is not None and moved.Y is not None else [])
-    return 1.0 / float(np.sqrt(sum(np.sum(np.asarray(z) ** 2) for z in parts)))
-
-
-def data_move(p: Point, kind: str, scale: float) -> Point:
-    """One self-attention layer on the tokens: scores by X itself, values by the identity."""
-    d = p.A1.shape[1]
-    return with_tokens(p, ts.attention_layer(p.A1, p.X, jnp.eye(d, dtype=p.X.dtype), scale=scale, kind=kind))
-
-
-def with_tokens(p: Point, tokens: Any) -> Point:
-    """`p` with new tokens in every place where tokens stand."""
-    A = jnp.asarray(tokens, p.A1.dtype)
-    return p._replace(A1=A, A2=A, A3=None if p.A3 is None else A)
+def report(config: Any, record: Any, lines: list[Line], angles: list[tuple], paths: list[tuple]) -> None:
+    """The three tables and two figures."""
+    record.table("shift", COLUMNS, summary(lines))
+    columns = ("source", "loss", "layer", "cosine", "relative difference")
+    record.table("gradient_against_layer", columns, angles_table(angles))
+    ends = [(*p[:3], config.sequence, p[3][-1], p[4][-1]) for p in paths]
+    record.table("sequences", ("source", "loss", "move", "T", "shift", "telescoped"), ends)
+    record.figure("shift", shift_figure(lines, config))
+    record.figure("sequence", sequence_figure(paths, config))
 
 
 def measure(
-    source: str, problem: str, move: str, size: float, p: Point, moved: Point, config: Any
+    source: str, loss: str, move: str, size: float, p: Point, moved: Point, config: Any
 ) -> tuple[Line, np.ndarray]:
     """One line and the shift itself; raises when the identity or the order of the bounds fails."""
-    B = ts.shifted_targets(p, moved, problem)
-    left, right = ts.residual(moved._replace(B=p.B), problem), ts.residual(p._replace(B=B), problem)
-    terms = {"rescaled": float(jnp.max(ts.Q.alpha(moved))) + float(jnp.max(ts.Q.alpha(p)))}.get(problem, 1.0)
+    B = ts.shifted_targets(p, moved, loss)
+    left, right = ts.residual(moved._replace(B=p.B), loss), ts.residual(p._replace(B=B), loss)
+    terms = {"rescaled": float(jnp.max(ts.Q.alpha(moved))) + float(jnp.max(ts.Q.alpha(p)))}.get(loss, 1.0)
     scale = max(terms, float(jnp.max(jnp.abs(p.B))), float(jnp.max(jnp.abs(left))))
     identity = float(jnp.max(jnp.abs(left - right))) / (scale * float(jnp.finfo(B.dtype).eps))
     shift = np.asarray(B - p.B)
     line = Line(
-        source, problem, move, size, float(np.linalg.norm(shift)), ts.shift_limit(p, moved, problem),
-        ts.published_limit(p, moved, problem), identity,
+        source, loss, move, size, float(np.linalg.norm(shift)), ts.shift_limit(p, moved, loss),
+        ts.published_limit(p, moved, loss), identity,
     )  # fmt: skip
     slack = 1.0 + 1e-9
     if (
@@ -179,36 +115,33 @@ def measure(
     return line, shift
 
 
-def sequence(source: str, problem: str, p: Point, config: Any, kind: str) -> tuple:
+def sequence(source: str, loss: str, p: Point, config: Any, kind: str) -> tuple:
     """T successive updates: the total shift after each, and the telescoped bound."""
     path, shifts, limits = [p], [], []
     for _ in range(config.sequence):
         here = path[-1]
         moved = (
-            weight_move(here, problem, config.sequence_step)
+            weight_move(here, loss, config.sequence_step)
             if kind == "gradient"
             else data_move(here, kind, config.sequence_step / 4)
         )
         path.append(moved)
-        shifts.append(float(np.linalg.norm(np.asarray(ts.shifted_targets(p, moved, problem) - p.B))))
-        limits.append(ts.telescoped_limit(path, problem))
+        shifts.append(float(np.linalg.norm(np.asarray(ts.shifted_targets(p, moved, loss) - p.B))))
+        limits.append(ts.telescoped_limit(path, loss))
         if not shifts[-1] <= limits[-1] * (1.0 + 1e-9):
-            raise BoundBroken(f"{source} {problem} {kind}: total shift {shifts[-1]} > telescoped {limits[-1]}")
-    return source, problem, kind, shifts, limits
+            raise BoundBroken(f"{source} {loss} {kind}: total shift {shifts[-1]} > telescoped {limits[-1]}")
+    return source, loss, kind, shifts, limits
 
 
-def compare(source: str, problem: str, of_steps: list, of_layers: list) -> list[tuple]:
+def compare(source: str, loss: str, of_steps: list, of_layers: list) -> list[tuple]:
     """Cosine and relative difference of the two kinds of shift, the layer against the gradient step nearest in size."""
     out = []
     for line, shift in of_layers:
         _, other = min(of_steps, key=lambda s: abs(np.log((s[0].shift + 1e-300) / (line.shift + 1e-300))))
         norms = np.linalg.norm(shift) * np.linalg.norm(other)
         cosine = float(np.sum(shift * other) / norms) if norms else 0.0
-        out.append((source, problem, line.move, cosine, float(np.linalg.norm(shift - other) / np.linalg.norm(other))))
+        out.append((source, loss, line.move, cosine, float(np.linalg.norm(shift - other) / np.linalg.norm(other))))
     return out
-
-
-# --- tables and figures ---------------------------------------------------------------------------------------------
 
 
 def summary(lines: list[Line]) -> list[tuple]:
@@ -231,21 +164,19 @@ def angles_table(angles: list[tuple]) -> list[tuple]:
     return [(*name, *np.mean(rows, axis=0).tolist()) for name, rows in groups.items()]
 
 
-def shift_figure(lines: list[Line], config: Any):
+def shift_figure(lines: list[Line], config: Any) -> Figure:
     """Shift and both bounds against the size of the move; one row of panels per kind of move."""
     moves = ("gradient", config.kinds[0])
-    figure, axes = canvas(len(moves), len(config.problems), width=2.9, height=2.4)
+    figure, axes = canvas(len(moves), len(config.losses), width=2.9, height=2.4)
     for i, move in enumerate(moves):
-        for j, problem in enumerate(config.problems):
-            rows = [r for r in summary(lines) if r[0] == config.sources[0] and r[1:3] == (problem, move)]
+        for j, loss in enumerate(config.losses):
+            rows = [r for r in summary(lines) if r[0] == config.sources[0] and r[1:3] == (loss, move)]
             x, panel = [r[3] for r in rows], axes[i, j]
             for k, (label, color, style) in enumerate(
                 (("measured", "k", "x--"), ("sharp bound", PALETTE[0], "o-"), ("norm by norm", PALETTE[1], "s-"))
             ):
                 panel.loglog(x, [r[4 + k] for r in rows], style, color=color, markersize=3, label=label)
-            panel.set_title(
-                f"{problem.replace('_', '-')}, {'gradient step' if move == 'gradient' else move + ' layer'}"
-            )
+            panel.set_title(f"{loss.replace('_', '-')}, {'gradient step' if move == 'gradient' else move + ' layer'}")
             panel.set_xlabel("length of the step" if move == "gradient" else "strength of the layer")
     for panel in axes[:, 0]:
         panel.set_ylabel("‖B̃ − B‖")
@@ -253,16 +184,16 @@ def shift_figure(lines: list[Line], config: Any):
     return figure
 
 
-def sequence_figure(paths: list[tuple], config: Any):
+def sequence_figure(paths: list[tuple], config: Any) -> Figure:
     """Total shift of T successive updates and its telescoped bound, first document of the first source."""
-    figure, axes = canvas(1, len(config.problems), width=2.9, height=2.4)
-    for panel, problem in zip(axes[0], config.problems, strict=True):
+    figure, axes = canvas(1, len(config.losses), width=2.9, height=2.4)
+    for panel, loss in zip(axes[0], config.losses, strict=True):
         for color, kind in zip(PALETTE, ("gradient", *config.kinds), strict=False):
-            first = next(p for p in paths if p[:3] == (config.sources[0], problem, kind))
+            first = next(p for p in paths if p[:3] == (config.sources[0], loss, kind))
             t = np.arange(1, config.sequence + 1)
             panel.semilogy(t, first[3], color=color, label=kind)
             panel.semilogy(t, first[4], color=color, linestyle=":")
-        panel.set_title(f"{problem.replace('_', '-')} (dotted: bound)")
+        panel.set_title(f"{loss.replace('_', '-')} (dotted: bound)")
         panel.set_xlabel("T")
     axes[0, 0].set_ylabel("‖B̃ − B‖")
     axes[0, 0].legend(fontsize=7)

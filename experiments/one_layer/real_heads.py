@@ -1,6 +1,5 @@
 """A real head's output, or a whole layer's, as a one-layer problem; the ridge is chosen on held-out text."""
 
-import time
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +14,7 @@ from attnreg.objectives.one_layer_rows import attend, streamable, values_of
 from attnreg.objectives.reduced import VariableProjection
 from attnreg.problems.one_layer import OneLayerRegression, Unknowns
 from attnreg.solvers import NewtonCG
+from experiments.benchmarks.timing import Clock
 from experiments.runner import figures
 from experiments.runner.config import UsageError
 from experiments.runner.record import Record
@@ -33,34 +33,14 @@ class Data(NamedTuple):
 def load(config: Any) -> Data:
     """Activations and the head's (or, with `config.target = "layer"`, all heads') output; unseen documents in two
     halves."""
-    dtype = jnp.dtype(config.precision)
-    if config.source == "embedded":
-        heads = [load_embedded_head(dtype=dtype)]
-    else:
-        chosen = range(HEADS) if config.target == "layer" else [config.head]
-        heads = [
-            minilm_head(
-                config.layer,
-                head,
-                n=config.tokens,
-                train=dict(config.train),
-                heldout=dict(config.heldout),
-                components=config.components or None,
-                dtype=dtype,
-            )
-            for head in chosen
-        ]
+    for name, choices in (("source", ("embedded", "minilm")), ("target", ("head", "layer"))):
+        if config[name] not in choices:
+            raise UsageError(f"config.{name} is {config[name]!r}; it must be {' or '.join(choices)}")
+    heads = _heads(config)
 
-    def output(head, suffix):
-        Q, K, V = (np.asarray(getattr(head, name + suffix), np.float64) for name in "QKV")
-        S = np.einsum("knr,kmr->knm", Q, K)
-        F = np.exp(S - S.max(-1, keepdims=True))
-        out = (F / F.sum(-1, keepdims=True)) @ V
-        return out @ head.W_O if config.target == "layer" else out
-
-    def pair(suffix):
-        B = sum(output(head, suffix) for head in heads)
-        return jnp.asarray(getattr(heads[0], "A" + suffix), dtype), jnp.asarray(B, dtype)
+    def pair(suffix: str) -> tuple[jax.Array, jax.Array]:
+        B = sum(_output(head, suffix, projected=config.target == "layer") for head in heads)
+        return jnp.asarray(getattr(heads[0], "A" + suffix), config.precision), jnp.asarray(B, config.precision)
 
     A, B = pair("_heldout")
     # Even documents choose the ridge, odd ones are looked at once.
@@ -68,10 +48,36 @@ def load(config: Any) -> Data:
                 [head.true_factors for head in heads], f"{heads[0].name}, target: {config.target}")  # fmt: skip
 
 
+def _heads(config: Any) -> list[Any]:
+    if config.source == "embedded":
+        return [load_embedded_head(dtype=jnp.dtype(config.precision))]
+    return [
+        minilm_head(
+            config.layer,
+            head,
+            n=config.tokens,
+            train=dict(config.train),
+            heldout=dict(config.heldout),
+            components=config.components or None,
+            dtype=jnp.dtype(config.precision),
+        )
+        for head in (range(HEADS) if config.target == "layer" else [config.head])
+    ]
+
+
+def _output(head: Any, suffix: str, *, projected: bool) -> np.ndarray:
+    """`softmax(Q Kᵀ) V` of a head (k, n, c), and `projected` to the layer's output."""
+    Q, K, V = (np.asarray(getattr(head, name + suffix), np.float64) for name in "QKV")
+    S = np.einsum("knr,kmr->knm", Q, K)
+    F = np.exp(S - S.max(-1, keepdims=True))
+    out = (F / F.sum(-1, keepdims=True)) @ V
+    return out @ head.W_O if projected else out
+
+
 def predict(problem: OneLayerRegression, params: Unknowns) -> jax.Array:
     """`softmax(A1 X A2ᵀ) A3 Y` for all rows, (k, n, c)."""
 
-    def emit(block):
+    def emit(block: Any) -> jax.Array:
         return attend(block, params.X, values_of(problem, block))[2] @ params.Y
 
     return map_over_blocks(streamable(problem), emit)
@@ -85,24 +91,23 @@ def relative(problem: OneLayerRegression, heads: list[Unknowns]) -> float:
 
 def run(config: Any, record: Record) -> dict[str, Any]:
     """Fit for each ridge, from the largest down and each from the last; keep the one best on validation text."""
-    started = time.perf_counter()
-    data = load(config)
+    clock, data = Clock(), load(config)
     record.say(data.name)
-    problems = {name: OneLayerRegression(A, A, A, B) for name, (A, B) in
-                (("train", data.train), ("validation", data.validation), ("test", data.test))}  # fmt: skip
-    rows, best, fitted = [], (np.inf, None), _starts(config, data, problems["train"])
+    pairs = {"train": data.train, "validation": data.validation, "test": data.test}
+    problems = {name: OneLayerRegression(A, A, A, B) for name, (A, B) in pairs.items()}
+    rows, best, fitted = [], (np.inf, None, None), _starts(config, data, problems["train"])
     for ridge in config.ridges:
-        if time.perf_counter() - started > config.total_seconds:
+        if clock.wall > config.total_seconds:
             record.say(f"total_seconds is over: ridges from {ridge:g} down were not tried")
             break
-        fitted = _fit_heads(config, data, problems["train"], fitted, ridge, started)
+        fitted = _fit_heads(config, data, problems["train"], fitted, ridge, clock)
         losses = {name: relative(problem, fitted) for name, problem in problems.items()}
-        rows.append(dict(ridge=ridge, seconds=time.perf_counter() - started, **losses))
+        rows.append(dict(ridge=ridge, seconds=clock.wall, **losses))
         record.log(len(rows), **rows[-1])
         if losses["validation"] < best[0]:
-            best = (losses["validation"], rows[-1])
+            best = (losses["validation"], rows[-1], fitted)
     if not rows:
-        raise ValueError("no ridge was tried: raise config.total_seconds or give config.ridges")
+        raise UsageError("no ridge was tried: raise config.total_seconds or give config.ridges")
     columns = tuple(rows[0])
     record.table("ridge_path", columns, [[row[c] for c in columns] for row in rows])
     _figure(record, rows, data.name)
@@ -131,27 +136,26 @@ def _starts(config: Any, data: Data, problem: OneLayerRegression) -> list[Unknow
     return starts
 
 
-def _fit_heads(config, data, train, fitted, ridge, started) -> list[Unknowns]:
+def _fit_heads(
+    config: Any, data: Data, train: OneLayerRegression, fitted: list[Unknowns], ridge: float, clock: Clock
+) -> list[Unknowns]:
     """Backfitting: each head in turn fits what the others leave, Y always in closed form."""
     A, B = data.train
-    fitted = list(fitted)
-    rows, width = A.shape[0] * A.shape[1], A.shape[2]
+    fitted, width = list(fitted), A.shape[2]
     # Ridges in the units of the curvature: mean eigenvalue of 2ZᵀZ is about 2·rows·mean(z²); of X, that times ‖Y‖².
-    scale = float(2 * jnp.mean(A**2)) * rows
+    scale = float(2 * jnp.mean(A**2)) * A.shape[0] * A.shape[1]
     unit = float(variation(train)) / (width * width)
     solver = NewtonCG(
         tol=config.tol, max_steps=config.max_steps, curvature="gauss_newton", max_cg=config.max_cg, forcing=0.1
     )
-    sweeps = config.sweeps if config.heads > 1 else 1
-    for sweep in range(sweeps):
+    for sweep in range(config.sweeps if config.heads > 1 else 1):
         for h in range(config.heads):
-            left = config.total_seconds - (time.perf_counter() - started)
+            left = config.total_seconds - clock.wall
             if left <= 0:
                 return fitted
             rest = sum((jax.jit(predict)(train, other) for i, other in enumerate(fitted) if i != h), jnp.zeros_like(B))
             problem = OneLayerRegression(A, A, A, B - rest, ridge=ridge * unit, ridge_y=ridge * scale)
-            objective = VariableProjection(problem)
-            start = fitted[h].X
+            objective, start = VariableProjection(problem), fitted[h].X
             if config.heads > 1 and sweep == 0 and not bool(jnp.any(start)):
                 # Heads that start alike stay alike.
                 start = 0.01 / width**0.5 * jax.random.normal(jax.random.key(config.seed + h), start.shape, start.dtype)

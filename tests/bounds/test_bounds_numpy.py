@@ -53,7 +53,7 @@ def residual_and_slopes(problem, rescaled, p, along):
 
 def value(bound, p, along):
     """The quantity of `bound` at a batch of instances, arrays (starts, …)."""
-    name, problem = bound.quantity.removesuffix("_relative"), bound.problem
+    name, problem = bound.quantity.removesuffix("_relative"), bound.family
     rescaled = name.endswith("_rescaled")
     c, dc, ddc, pull = residual_and_slopes(problem, rescaled, p, along)
     u, F, _, _ = row_moments(p, np.zeros((1, 1, 1)))
@@ -93,7 +93,7 @@ def instances(bound, raw, norms, separation):
     B = raw["B"]
     rows = np.linalg.norm(B, axis=2, keepdims=True)
     p["B"] = B**2 / np.sum(B**2, axis=2, keepdims=True) if bound.simplex else norms.b * B / np.maximum(rows, 1.0)
-    if bound.problem == "softmax":
+    if bound.family == "softmax":
         p["A1"] = np.ones((STARTS, 1, 1))
     step = raw["step"] / np.linalg.norm(raw["step"], axis=(1, 2), keepdims=True)
     radius = getattr(norms, RADII[bound.variable])
@@ -106,11 +106,11 @@ def instances(bound, raw, norms, separation):
 def climb(bound, R, seed):
     """The largest ratio found by keeping random perturbations that improve it."""
     rng = np.random.default_rng(seed)
-    shape = Shape(1, 4, 2, 1) if bound.problem == "softmax" else Shape(2, 3, 2, 2)
-    norms = Norms.ball(bound.problem, R, n1=shape.n1, n=shape.n)
-    parts = sizes(bound.problem, shape)
+    shape = Shape(1, 4, 2, 1) if bound.family == "softmax" else Shape(2, 3, 2, 2)
+    norms = Norms.ball(bound.family, R, n1=shape.n1, n=shape.n)
+    parts = sizes(bound.family, shape)
     parts["step"] = parts[bound.variable]
-    joint = bound.directions == ("X", "Y") or bound.problem == "one_layer"
+    joint = bound.directions == ("X", "Y") or bound.family == "one_layer"
     parts |= {f"along_{n}": parts[n] for n in (("X", "Y") if joint else ("X",))}
     scale = {n: getattr(norms, RADII[n]) if n in RADII else 1.0 for n in parts}
     raw = {n: scale[n] * rng.normal(size=(STARTS, *s)) for n, s in parts.items()}

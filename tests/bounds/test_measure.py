@@ -53,8 +53,8 @@ def test_a_false_bound_fails_and_prints_the_pair(found):
 @pytest.mark.parametrize("name", sorted(BOUNDS))
 def test_no_bound_is_violated(name):
     bound = BOUNDS[name]
-    shape = Shape(1, 5, 2, 1) if bound.problem == "softmax" else Shape(3, 4, 2, 2)
-    domains = [Norms.ball(bound.problem, R, n1=shape.n1, n=shape.n) for R in (0.7, 1.7)]
+    shape = Shape(1, 5, 2, 1) if bound.family == "softmax" else Shape(3, 4, 2, 2)
+    domains = [Norms.ball(bound.family, R, n1=shape.n1, n=shape.n) for R in (0.7, 1.7)]
     result = measure(bound, jax.random.key(7), domains, shape, starts=512, steps=60)
     check(bound, domains, result, np.array([bound.sharp(d) for d in domains]), 1e-8)
 

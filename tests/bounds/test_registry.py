@@ -35,14 +35,14 @@ def test_every_quantity_is_there_in_every_variable():
 @pytest.mark.parametrize("n", [2, 7])
 def test_sharp_never_exceeds_norm_by_norm(R, n):
     for bound in BOUNDS.values():
-        norms = Norms.ball(bound.problem, R, n1=3, n=n)
+        norms = Norms.ball(bound.family, R, n1=3, n=n)
         assert 0 < bound.sharp(norms) <= bound.norm_by_norm(norms) * (1 + 1e-12), bound.name
 
 
 def test_constants_grow_with_the_domain():
     for bound in BOUNDS.values():
         for column in ("sharp", "norm_by_norm"):
-            values = [getattr(bound, column)(Norms.ball(bound.problem, R, n1=2, n=4)) for R in (0.5, 1.0, 2.0)]
+            values = [getattr(bound, column)(Norms.ball(bound.family, R, n1=2, n=4)) for R in (0.5, 1.0, 2.0)]
             assert values == sorted(values), (bound.name, column)
 
 

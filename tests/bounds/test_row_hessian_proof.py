@@ -11,8 +11,8 @@ from sympy import QQ, ring
 
 from attnreg.bounds import constants
 from attnreg.bounds.quantities import row_loss
-from attnreg.bounds.row_suprema import edge_bounds, edge_weights
 from tests.bounds.certificate import divided, over_box, polya
+from tests.bounds.edge_lemma import edge_bounds, edge_weights
 
 UPPER, LOWER = QQ(3081, 10000), QQ(2404, 10000)  # just below half of the claimed 0.616234… and 0.480817…
 

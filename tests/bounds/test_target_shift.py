@@ -1,4 +1,4 @@
-"""The shift identity to eps for every problem and move, and measured shift ≤ sharp ≤ norm by norm."""
+"""The shift identity to eps for every loss and move, and measured shift ≤ sharp ≤ norm by norm."""
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,10 @@ EPS = float(np.finfo(np.float64).eps)
 N, D, M = 5, 3, 4
 
 
-def instance(problem, seed=0, *, rows=N):
+def instance(loss, seed=0, *, rows=N):
     rng = np.random.default_rng(seed)
     A1, A2, A3, X, Y = (jnp.asarray(rng.normal(size=s)) for s in ((rows, D), (N, D), (N, D), (D, D), (D, M)))
-    if problem == "one_layer":
+    if loss == "one_layer":
         return Point(A1, A2, X, jnp.asarray(rng.normal(size=(rows, M))), A3, Y)
     return Point(A1, A2, X, jnp.asarray(rng.dirichlet(np.ones(N), size=rows)))
 
@@ -35,20 +35,20 @@ def moves(p, seed=1, size=0.3):
     }
 
 
-@pytest.mark.parametrize("problem", ts.PROBLEMS)
+@pytest.mark.parametrize("loss", ts.LOSSES)
 @pytest.mark.parametrize("rows", [1, N])
-def test_the_identity_holds_to_eps_and_the_limits_in_order(problem, rows):
+def test_the_identity_holds_to_eps_and_the_limits_in_order(loss, rows):
     for seed in range(3):
-        p = instance(problem, seed, rows=rows)
+        p = instance(loss, seed, rows=rows)
         for moved in moves(p, seed + 10).values():
-            B = ts.shifted_targets(p, moved, problem)
-            left, right = ts.residual(moved, problem), ts.residual(p._replace(B=B), problem)
+            B = ts.shifted_targets(p, moved, loss)
+            left, right = ts.residual(moved, loss), ts.residual(p._replace(B=B), loss)
             scale = max(float(jnp.max(jnp.abs(z))) for z in (left, right, p.B)) + (
-                float(jnp.max(ts.Q.alpha(p)) + jnp.max(ts.Q.alpha(moved))) if problem == "rescaled" else 1.0
+                float(jnp.max(ts.Q.alpha(p)) + jnp.max(ts.Q.alpha(moved))) if loss == "rescaled" else 1.0
             )
             np.testing.assert_allclose(left, right, rtol=0, atol=16 * EPS * scale)
             shift = float(jnp.linalg.norm(B - p.B))
-            assert 0 < shift <= ts.shift_limit(p, moved, problem) <= ts.published_limit(p, moved, problem)
+            assert 0 < shift <= ts.shift_limit(p, moved, loss) <= ts.published_limit(p, moved, loss)
 
 
 def test_targets_outside_the_simplex_have_the_general_factor():
@@ -65,27 +65,27 @@ def test_the_normalized_limit_is_attained_by_two_points():
     assert shift >= (1 - 1e-6) * ts.shift_limit(p, moved, "normalized")
 
 
-@pytest.mark.parametrize("problem", ts.PROBLEMS)
-def test_a_gradient_step_is_the_closed_difference(problem):
+@pytest.mark.parametrize("loss", ts.LOSSES)
+def test_a_gradient_step_is_the_closed_difference(loss):
     """`B̃` of a small gradient step is the step times the derivative of the residual along minus the gradient."""
-    p = instance(problem, 5)
-    unit = ts.gradient_step(p, problem, 1.0)
+    p = instance(loss, 5)
+    unit = ts.gradient_step(p, loss, 1.0)
     tangent = jax.tree.map(jnp.subtract, unit, p)
-    slope = jax.jvp(lambda z: ts.residual(z, problem), (p,), (tangent,))[1]
-    expected = -slope / (ts.Q.alpha(p)[:, None] if problem == "rescaled" else 1.0)
+    slope = jax.jvp(lambda z: ts.residual(z, loss), (p,), (tangent,))[1]
+    expected = -slope / (ts.Q.alpha(p)[:, None] if loss == "rescaled" else 1.0)
     largest = float(jnp.max(jnp.abs(expected)))
     step = 1e-6 / largest
-    B = ts.shifted_targets(p, ts.gradient_step(p, problem, step), problem)
+    B = ts.shifted_targets(p, ts.gradient_step(p, loss, step), loss)
     np.testing.assert_allclose((B - p.B) / step, expected, rtol=0, atol=1e-4 * largest)
 
 
-@pytest.mark.parametrize("problem", ts.PROBLEMS)
-def test_successive_updates_stay_below_the_telescoped_limit(problem):
-    path = [instance(problem, 6)]
+@pytest.mark.parametrize("loss", ts.LOSSES)
+def test_successive_updates_stay_below_the_telescoped_limit(loss):
+    path = [instance(loss, 6)]
     for t in range(4):
         path.append(moves(path[-1], 20 + t, 0.05)["both"]._replace(B=path[0].B))
-        total = float(jnp.linalg.norm(ts.shifted_targets(path[0], path[-1], problem) - path[0].B))
-        assert total <= ts.telescoped_limit(path, problem)
+        total = float(jnp.linalg.norm(ts.shifted_targets(path[0], path[-1], loss) - path[0].B))
+        assert total <= ts.telescoped_limit(path, loss)
 
 
 def test_attention_layers_against_numpy():
@@ -101,7 +101,7 @@ def test_attention_layers_against_numpy():
 
 def test_unknown_names_are_refused_by_name():
     p = instance("normalized")
-    with pytest.raises(ValueError, match="problem is 'softmax'; it must be one of normalized"):
+    with pytest.raises(ValueError, match="loss is 'softmax'; it must be one of normalized"):
         ts.shifted_targets(p, p, "softmax")
     with pytest.raises(ValueError, match="kind is 'cosine'"):
         ts.attention_layer(p.A1, p.X, p.X, scale=1.0, kind="cosine")
