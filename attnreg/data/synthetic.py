@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from attnreg.lift.tensor_trick import logits, matmul
 from attnreg.problems.attention import AttentionRegression, LinearRegression, SoftmaxRegression
+from attnreg.problems.registry import find_loss
 
 
 def targets(S: jax.Array, loss: str) -> jax.Array:
@@ -14,7 +15,7 @@ def targets(S: jax.Array, loss: str) -> jax.Array:
 
     The sum of sinh over a row can vanish, so "sinh_rescaled" gets the softmax too: its truth is not exact.
     """
-    if loss == "linear":
+    if find_loss(loss).fits == "logits":
         return S
     if loss == "cosh_rescaled":
         return jnp.cosh(S) / jnp.sum(jnp.cosh(S), axis=-1, keepdims=True)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from attnreg.rows.curvature import Curvature, RowTerms
+from attnreg.rows.curvature import Curvature, RankTwo, RowTerms
 from attnreg.rows.masking import hide
 
 
@@ -23,9 +23,9 @@ def normalized(s: jax.Array, b: jax.Array, mask: jax.Array | None = None) -> Row
     `2[diag(w) − w fᵀ − f wᵀ + ‖f‖² f fᵀ]`, Gauss–Newton part the same with `w = f∘f`.
 
     Args:
-        s: (..., m) logits.
-        b: (..., m) targets, any real numbers.
-        mask: (..., m) True where a key may be attended; masked keys have f = b = 0.
+        s: (…, m) logits.
+        b: (…, m) targets, any real numbers.
+        mask: (…, m) True where a key may be attended; masked keys have f = b = 0.
 
     Returns:
         `RowTerms` for every row.
@@ -44,6 +44,6 @@ def normalized(s: jax.Array, b: jax.Array, mask: jax.Array | None = None) -> Row
     minus_two = jnp.full_like(norm2, -2)
 
     def curvature(w):
-        return Curvature(diag=2 * w, u=f, v=w, uu=2 * norm2, uv=minus_two)
+        return Curvature(2 * w, RankTwo(u=f, v=w, uu=2 * norm2, uv=minus_two))
 
     return RowTerms(jnp.sum(c * c, axis=-1), 2 * p, curvature(ff + p), curvature(ff))

@@ -11,12 +11,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from attnreg.rows.curvature import Curvature, RowTerms
+from attnreg.rows.curvature import Curvature, RankTwo, RowTerms
 from attnreg.rows.masking import hide
 
 
 class Scaled(NamedTuple):
-    """`g`, `g'` and `g''` at s, each divided by `exp(top)`; top is (..., 1)."""
+    """`g`, `g'` and `g''` at s, each divided by `exp(top)`; top is (…, 1)."""
 
     g: jax.Array
     g1: jax.Array
@@ -79,7 +79,7 @@ def _rescaled(
     uu, uv = 2 * norm2 * scale[..., 0], -2 * scale[..., 0]
 
     def curvature(diag):
-        return Curvature(diag=2 * scale * diag, u=g1, v=g1 * b, uu=uu, uv=uv)
+        return Curvature(2 * scale * diag, RankTwo(u=g1, v=g1 * b, uu=uu, uv=uv))
 
     return RowTerms(value, 2 * scale * (g1 * z), curvature(g1 * g1 + g2 * z), curvature(g1 * g1))
 
@@ -92,9 +92,9 @@ def rescaled(s: jax.Array, b: jax.Array, mask: jax.Array | None = None) -> RowTe
     (`cosh_rescaled`, `sinh_rescaled`) u becomes g' in the curvature and the diagonal `g'² + g''∘z`.
 
     Args:
-        s: (..., m) logits.
-        b: (..., m) targets, any real numbers.
-        mask: (..., m) True where a key may be attended; masked keys have u = b = 0.
+        s: (…, m) logits.
+        b: (…, m) targets, any real numbers.
+        mask: (…, m) True where a key may be attended; masked keys have u = b = 0.
 
     Returns:
         `RowTerms`; `value = inf` where `exp(2 max s)` does not fit three quarters of the dtype's exponent range.
