@@ -167,6 +167,7 @@ def checked_weight(value: Any, lead: tuple[int, ...], n: int, m: int, dtype: Any
         return None
     if _is_scalar(value):
         check_number("weight", value)
+        _check_representable("weight", value, dtype)
         weight = jnp.asarray(value, dtype)
     else:
         weight = as_array("weight", value, f"that broadcasts to {(*lead, n, m)}")
@@ -183,6 +184,24 @@ def _is_scalar(value: Any) -> bool:
     if isinstance(value, np.generic):
         return True
     return not isinstance(value, jax.Array | np.ndarray | list | tuple) and not hasattr(value, "__array__")
+
+
+def _check_representable(name: str, value: Any, dtype: Any) -> None:
+    """Refuse a number that overflows the dtype of the data."""
+    if not isinstance(value, jax.core.Tracer) and abs(value) > float(jnp.finfo(dtype).max):
+        raise ProblemError(f"{name} is {value!r}, too large for the data's {dtype}; cast the data or take less")
+
+
+def check_dtype(name: str, dtype: Any, *, host: bool = False) -> None:
+    """Refuse a dtype that is neither float32 nor float64; for JAX arrays (not `host`) also float64 while x64 is off."""
+    try:
+        wanted = np.dtype(dtype)
+    except TypeError:
+        raise ProblemError(f"{name} is {dtype!r}; it must be {WANTED}") from None
+    if wanted not in (np.float32, np.float64):
+        raise ProblemError(f"{name} is {wanted}; it must be {WANTED}")
+    if not host and jnp.asarray(np.zeros((), wanted)).dtype != wanted:
+        raise ProblemError(f"{name} is float64; call jax.config.update('jax_enable_x64', True) before anything else")
 
 
 def _per_document(name: str, array: jax.Array, lead: tuple[int, ...], n: int, m: int) -> jax.Array:
@@ -213,9 +232,9 @@ def checked_ridge(name: str, value: Any, dtype: Any) -> jax.Array:
     if not isinstance(value, jax.core.Tracer):
         if not _is_scalar(value) and np.shape(value) != ():
             raise ProblemError(f"{name} has shape {np.shape(value)}; it must be a scalar")
-        check_number(name, value.item() if isinstance(value, jax.Array | np.ndarray) else value, at_least=0)
+        value = value.item() if isinstance(value, jax.Array | np.ndarray) else value
+        check_number(name, value, at_least=0)
+        _check_representable(name, value, dtype)
     elif value.ndim != 0 or not jnp.issubdtype(value.dtype, jnp.floating):
         raise ProblemError(f"{name} has shape {value.shape} and dtype {value.dtype}; it must be a floating scalar")
-    ridge = jnp.asarray(value, dtype)
-    check_finite(**{name: ridge})
-    return ridge
+    return jnp.asarray(value, dtype)

@@ -233,7 +233,7 @@ def _check_definition_result(loss: Loss, mask: bool) -> None:
 def _check_part(what: str, array: Any, shape: tuple[int, ...], wanted: str) -> None:
     have = getattr(array, "shape", None)
     if have is None:
-        raise ProblemError(f"{what} is a {type(array).__name__}; it must be an array {wanted}")
+        raise ProblemError(f"{what} is a {type(array).__name__}; it must be an array, {wanted}")
     if have != shape:
         raise ProblemError(f"{what} has shape {have}; it must be {wanted}")
     if array.dtype != jnp.float32:

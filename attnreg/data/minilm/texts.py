@@ -14,6 +14,7 @@ from importlib import resources
 import numpy as np
 
 from attnreg.data.minilm.encoder import CLS, LONGEST, SEP
+from attnreg.problems.checks import check_integer
 
 STREAMS = ("docs", "docs_heldout", "card")
 
@@ -54,6 +55,9 @@ def windows(name: str, n: int, count: int, *, first: int = 0) -> np.ndarray:
         >>> ids.shape, ids[:, 0].tolist(), ids[:, -1].tolist()
         ((2, 256), [101, 101], [102, 102])
     """
+    check_integer("n", n)
+    check_integer("count", count, at_least=1)
+    check_integer("first", first, at_least=0)
     if not 3 <= n <= LONGEST:
         raise ValueError(f"n is {n}; a window has 3 to {LONGEST} tokens, [CLS] and [SEP] included.")
     tokens = stream(name)
