@@ -13,7 +13,7 @@ from attnreg.problems.registry import find_loss
 
 
 def targets(S: jax.Array, loss: str) -> jax.Array:
-    """What logits S make of a row under a loss: S itself, `cosh(S)/Σ cosh(S)`, or the softmax.
+    """What logits S (…, m) make of a row under a loss, shaped like S: S itself, `cosh(S)/Σ cosh(S)`, or the softmax.
 
     The sum of sinh over a row can vanish, so "sinh_rescaled" gets the softmax too: its truth is not exact.
     """
@@ -44,7 +44,7 @@ def _check(loss: str, dtype: Any, sizes: dict[str, Any], **numbers: Any) -> None
 
 
 class Instance(NamedTuple):
-    """A problem and the X it was made from (before noise)."""
+    """A problem, and the truth it was made from before noise: X (d1, d2)."""
 
     problem: AttentionRegression
     truth: jax.Array

@@ -80,6 +80,7 @@ def checked_arrays(**wanted: tuple[Any, str]) -> tuple[dict[str, jax.Array], tup
     the first that has it says. Leading axes are equal in all arrays; one document may have any number of axes of 1.
     """
     arrays: dict[str, jax.Array] = {}
+    first = ""
     lead: tuple[int, ...] = ()
     known: dict[str, tuple[int, str]] = {}
     for name, (value, letters) in wanted.items():

@@ -82,7 +82,7 @@ class AttentionRegression:
         mask: boolean, broadcastable to (…, n, m), True where a query may attend a key; None allows all.
         causal: query i may attend keys ≤ i (needs n = m); costs no stored mask.
         weight: W of the papers' regularizer, a scalar or broadcastable to (…, n, m).
-        ridge: coefficient of `½‖X‖_F²`, at least 0.
+        ridge: coefficient of `½‖X‖_F²`, a scalar of at least 0.
 
     Precision: that of the arrays. A float64 NumPy array is refused while x64 is off, as JAX would round it silently.
     Cost: the arrays are not copied, except those that come from NumPy.
@@ -192,7 +192,7 @@ def SoftmaxRegression(
         b: (…, n) targets, of the dtype of A.
         loss: as in `AttentionRegression`.
         weight: w of the papers' regularizer `½‖w∘(Ax)‖²`, a scalar or broadcastable to (…, n).
-        ridge: coefficient of `½‖x‖²`, at least 0.
+        ridge: coefficient of `½‖x‖²`, a scalar of at least 0.
 
     Returns:
         The one-row `AttentionRegression`, whose unknown X is (1, d): `x = X[0]`.
@@ -219,7 +219,7 @@ def LinearRegression(A: ArrayLike, b: ArrayLike, *, ridge: ArrayLike = 0.0) -> A
     Args:
         A: (…, n, d) float32 or float64; leading axes are documents that share x.
         b: (…, n) targets, of the dtype of A.
-        ridge: coefficient of `½‖x‖²`, at least 0.
+        ridge: coefficient of `½‖x‖²`, a scalar of at least 0.
 
     Returns:
         The one-row `AttentionRegression` with loss "linear", whose unknown X is (1, d): `x = X[0]`.

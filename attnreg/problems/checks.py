@@ -2,7 +2,7 @@
 
 import dataclasses
 import numbers
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, dataclass_transform
 
 import jax
@@ -11,7 +11,7 @@ import numpy as np
 
 
 @dataclass_transform(frozen_default=True, eq_default=False)
-def pytree_dataclass(*static: str):
+def pytree_dataclass(*static: str) -> Callable[[type], Any]:
     """Class decorator: a frozen dataclass that is a pytree; `static` fields are metadata.
 
     Unflattening skips `__init__`, so the checks there see only what a user built, never tracers.

@@ -14,7 +14,7 @@ class Unknowns(NamedTuple):
     """The unknowns of a one-layer problem. `ravel_pytree` puts vec(X) before vec(Y), both row-major.
 
     Args:
-        X: (d1, d2), inside the softmax.
+        X: (d1, d2), inside the softmax, in the dtype of the data.
         Y: (d3, c), behind it.
     """
 
@@ -44,8 +44,8 @@ class OneLayerRegression:
         mask: boolean, broadcastable to (…, n, m), True where a query may attend a key; None allows all.
         causal: query i may attend keys ≤ i (needs n = m).
         weight: W of the papers' regularizer, a scalar or broadcastable to (…, n, m).
-        ridge: coefficient of `½‖X‖²`, at least 0.
-        ridge_y: coefficient of `½‖Y‖²`, at least 0.
+        ridge: coefficient of `½‖X‖²`, a scalar of at least 0.
+        ridge_y: coefficient of `½‖Y‖²`, a scalar of at least 0.
 
     Precision: that of the arrays. A float64 NumPy array is refused while x64 is off, as JAX would round it silently.
     Cost: the arrays are not copied, except those that come from NumPy.

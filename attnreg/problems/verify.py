@@ -18,9 +18,11 @@ ALLOWED = 1e3
 
 
 class LossReport(NamedTuple):
-    """Largest error of each quantity, in eps × its largest entry, and the lowest Gauss–Newton eigenvalue so measured.
+    """Largest error of each quantity of a loss, closed form against autodiff, in eps × its largest entry.
 
-    value, gradient, hessian: closed form against autodiff, at most `ALLOWED`. positive: at least −`ALLOWED`.
+    Args:
+        value, gradient, hessian: errors, at most `ALLOWED`.
+        positive: the lowest eigenvalue of the Gauss–Newton part in eps × the largest, at least −`ALLOWED`.
     """
 
     value: float

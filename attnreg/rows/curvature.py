@@ -14,7 +14,7 @@ class RankTwo(NamedTuple):
     """The matrices `uu · u uᵀ + uv · (u vᵀ + v uᵀ)`, one per row: all four parts, or none (`Curvature.low` is None).
 
     Args:
-        u, v: (…, m) vectors. A rank-one matrix `c · u uᵀ` is `RankTwo(u, u, c, 0)`.
+        u, v: (…, m) vectors, floating point. A rank-one matrix `c · u uᵀ` is `RankTwo(u, u, c, 0)`.
         uu, uv: (…,) coefficients.
 
     Example:
@@ -35,7 +35,7 @@ class Curvature(NamedTuple):
     """Hessians of a batch of row functions, `diag(diag) + uu·u uᵀ + uv·(u vᵀ + v uᵀ)`.
 
     Args:
-        diag: (…, m).
+        diag: (…, m), floating point.
         low: the rest, a `RankTwo`; None means purely diagonal.
 
     Example:
@@ -69,7 +69,7 @@ class RowTerms(NamedTuple):
     """What a row function says about a batch of rows of logits s (…, m).
 
     Args:
-        value: (…,) the loss of each row.
+        value: (…,) the loss of each row, in the dtype of s like all others.
         gradient: (…, m) in the logits.
         hessian: the exact Hessian in the logits.
         gauss_newton: the part of it that is always positive semidefinite.

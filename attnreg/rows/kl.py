@@ -15,8 +15,8 @@ def kl(s: jax.Array, b: jax.Array, mask: jax.Array | None = None) -> RowTerms:
     `β (diag f − f fᵀ)`. That is positive semidefinite everywhere, so the Gauss–Newton part is all of it.
 
     Args:
-        s: (…, m) logits.
-        b: (…, m) targets, at least 0.
+        s: (…, m) logits, float32 or float64.
+        b: (…, m) targets, at least 0, of the dtype of s.
         mask: (…, m) True where a key may be attended; masked keys have f = b = 0 and do not count in β.
 
     Returns:
