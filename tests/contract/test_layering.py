@@ -24,6 +24,8 @@ FORBIDDEN = {
     "data": ("solvers", "icl", "sharding"),
     "sharding": ("losses", "solvers", "bounds", "data", "icl"),
 }
+# The one module of problems where row functions and their plain definitions meet: the table of losses.
+ALLOWED = {"problems/registry.py": ("rows",)}
 # Closed forms contain no autodiff, so that "closed form against autodiff" tests something.
 NO_AUTODIFF = ("rows", "tensor_trick", "curvature", "streaming", "preconditioner", "objectives")
 AUTODIFF = {"grad", "value_and_grad", "jvp", "vjp", "linearize", "hessian", "jacfwd", "jacrev", "jacobian"}
@@ -49,9 +51,9 @@ def imported(text: str, package: list[str]) -> set[str]:
     return names
 
 
-def violations(layer: str, names: set[str]) -> set[str]:
-    """The names that a layer may not import."""
-    forbidden = [*OUTSIDE, *(f"attnreg.{other}" for other in FORBIDDEN.get(layer, ()))]
+def violations(layer: str, names: set[str], allowed: tuple[str, ...] = ()) -> set[str]:
+    """The names that a layer may not import, but for the allowed parts."""
+    forbidden = [*OUTSIDE, *(f"attnreg.{other}" for other in FORBIDDEN.get(layer, ()) if other not in allowed)]
     return {name for name in names for prefix in forbidden if f"{name}.".startswith(f"{prefix}.")}
 
 
@@ -65,7 +67,7 @@ def test_violations_are_seen():
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_a_module_imports_only_what_its_layer_may(path):
     names = imported(path.read_text(), ["attnreg", *path.relative_to(PACKAGE).parts[:-1]])
-    wrong = violations(part(path), names)
+    wrong = violations(part(path), names, ALLOWED.get(path.relative_to(PACKAGE).as_posix(), ()))
     assert not wrong, f"{path.relative_to(ROOT)} may not import {sorted(wrong)} (CONTRIBUTING.md, Layers)"
 
 
