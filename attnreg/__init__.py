@@ -19,6 +19,7 @@ from attnreg.objectives.base import Objective
 from attnreg.objectives.factored import FactoredObjective, Factors
 from attnreg.problems.attention import AttentionRegression, LinearRegression, SoftmaxRegression, Teacher
 from attnreg.problems.checks import ProblemError
+from attnreg.problems.registry import register_loss
 from attnreg.solvers import Newton, NewtonCG, Optax, Result, Status, describe
 
 __all__ = [
@@ -38,5 +39,6 @@ __all__ = [
     "Teacher",
     "describe",
     "logit_distance",
+    "register_loss",
     "solve",
 ]

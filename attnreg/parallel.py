@@ -11,7 +11,7 @@ type error.
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from attnreg.objectives.attention import AttentionObjective
 from attnreg.problems.attention import AttentionRegression, Teacher
-from attnreg.problems.checks import replaced
+from attnreg.problems.checks import ProblemError, check_choice, check_integer, replaced
 
 Over = Literal["documents", "rows"]
 Starts = Literal["vmap", "map"]
@@ -37,7 +37,11 @@ def make_mesh(axes: Mapping[str, int] | None = None) -> Mesh:
         >>> make_mesh({"data": 1, "starts": 1}).axis_names
         ('data', 'starts')
     """
+    if not isinstance(axes, Mapping | None) or axes == {}:
+        raise ProblemError(f"axes is {axes!r}; it must name each axis and its size, e.g. {{'data': 4, 'starts': 2}}")
     axes = {DATA: jax.device_count()} if axes is None else dict(axes)
+    for name, size in axes.items():
+        check_integer(f"axes[{name!r}]", size, at_least=1)
     sizes = tuple(axes.values())
     if math.prod(sizes) != jax.device_count():
         raise ValueError(f"the mesh {axes} has {math.prod(sizes)} places, but there are {jax.device_count()} devices")
@@ -50,8 +54,7 @@ def problem_specs(problem: AttentionRegression, *, over: Over = "documents", axi
     Over documents, A1, A2 and B are split; over rows, A1 and B are split and every device holds all keys. Masks and
     weights are split along an axis they really have and replicated along one that broadcasts.
     """
-    if over not in ("documents", "rows"):
-        raise ValueError(f"over is {over!r}; it must be 'documents' or 'rows'")
+    check_choice("over", over, get_args(Over))
     if over == "rows" and problem.causal:
         raise ValueError("causal=True cannot be split over rows, whose position it needs: give an explicit mask")
     place = 0 if over == "documents" else 1
@@ -126,7 +129,8 @@ def sharded(
     Precision: equal to one device up to the order of summation (tests/test_parallel.py, in units of eps).
     Cost: one all-reduce of value and gradient for `value_and_grad`, with the packed Hessian for a Hessian, of one
     (d1, d2) matrix for a product; no all-gather (tests/test_parallel.py reads the compiled program).
-    Raises: ValueError when an axis does not divide by its devices, or `causal` meets over="rows".
+    Raises: ValueError when an axis does not divide by its devices, `causal` meets over="rows", or the mesh lacks an
+    axis.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -137,6 +141,12 @@ def sharded(
         >>> bool(value(problem, jnp.zeros((3, 3))) < 1e-12)
         True
     """
+
+    check_choice("over", over, get_args(Over))
+    check_choice("starts", starts, (None, *get_args(Starts)))
+    for name in (DATA,) if starts is None else (DATA, STARTS):
+        if name not in mesh.shape:
+            raise ProblemError(f"mesh has the axes {', '.join(mesh.shape)}; it must have an axis {name!r}")
 
     def local(problem: AttentionRegression, *args: Any) -> Any:
         objective = AttentionObjective(problem, axis_name=DATA)

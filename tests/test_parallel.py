@@ -59,7 +59,7 @@ def test_what_cannot_be_split_is_refused_with_the_reason(report):
     assert "has 3 places, but there are 8 devices" in mesh
     assert "1 is not a multiple of the 8 devices" in documents
     assert "give an explicit mask" in causal
-    assert "must be 'documents' or 'rows'" in over
+    assert "must be one of 'documents', 'rows'" in over
 
 
 def test_every_solver_takes_the_same_steps_on_one_device_and_on_eight(report):

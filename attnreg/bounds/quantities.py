@@ -78,6 +78,8 @@ def q(p: Point) -> jax.Array:
 def loss(p: Point, family: str, *, rescaled: bool = False) -> jax.Array:
     """The objective of `family` at p, a scalar, from `attnreg.problems.losses`."""
     if family == "one_layer":
+        assert p.Y is not None, "a one-layer point has Y"
+        assert p.A3 is not None, "a one-layer point has A3"
         return losses.one_layer_attention(p.X, p.Y, p.A1, p.A2, p.A3, p.B)
     of = losses.rescaled_attention_regression if rescaled else losses.attention_regression
     return of(p.X, p.A1, p.A2, p.B)

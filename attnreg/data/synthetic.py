@@ -1,34 +1,56 @@
 """Seeded synthetic instances: realizable, noisy, low-rank, with controlled conditioning and logit scale."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from attnreg.lift.tensor_trick import logits, matmul
+from attnreg.problems.arrays import check_dtype
 from attnreg.problems.attention import AttentionRegression, LinearRegression, SoftmaxRegression
+from attnreg.problems.checks import check_integer, check_number
+from attnreg.problems.registry import find_loss
 
 
 def targets(S: jax.Array, loss: str) -> jax.Array:
-    """What logits S make of a row under a loss: S itself, `cosh(S)/Σ cosh(S)`, or the softmax.
+    """What logits S (…, m) make of a row under a loss, shaped like S: S itself, `cosh(S)/Σ cosh(S)`, or the softmax.
 
     The sum of sinh over a row can vanish, so "sinh_rescaled" gets the softmax too: its truth is not exact.
     """
-    if loss == "linear":
+    if find_loss(loss).fits == "logits":
         return S
     if loss == "cosh_rescaled":
         return jnp.cosh(S) / jnp.sum(jnp.cosh(S), axis=-1, keepdims=True)
     return jax.nn.softmax(S, axis=-1)
 
 
+def _noisy(key: jax.Array, B: jax.Array, noise: float, loss: str) -> jax.Array:
+    """B plus noise relative to its root mean square; negative entries become 0 where the loss takes none."""
+    rms = jnp.sqrt(jnp.mean(B * B))
+    B = B + jnp.asarray(noise, B.dtype) * rms * jax.random.normal(key, B.shape, B.dtype)
+    return jnp.maximum(B, 0) if find_loss(loss).targets == "nonnegative" else B
+
+
+def _check(loss: str, dtype: Any, sizes: dict[str, Any], **numbers: Any) -> None:
+    """Refuse options that no instance can be drawn from."""
+    find_loss(loss)
+    check_dtype("dtype", dtype)
+    for name, size in sizes.items():
+        if size is not None:
+            check_integer(name, size, at_least=1)
+    check_number("noise", numbers["noise"], at_least=0)
+    check_number("logit_scale", numbers["logit_scale"])
+    check_number("condition", numbers["condition"], at_least=1)
+
+
 class Instance(NamedTuple):
-    """A problem and the X it was made from (before noise)."""
+    """A problem, and the truth it was made from before noise: X (d1, d2)."""
 
     problem: AttentionRegression
     truth: jax.Array
 
 
-def conditioned(key: jax.Array, n: int, d: int, condition: float, dtype) -> jax.Array:
+def conditioned(key: jax.Array, n: int, d: int, condition: float, dtype: Any) -> jax.Array:
     """Gaussian rows with covariance eigenvalues spread geometrically so that singular values span `condition`.
 
     Rows have mean squared norm 1. (n, d).
@@ -53,7 +75,7 @@ def attention_instance(
     condition: float = 1.0,
     ridge: float = 0.0,
     weight: float | None = None,
-    dtype=jnp.float32,
+    dtype: Any = jnp.float32,
 ) -> Instance:
     """`B = softmax(A1 X A2ᵀ) + noise`, A1, A2 with rows of mean squared norm 1, X standard normal times `logit_scale`.
 
@@ -62,19 +84,27 @@ def attention_instance(
         n, d: queries and their width. m, d2: keys and their width (default n, d). documents: k.
         loss: as in `AttentionRegression`; "linear" makes B = A1 X A2ᵀ + noise.
         rank: X = Q Kᵀ/√rank of this rank; None is full.
-        noise: standard deviation added to B relative to the root mean square of B's rows, B kept as it falls.
+        noise: standard deviation added to B relative to the root mean square of B; entries below 0 are kept, except
+            for a loss of nonnegative targets, where they become 0.
         logit_scale: multiplies X. condition: ratio of largest to smallest feature scale in A1 and A2.
         ridge, weight: passed to the problem.
 
     Returns:
         `Instance(problem, truth)`.
 
+    Raises:
+        ProblemError: a size that is no whole number of at least 1, a rank above min(d, d2), an unknown loss, and so on.
+
     Example:
         >>> instance = attention_instance(jax.random.key(0), n=8, d=2)
         >>> instance.problem.sizes
         (1, 8, 8, 2, 2)
     """
-    m, d2 = m or n, d2 or d
+    sizes = dict(n=n, d=d, m=m, d2=d2, documents=documents, rank=rank)
+    _check(loss, dtype, sizes, noise=noise, logit_scale=logit_scale, condition=condition)
+    m, d2 = n if m is None else m, d if d2 is None else d2
+    if rank is not None:
+        check_integer("rank", rank, at_least=1, at_most=min(d, d2))
     k1, k2, kx, kq, kn = jax.random.split(key, 5)
     A1 = conditioned(k1, documents * n, d, condition, dtype).reshape(documents, n, d)
     A2 = conditioned(k2, documents * m, d2, condition, dtype).reshape(documents, m, d2)
@@ -85,9 +115,7 @@ def attention_instance(
         X = matmul(factors[0], factors[1].T) / jnp.sqrt(jnp.asarray(rank, dtype))
     X = X * jnp.asarray(logit_scale, dtype)
     S = jax.vmap(logits, (0, None, 0))(A1, X, A2)
-    B = targets(S, loss)
-    rms = jnp.sqrt(jnp.mean(B * B))
-    B = B + jnp.asarray(noise, dtype) * rms * jax.random.normal(kn, B.shape, dtype)
+    B = _noisy(kn, targets(S, loss), noise, loss)
     return Instance(AttentionRegression(A1, A2, B, loss=loss, ridge=ridge, weight=weight), X)
 
 
@@ -101,19 +129,18 @@ def vector_instance(
     logit_scale: float = 1.0,
     condition: float = 1.0,
     ridge: float = 0.0,
-    dtype=jnp.float32,
+    dtype: Any = jnp.float32,
 ) -> Instance:
     """Single softmax (or "linear") regression: A (n, d) as in `attention_instance`, `b = softmax(A x)` plus noise.
 
     The noise is relative to the root mean square of b. The truth is the (1, d) unknown.
     """
+    _check(loss, dtype, dict(n=n, d=d), noise=noise, logit_scale=logit_scale, condition=condition)
     ka, kx, kn = jax.random.split(key, 3)
     A = conditioned(ka, n, d, condition, dtype)
     x = jax.random.normal(kx, (d,), dtype) * jnp.asarray(logit_scale, dtype)
     s = matmul(A, x)
-    b = targets(s, loss)
-    rms = jnp.sqrt(jnp.mean(b * b))
-    b = b + jnp.asarray(noise, dtype) * rms * jax.random.normal(kn, b.shape, dtype)
+    b = _noisy(kn, targets(s, loss), noise, loss)
     if loss == "linear":
         return Instance(LinearRegression(A, b, ridge=ridge), x[None])
     return Instance(SoftmaxRegression(A, b, loss=loss, ridge=ridge), x[None])

@@ -13,6 +13,7 @@ import numpy as np
 from attnreg.lift import tensor_trick as tt
 from attnreg.lift.streaming import Block, sum_over_blocks
 from attnreg.problems.attention import AttentionRegression
+from attnreg.problems.registry import find_loss
 
 # Unknowns up to which the Gram matrix of the logit map is diagonalised as a whole.
 DENSE_UNKNOWNS = 1500
@@ -83,7 +84,7 @@ def identifiability(problem: AttentionRegression) -> Identifiability:
         Identifiability(unknowns=9, rank_low=6, rank_high=6, gauge=3, missing=0)
     """
     A1, A2 = np.asarray(problem.A1, np.float64), np.asarray(problem.A2, np.float64)
-    centred = A2 if problem.loss == "linear" else A2 - A2.mean(axis=1, keepdims=True)
+    centred = A2 if find_loss(problem.loss).fits == "logits" else A2 - A2.mean(axis=1, keepdims=True)
     k, n, m, d1, d2 = problem.sizes
     # Entries rounded to eps perturb singular values by about eps·√(rows)·‖A‖, and Gram eigenvalues by its square.
     eps = float(jnp.finfo(problem.dtype).eps)
@@ -103,7 +104,7 @@ def identifiability(problem: AttentionRegression) -> Identifiability:
 def centred_logits(problem: AttentionRegression, block: Block, X: jax.Array) -> jax.Array:
     """Logits of a block minus their mean over each row's allowed keys, (r, m); masked keys are 0."""
     s = tt.logits(block.query, X, block.keys)
-    if problem.loss == "linear":
+    if find_loss(problem.loss).fits == "logits":
         return s
     if block.mask is None:
         return s - jnp.mean(s, axis=1, keepdims=True)

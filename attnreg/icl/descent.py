@@ -12,15 +12,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from attnreg.rows import ROWS
+from attnreg.rows import linear, normalized
 
 PRECISION = "highest"
-_ROW = {"linear": "linear", "softmax": "normalized"}
+_ROW = {"linear": linear, "softmax": normalized}
 
 
 def context_gradient(problem, document, w):
     """Gradient of the context loss at w: `Aᵀγ`, γ the row function's gradient in the logits."""
-    row = ROWS[_ROW[problem]](jnp.matmul(document.context, w, precision=PRECISION), document.targets)
+    row = _ROW[problem](jnp.matmul(document.context, w, precision=PRECISION), document.targets)
     return jnp.matmul(document.context.T, row.gradient, precision=PRECISION)
 
 

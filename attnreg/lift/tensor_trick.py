@@ -114,10 +114,10 @@ def curvature_blocks(curvature: Curvature, A2: jax.Array) -> jax.Array:
             return matmul(jnp.where(fresh, diag, jnp.zeros((), diag.dtype)), square)
 
         packed = over_keys(step, jnp.zeros((r, rows.size), A2.dtype), m, max(1, SQUARE_ENTRIES // rows.size))
-    low = curvature.rank_two
+    low = curvature.low
     if low is None:
         return packed
-    p, q, uu, uv = matmul(low[0], A2), matmul(low[1], A2), low[2][:, None], low[3][:, None]
+    p, q, uu, uv = matmul(low.u, A2), matmul(low.v, A2), low.uu[:, None], low.uv[:, None]
     # u (uu·u + uv·v)ᵀ + uv·v uᵀ, entry by entry of the triangle.
     mixed = uu * p + uv * q
     return packed + p[:, rows] * mixed[:, cols] + (uv * q)[:, rows] * p[:, cols]
@@ -154,20 +154,20 @@ def unpack_blocks(packed: jax.Array, d: int) -> jax.Array:
 def lift_diagonal(A1: jax.Array, curvature: Curvature, A2: jax.Array) -> jax.Array:
     """Diagonal of `Σ_j (a_j a_jᵀ) ⊗ M_j` as a (d1, d2) matrix, for A1 (n, d1), A2 (m, d2). Cost: O(n m d2)."""
     diagonal = matmul(curvature.diag, A2 * A2)
-    if (low := curvature.rank_two) is not None:
-        p, q = matmul(low[0], A2), matmul(low[1], A2)
-        diagonal = diagonal + p * (low[2][:, None] * p + 2 * low[3][:, None] * q)
+    if (low := curvature.low) is not None:
+        p, q = matmul(low.u, A2), matmul(low.v, A2)
+        diagonal = diagonal + p * (low.uu[:, None] * p + 2 * low.uv[:, None] * q)
     return matmul((A1 * A1).T, diagonal)
 
 
 def block_traces(curvature: Curvature, A2: jax.Array) -> jax.Array:
     """`tr M_j` for every row, (r,), for A2 (m, d2)."""
     traces = matmul(curvature.diag, jnp.sum(A2 * A2, axis=1))
-    low = curvature.rank_two
+    low = curvature.low
     if low is None:
         return traces
-    p, q = matmul(low[0], A2), matmul(low[1], A2)
-    return traces + low[2] * jnp.sum(p * p, axis=1) + 2 * low[3] * jnp.sum(p * q, axis=1)
+    p, q = matmul(low.u, A2), matmul(low.v, A2)
+    return traces + low.uu * jnp.sum(p * p, axis=1) + 2 * low.uv * jnp.sum(p * q, axis=1)
 
 
 def weighted_block_sum(curvature: Curvature, A2: jax.Array, weights: jax.Array) -> jax.Array:
@@ -176,9 +176,9 @@ def weighted_block_sum(curvature: Curvature, A2: jax.Array, weights: jax.Array) 
     Cost: O(r m + m d2² + r d2²).
     """
     total = weighted_gram(A2, matmul(weights, curvature.diag))
-    low = curvature.rank_two
+    low = curvature.low
     if low is None:
         return total
-    p, q = matmul(low[0], A2), matmul(low[1], A2)
-    cross = matmul((p * (weights * low[3])[:, None]).T, q)
-    return total + matmul((p * (weights * low[2])[:, None]).T, p) + cross + cross.T
+    p, q = matmul(low.u, A2), matmul(low.v, A2)
+    cross = matmul((p * (weights * low.uv)[:, None]).T, q)
+    return total + matmul((p * (weights * low.uu)[:, None]).T, p) + cross + cross.T

@@ -22,13 +22,14 @@ from attnreg.objectives.base import (
 )
 from attnreg.problems.attention import AttentionRegression
 from attnreg.problems.checks import check_integer, pytree_dataclass
-from attnreg.rows import ROWS, logit_regularizer
+from attnreg.problems.registry import find_loss
+from attnreg.rows import logit_regularizer
 from attnreg.rows.curvature import Curvature, RowTerms
 
 
 def row_terms(problem: AttentionRegression, block: Block, s: jax.Array) -> RowTerms:
     """The problem's row function and regularizer on a block of logits s (r, m)."""
-    terms = ROWS[problem.loss](s, block.b, block.mask)
+    terms = find_loss(problem.loss).row(s, block.b, block.mask)
     if block.weight is None:
         return terms
     extra = logit_regularizer(s, block.weight, block.mask)

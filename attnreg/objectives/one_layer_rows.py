@@ -20,7 +20,7 @@ from attnreg.lift import tensor_trick as tt
 from attnreg.lift.streaming import Block
 from attnreg.problems.one_layer import OneLayerRegression, Unknowns
 from attnreg.rows import logit_regularizer, softmax
-from attnreg.rows.curvature import Curvature
+from attnreg.rows.curvature import Curvature, RankTwo
 
 
 class Rows(NamedTuple):
@@ -134,10 +134,10 @@ def logit_curvature(rows: Rows) -> Curvature:
     """The part of the logit Hessian that is not Gauss–Newton: `2[diag(p) − p fᵀ − f pᵀ]` plus the regularizer's."""
     zero = jnp.zeros_like(rows.mu)
     diag = 2 * rows.p if rows.penalty is None else 2 * rows.p + rows.penalty.hessian.diag
-    return Curvature(diag=diag, u=rows.p, v=rows.f, uu=zero, uv=zero - 2)
+    return Curvature(diag, RankTwo(u=rows.p, v=rows.f, uu=zero, uv=zero - 2))
 
 
 def penalty_curvature(rows: Rows) -> Curvature:
     """The regularizer's diagonal curvature alone, for the Gauss–Newton matrix."""
     diag = jnp.zeros_like(rows.f) if rows.penalty is None else rows.penalty.hessian.diag
-    return Curvature(diag=diag)
+    return Curvature(diag)

@@ -56,10 +56,11 @@ def _total_and_low_rank(objective: AttentionObjective, X, scores1, scores2):
     def emit(block):
         curvature = row_terms(problem, block, tt.logits(block.query, X, block.keys)).hessian
         total = jnp.sum(_weights(block, curvature.diag, scores1, scores2))
-        if curvature.u is None or curvature.v is None or curvature.uu is None or curvature.uv is None:
+        low = curvature.low
+        if low is None:
             return total, jnp.zeros((tt.triangle(problem.shape[0])[0].size, rows.size), X.dtype)
-        p, q = tt.matmul(curvature.u, block.keys), tt.matmul(curvature.v, block.keys)
-        uu, uv = curvature.uu[:, None], curvature.uv[:, None]
+        p, q = tt.matmul(low.u, block.keys), tt.matmul(low.v, block.keys)
+        uu, uv = low.uu[:, None], low.uv[:, None]
         packed = p[:, rows] * (uu * p + uv * q)[:, cols] + (uv * q)[:, rows] * p[:, cols]
         return total, tt.lift_blocks(tt.khatri_rao_square(block.lift), packed)
 

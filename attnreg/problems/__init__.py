@@ -1,15 +1,24 @@
-"""The data of each problem, and the losses as the literature poses them."""
+"""The data of each problem, the losses as the literature poses them, and the table that lists them."""
 
 from attnreg.problems.attention import AttentionRegression, LinearRegression, SoftmaxRegression, Teacher
 from attnreg.problems.checks import ProblemError
 from attnreg.problems.one_layer import OneLayerRegression, Unknowns
+from attnreg.problems.registry import Loss, find_loss, loss_names, register_loss, unregister_loss
+from attnreg.problems.verify import LossReport, check_loss
 
 __all__ = [
     "AttentionRegression",
     "LinearRegression",
+    "Loss",
+    "LossReport",
     "OneLayerRegression",
     "ProblemError",
     "SoftmaxRegression",
     "Teacher",
     "Unknowns",
+    "check_loss",
+    "find_loss",
+    "loss_names",
+    "register_loss",
+    "unregister_loss",
 ]

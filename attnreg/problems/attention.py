@@ -4,30 +4,38 @@ Leading axes are *documents* that share the one unknown: A1 (…, n, d1) becomes
 only, never inside jit, so a problem can be passed through `jit`, `vmap` and `shard_map` like any pytree.
 """
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from attnreg.problems.checks import (
-    ProblemError,
-    as_array,
-    check_axes,
-    check_finite,
-    check_same_dtype,
-    pytree_dataclass,
-    with_documents,
-)
+from attnreg.problems import arrays as checked
+from attnreg.problems.checks import ProblemError, pytree_dataclass, replaced
+from attnreg.problems.registry import Loss, find_loss
 
 
 @pytree_dataclass()
 class Teacher:
-    """Low-rank targets `B = softmax(Q Kᵀ)`, rebuilt block by block so that no n×m array is ever stored.
+    """Low-rank targets `B = softmax(Q Kᵀ)`, rebuilt block by block so that no (n, m) array is ever stored.
 
-    Q (…, n, r) and K (…, m, r), any scale folded in: the form a real attention head has.
+    This is the form a real attention head has.
+
+    Args:
+        Q: (…, n, r) float32 or float64, any scale folded in. Leading axes are documents.
+        K: (…, m, r), of the dtype of Q.
+
+    Precision: the softmax of a block is that of `attnreg.rows.softmax`.
+    Cost: an exp per entry of B and 2·n·m·r flops, each time B is read; memory (n + m)·r numbers.
+
+    Raises:
+        ProblemError: shape, dtype, finiteness; names the argument, what it has and what it must have.
+
+    Example:
+        >>> import numpy as np
+        >>> Teacher(np.zeros((4, 2), np.float32), np.zeros((5, 2), np.float32)).shape
+        (1, 4, 5)
     """
 
     Q: jax.Array
@@ -38,18 +46,15 @@ class Teacher:
         def __init__(self, Q: ArrayLike, K: ArrayLike) -> None: ...
 
     def __post_init__(self):
-        Q = with_documents("Q", as_array("Q", self.Q, "(…, n, r)"), 2, "(…, n, r)")
-        K = with_documents("K", as_array("K", self.K, "(…, m, r)"), 2, "(…, m, r)")
-        check_axes("K", K, r=(2, Q.shape[2], "Q"), k=(0, Q.shape[0], "Q"))
-        check_same_dtype(Q=Q, K=K)
-        check_finite(Q=Q, K=K)
-        object.__setattr__(self, "Q", Q)
-        object.__setattr__(self, "K", K)
+        found, lead = checked.checked_arrays(Q=(self.Q, "n r"), K=(self.K, "m r"))
+        for name, array in found.items():
+            # Kept with its documents as given: only the problem knows whether they match those of A1.
+            object.__setattr__(self, name, array.reshape((*lead, *array.shape[1:])) if len(lead) > 1 else array)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Documents, rows, keys: (k, n, m)."""
-        return (self.Q.shape[0], self.Q.shape[1], self.K.shape[1])
+    def shape(self) -> tuple[int, ...]:
+        """Documents, rows, keys: (…, n, m), at least one document axis."""
+        return (*self.Q.shape[:-1], self.K.shape[-2])
 
     @property
     def dtype(self) -> np.dtype:
@@ -59,26 +64,41 @@ class Teacher:
 
 @pytree_dataclass("loss", "causal")
 class AttentionRegression:
-    """Find X with `A1 X A2ᵀ` the logits of the attention map B.
+    """The data of: find X with `A1 X A2ᵀ` the logits of the attention map B.
 
-    `loss` is one of "normalized" `‖D⁻¹exp(S) − B‖²`, "rescaled" `‖exp(S) − DB‖²`, "cosh_rescaled", "sinh_rescaled",
-    "linear" `‖S − B‖²`, with `S = A1 X A2ᵀ`, plus `½‖weight∘S‖²` and `½ ridge ‖X‖²`.
+    The objective is the loss of the logits `S = A1 X A2ᵀ`, plus `½‖weight∘S‖²` and `½ ridge ‖X‖²`. With `f` the softmax
+    of each row, `D` the row sums of `exp(S)` and `β` those of B, the shipped losses are
+
+        normalized      ‖f − B‖²
+        rescaled        ‖exp(S) − D B‖²; cosh_rescaled and sinh_rescaled have cosh and sinh in place of exp
+        linear          ‖S − B‖²
+        kl              Σ β KL(B/β ‖ f) over rows, B at least 0
 
     Args:
-        A1: (…, n, d1) queries. Leading axes are documents.
-        A2: (…, m, d2) keys.
+        A1: (…, n, d1) queries, float32 or float64. Leading axes are documents.
+        A2: (…, m, d2) keys. All arrays have the dtype and the leading axes of A1.
         B: (…, n, m) targets, or a `Teacher`.
-        loss: name of the row function.
+        loss: one of `attnreg.problems.loss_names()`, to which `register_loss` adds.
         mask: boolean, broadcastable to (…, n, m), True where a query may attend a key; None allows all.
         causal: query i may attend keys ≤ i (needs n = m); costs no stored mask.
         weight: W of the papers' regularizer, a scalar or broadcastable to (…, n, m).
-        ridge: coefficient of `½‖X‖_F²`, at least 0.
+        ridge: coefficient of `½‖X‖_F²`, a scalar of at least 0.
+
+    Precision: that of the arrays. A float64 NumPy array is refused while x64 is off, as JAX would round it silently.
+    Cost: the arrays are not copied, except those that come from NumPy.
 
     Raises:
-        ProblemError: shape, dtype, finiteness; names the argument, what it has and what it must have.
-    """
+        ProblemError: shape, dtype, finiteness, an option of a wrong type; names the argument, what it has and what it
+            must have.
 
-    LOSSES: ClassVar = ("normalized", "rescaled", "cosh_rescaled", "sinh_rescaled", "linear")
+    Source: arXiv 2304.13276, 2304.10411, 2305.00660, 2307.02419; docs/theory/README.md.
+
+    Example:
+        >>> import numpy as np
+        >>> A = np.eye(3, dtype=np.float32)
+        >>> AttentionRegression(A, A, np.full((3, 3), 1 / 3, np.float32), loss="kl", causal=True).shape
+        (3, 3)
+    """
 
     A1: jax.Array
     A2: jax.Array
@@ -104,46 +124,23 @@ class AttentionRegression:
         ) -> None: ...
 
     def __post_init__(self):
-        if self.loss not in self.LOSSES:
-            raise ProblemError(f"loss is {self.loss!r}; it must be one of {', '.join(self.LOSSES)}")
-        A1 = with_documents("A1", as_array("A1", self.A1, "(…, n, d1)"), 2, "(…, n, d1)")
-        A2 = with_documents("A2", as_array("A2", self.A2, "(…, m, d2)"), 2, "(…, m, d2)")
-        B = self.B
-        if not isinstance(B, Teacher):
-            B = with_documents("B", as_array("B", B, "(…, n, m)"), 2, "(…, n, m)")
-        k, n, m = A1.shape[0], A1.shape[1], A2.shape[1]
-        check_axes("A2", A2, documents=(0, k, "A1"))
-        for axis, (letter, size, whose) in enumerate((("documents", k, "A1"), ("n", n, "A1"), ("m", m, "A2"))):
-            if B.shape[axis] != size:
-                raise ProblemError(
-                    f"B has shape {B.shape} (documents first): its {letter} is {B.shape[axis]}, "
-                    f"but {whose} gives {letter} = {size}; B must be (…, n, m) = (…, {n}, {m})"
-                )
-        if self.causal and n != m:
-            raise ProblemError(f"causal=True needs as many keys as queries, but A1 has n = {n} and A2 has m = {m}")
-        check_same_dtype(A1=A1, A2=A2, B=B.Q if isinstance(B, Teacher) else B)
-        if not isinstance(B, Teacher):
-            check_finite(B=B)
-        check_finite(A1=A1, A2=A2)
-        values = dict(A1=A1, A2=A2, B=B, mask=self._checked_mask(k, n, m), weight=self._checked_weight(A1, k, n, m))
-        values["ridge"] = _checked_ridge(self.ridge, A1.dtype)
+        loss, B = find_loss(self.loss), self.B
+        wanted: dict[str, tuple[Any, str]] = dict(A1=(self.A1, "n d1"), A2=(self.A2, "m d2"))
+        wanted |= {"B.Q": (B.Q, "n r"), "B.K": (B.K, "m r")} if isinstance(B, Teacher) else {"B": (B, "n m")}
+        found, lead = checked.checked_arrays(**wanted)
+        A1, A2 = found["A1"], found["A2"]
+        n, m = A1.shape[1], A2.shape[1]
+        if isinstance(B, Teacher):
+            B = replaced(B, Q=found["B.Q"], K=found["B.K"])
+        else:
+            B = found["B"]
+            check_targets("B", B, loss)
+        checked.check_causal(self.causal, n, m)
+        values = dict(A1=A1, A2=A2, B=B, mask=checked.checked_mask(self.mask, lead, n, m))
+        values["weight"] = checked.checked_weight(self.weight, lead, n, m, A1.dtype)
+        values["ridge"] = checked.checked_ridge("ridge", self.ridge, A1.dtype)
         for name, value in values.items():
             object.__setattr__(self, name, value)
-
-    def _checked_mask(self, k: int, n: int, m: int) -> jax.Array | None:
-        if self.mask is None:
-            return None
-        mask = jnp.asarray(self.mask)
-        if mask.dtype != jnp.bool_:
-            raise ProblemError(f"mask has dtype {mask.dtype}; it must be boolean, True where a key may be attended")
-        return _broadcastable("mask", mask, k, n, m)
-
-    def _checked_weight(self, A1: jax.Array, k: int, n: int, m: int) -> jax.Array | None:
-        if self.weight is None:
-            return None
-        weight = jnp.asarray(self.weight, A1.dtype)
-        check_finite(weight=weight)
-        return _broadcastable("weight", weight, k, n, m)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -162,51 +159,82 @@ class AttentionRegression:
         return self.A1.dtype
 
 
-def _broadcastable(name: str, array: jax.Array, k: int, n: int, m: int) -> jax.Array:
-    """`array` as (k|1, n|1, m|1)."""
-    full = array.reshape((1,) * max(0, 3 - array.ndim) + array.shape)
-    full = full.reshape((-1, *full.shape[-2:]))
-    if any(have not in (1, want) for have, want in zip(full.shape, (k, n, m), strict=True)):
-        raise ProblemError(f"{name} has shape {array.shape}; it must broadcast to (documents, n, m) = ({k}, {n}, {m})")
-    return full
+def check_targets(name: str, B: jax.Array, loss: Loss) -> None:
+    """Refuse targets that the loss is not defined for."""
+    if loss.targets == "nonnegative":
+        checked.check_nonnegative(name, B, f"loss {loss.name!r} needs targets of at least 0, e.g. rows that sum to 1")
 
 
-def _checked_ridge(ridge: Any, dtype) -> jax.Array:
-    value = jnp.asarray(ridge, dtype)
-    if value.ndim != 0:
-        raise ProblemError(f"ridge has shape {value.shape}; it must be a scalar")
-    if not isinstance(value, jax.core.Tracer) and not (bool(jnp.isfinite(value)) and float(value) >= 0):
-        raise ProblemError(f"ridge is {float(value)}; it must be finite and at least 0")
-    return value
-
-
-def _single_row(A: Any, b: Any, **options) -> AttentionRegression:
+def _single_row(A: Any, b: Any, weight: Any, **options: Any) -> AttentionRegression:
     """A vector problem is the matrix problem with one row: A1 = (1), A2 = A, X = xᵀ."""
-    A = with_documents("A", as_array("A", A, "(…, n, d)"), 2, "(…, n, d)")
-    b = with_documents("b", as_array("b", b, "(…, n)"), 1, "(…, n)")
-    check_axes("b", b, documents=(0, A.shape[0], "A"), n=(1, A.shape[1], "A"))
-    return AttentionRegression(jnp.ones((A.shape[0], 1, 1), A.dtype), A, b[:, None, :], **options)
+    found, lead = checked.checked_arrays(A=(A, "n d"), b=(b, "n"))
+    A, b = found["A"], found["b"]
+    (k, n), dtype = b.shape, b.dtype
+    check_targets("b", b, find_loss(options["loss"]))
+    if np.ndim(weight) > 0:
+        try:
+            # As one row of weights a document: what does not broadcast to (…, n) is said in those words.
+            weight = checked.checked_weight(np.expand_dims(weight, -2), lead, 1, n, dtype)
+        except ProblemError as error:
+            if "broadcast" not in str(error):
+                raise
+            raise ProblemError(f"weight has shape {np.shape(weight)}; it must broadcast to {(*lead, n)}") from None
+    return AttentionRegression(jnp.ones((k, 1, 1), dtype), A, b[:, None, :], weight=weight, **options)
 
 
-def SoftmaxRegression(A, b, *, loss: str = "normalized", weight=None, ridge=0.0) -> AttentionRegression:
-    """Single softmax regression, x with `softmax(A x) ≈ b`: "normalized", "rescaled" or a hyperbolic relative.
+def SoftmaxRegression(
+    A: ArrayLike, b: ArrayLike, *, loss: str = "normalized", weight: ArrayLike | None = None, ridge: ArrayLike = 0.0
+) -> AttentionRegression:
+    """The data of a single softmax regression: find x with `softmax(A x) ≈ b`.
 
     Args:
-        A: (…, n, d); leading axes are documents that share x. b: (…, n). weight: w of `½‖w∘(Ax)‖²`, (…, n) or scalar.
-        ridge: coefficient of `½‖x‖²`.
+        A: (…, n, d) float32 or float64; leading axes are documents that share x.
+        b: (…, n) targets, of the dtype of A.
+        loss: as in `AttentionRegression`.
+        weight: w of the papers' regularizer `½‖w∘(Ax)‖²`, a scalar or broadcastable to (…, n).
+        ridge: coefficient of `½‖x‖²`, a scalar of at least 0.
 
     Returns:
         The one-row `AttentionRegression`, whose unknown X is (1, d): `x = X[0]`.
+
+    Precision: that of the arrays, as in `AttentionRegression`.
+    Cost: A is not copied, except when it comes from NumPy.
+
+    Raises:
+        ProblemError: as `AttentionRegression`.
+
+    Source: arXiv 2304.13276, 2304.10411, 2305.00660.
 
     Example:
         >>> import jax.numpy as jnp
         >>> SoftmaxRegression(jnp.eye(3), jnp.ones(3) / 3).shape
         (1, 3)
     """
-    weight = None if weight is None else jnp.expand_dims(jnp.asarray(weight), -2) if jnp.ndim(weight) else weight
-    return _single_row(A, b, loss=loss, weight=weight, ridge=ridge)
+    return _single_row(A, b, weight, loss=loss, ridge=ridge)
 
 
-def LinearRegression(A, b, *, ridge=0.0) -> AttentionRegression:
-    """Linear regression `‖A x − b‖²` for A (…, n, d), b (…, n), as a one-row problem with unknown X (1, d)."""
-    return _single_row(A, b, loss="linear", ridge=ridge)
+def LinearRegression(A: ArrayLike, b: ArrayLike, *, ridge: ArrayLike = 0.0) -> AttentionRegression:
+    """The data of a linear regression: find x with `A x ≈ b`, the loss being `‖A x − b‖² + ½ ridge ‖x‖²`.
+
+    Args:
+        A: (…, n, d) float32 or float64; leading axes are documents that share x.
+        b: (…, n) targets, of the dtype of A.
+        ridge: coefficient of `½‖x‖²`, a scalar of at least 0.
+
+    Returns:
+        The one-row `AttentionRegression` with loss "linear", whose unknown X is (1, d): `x = X[0]`.
+
+    Precision: that of the arrays, as in `AttentionRegression`.
+    Cost: A is not copied, except when it comes from NumPy.
+
+    Raises:
+        ProblemError: as `AttentionRegression`.
+
+    Source: docs/theory/README.md.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> LinearRegression(jnp.eye(3), jnp.ones(3)).loss
+        'linear'
+    """
+    return _single_row(A, b, None, loss="linear", ridge=ridge)

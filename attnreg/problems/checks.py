@@ -1,18 +1,17 @@
-"""Checks of a problem's data: errors that name the argument, what it has and what it must have."""
+"""Checks of options: errors that name the argument, what it has and what it must have. Arrays: `problems.arrays`."""
 
 import dataclasses
 import numbers
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, dataclass_transform
 
 import jax
 import jax.core
-import jax.numpy as jnp
 import numpy as np
 
 
 @dataclass_transform(frozen_default=True, eq_default=False)
-def pytree_dataclass(*static: str):
+def pytree_dataclass(*static: str) -> Callable[[type], Any]:
     """Class decorator: a frozen dataclass that is a pytree; `static` fields are metadata.
 
     Unflattening skips `__init__`, so the checks there see only what a user built, never tracers.
@@ -48,56 +47,6 @@ def replaced(obj: Any, **changes: Any) -> Any:
 
 class ProblemError(ValueError):
     """The data of a problem are unusable; the message names the argument, what it has and what it must have."""
-
-
-def as_array(name: str, value: Any, rank: str) -> jax.Array:
-    """`value` as a floating-point JAX array; anything else is a `ProblemError` that names `name`."""
-    if value is None:
-        raise ProblemError(f"{name} is None; it must be an array {rank}")
-    try:
-        array = jnp.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise ProblemError(f"{name} is not an array ({error}); it must be an array {rank}") from None
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise ProblemError(f"{name} has dtype {array.dtype}; it must be floating point, e.g. float32 or float64")
-    return array
-
-
-def check_finite(**arrays: jax.Array | None) -> None:
-    """Refuse NaN and infinities in concrete arrays (tracers pass)."""
-    for name, array in arrays.items():
-        if array is None or isinstance(array, jax.core.Tracer):
-            continue
-        if not bool(jnp.all(jnp.isfinite(array))):
-            bad = int(jnp.sum(~jnp.isfinite(array)))
-            raise ProblemError(f"{name} has {bad} NaN or infinite entries of {array.size}; clean the data first")
-
-
-def check_same_dtype(**arrays: jax.Array | None) -> None:
-    """Refuse mixed precision: nothing is promoted silently."""
-    dtypes = {name: array.dtype for name, array in arrays.items() if array is not None}
-    if len(set(dtypes.values())) > 1:
-        have = ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
-        raise ProblemError(f"all arrays must have one dtype, but have {have}; cast them with .astype(...)")
-
-
-def with_documents(name: str, array: jax.Array, rank: int, letters: str) -> jax.Array:
-    """`array` with all leading axes merged into one document axis."""
-    if array.ndim < rank:
-        raise ProblemError(f"{name} has shape {array.shape}; it must be {letters}")
-    if 0 in array.shape:
-        raise ProblemError(f"{name} has shape {array.shape}: an empty axis; every axis must be at least 1")
-    return array.reshape((-1, *array.shape[array.ndim - rank :]))
-
-
-def check_axes(name: str, array: jax.Array, **expected: tuple[int, int, str]) -> None:
-    """Each `expected` entry is axis letter = (axis, size, whose); mismatches name both arrays."""
-    for letter, (axis, size, whose) in expected.items():
-        if array.shape[axis] != size:
-            raise ProblemError(
-                f"{name} has shape {array.shape} (documents first): its {letter} is {array.shape[axis]}, "
-                f"but {whose} gives {letter} = {size}"
-            )
 
 
 def check_number(

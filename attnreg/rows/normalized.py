@@ -3,12 +3,29 @@
 import jax
 import jax.numpy as jnp
 
-from attnreg.rows.curvature import Curvature, RowTerms
+from attnreg.rows.curvature import Curvature, RankTwo, RowTerms
 from attnreg.rows.masking import hide
 
 
 def softmax(s: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-    """Row softmax over the allowed keys; a row with no allowed key is all zero, not NaN."""
+    """Softmax over the allowed keys of each row; a row with no allowed key is all zero, not NaN.
+
+    Args:
+        s: (…, m) logits, float32 or float64, of any size.
+        mask: (…, m) True where a key may be attended; None allows all.
+
+    Returns:
+        (…, m), of the dtype of s; masked keys have 0.
+
+    Precision: a few eps × (1 + the largest |s|) relative, entry by entry (tests/rows/test_rows.py).
+    Cost: one exp and 4 flops per entry.
+    Source: docs/theory/closed_forms.md, section 6.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> softmax(jnp.array([1e308, 0.0]), jnp.array([True, False])).tolist()
+        [1.0, 0.0]
+    """
     top = jnp.max(hide(s, mask, -jnp.inf), axis=-1, keepdims=True)
     top = jnp.where(jnp.isneginf(top), jnp.zeros_like(top), top)
     e = hide(jnp.exp(s - top), mask, 0)
@@ -23,9 +40,9 @@ def normalized(s: jax.Array, b: jax.Array, mask: jax.Array | None = None) -> Row
     `2[diag(w) − w fᵀ − f wᵀ + ‖f‖² f fᵀ]`, Gauss–Newton part the same with `w = f∘f`.
 
     Args:
-        s: (..., m) logits.
-        b: (..., m) targets, any real numbers.
-        mask: (..., m) True where a key may be attended; masked keys have f = b = 0.
+        s: (…, m) logits, float32 or float64.
+        b: (…, m) targets, any real numbers, of the dtype of s.
+        mask: (…, m) True where a key may be attended; masked keys have f = b = 0.
 
     Returns:
         `RowTerms` for every row.
@@ -44,6 +61,6 @@ def normalized(s: jax.Array, b: jax.Array, mask: jax.Array | None = None) -> Row
     minus_two = jnp.full_like(norm2, -2)
 
     def curvature(w):
-        return Curvature(diag=2 * w, u=f, v=w, uu=2 * norm2, uv=minus_two)
+        return Curvature(2 * w, RankTwo(u=f, v=w, uu=2 * norm2, uv=minus_two))
 
     return RowTerms(jnp.sum(c * c, axis=-1), 2 * p, curvature(ff + p), curvature(ff))

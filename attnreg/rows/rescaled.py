@@ -11,12 +11,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from attnreg.rows.curvature import Curvature, RowTerms
+from attnreg.rows.curvature import Curvature, RankTwo, RowTerms
 from attnreg.rows.masking import hide
 
 
 class Scaled(NamedTuple):
-    """`g`, `g'` and `g''` at s, each divided by `exp(top)`; top is (..., 1)."""
+    """`g`, `g'` and `g''` at s, each divided by `exp(top)`; top is (…, 1)."""
 
     g: jax.Array
     g1: jax.Array
@@ -79,7 +79,7 @@ def _rescaled(
     uu, uv = 2 * norm2 * scale[..., 0], -2 * scale[..., 0]
 
     def curvature(diag):
-        return Curvature(diag=2 * scale * diag, u=g1, v=g1 * b, uu=uu, uv=uv)
+        return Curvature(2 * scale * diag, RankTwo(u=g1, v=g1 * b, uu=uu, uv=uv))
 
     return RowTerms(value, 2 * scale * (g1 * z), curvature(g1 * g1 + g2 * z), curvature(g1 * g1))
 
@@ -92,24 +92,51 @@ def rescaled(s: jax.Array, b: jax.Array, mask: jax.Array | None = None) -> RowTe
     (`cosh_rescaled`, `sinh_rescaled`) u becomes g' in the curvature and the diagonal `g'² + g''∘z`.
 
     Args:
-        s: (..., m) logits.
-        b: (..., m) targets, any real numbers.
-        mask: (..., m) True where a key may be attended; masked keys have u = b = 0.
+        s: (…, m) logits, float32 or float64.
+        b: (…, m) targets, any real numbers, of the dtype of s.
+        mask: (…, m) True where a key may be attended; masked keys have u = b = 0.
 
     Returns:
         `RowTerms`; `value = inf` where `exp(2 max s)` does not fit three quarters of the dtype's exponent range.
 
     Precision: a small multiple of eps × natural scale (tests/rows/test_rows.py); never NaN for finite input.
+    Cost: one exp and about 15 flops per entry.
     Source: derived in docs/theory/closed_forms.md; the problem is that of arXiv 2305.00660.
     """
     return _rescaled(scaled_exp, s, b, mask)
 
 
 def cosh_rescaled(s: jax.Array, b: jax.Array, mask: jax.Array | None = None) -> RowTerms:
-    """`rescaled` with `cosh` in place of `exp`."""
+    """Value, gradient and curvature of `‖g(s) − ⟨g(s), 1⟩ b‖²` with `g = cosh`; formulas in `rescaled`.
+
+    Args:
+        s: (…, m) logits, float32 or float64.
+        b: (…, m) targets, any real numbers, of the dtype of s.
+        mask: (…, m) True where a key may be attended; masked keys have g = b = 0.
+
+    Returns:
+        `RowTerms`; `value = inf` where `exp(2 max |s|)` does not fit three quarters of the dtype's exponent range.
+
+    Precision: a small multiple of eps × natural scale (tests/rows/test_rows.py); never NaN for finite input.
+    Cost: two exponentials and about 20 flops per entry.
+    Source: derived in docs/theory/closed_forms.md, section 2.3; the problem is that of arXiv 2305.00660.
+    """
     return _rescaled(scaled_cosh, s, b, mask)
 
 
 def sinh_rescaled(s: jax.Array, b: jax.Array, mask: jax.Array | None = None) -> RowTerms:
-    """`rescaled` with `sinh` in place of `exp`."""
+    """Value, gradient and curvature of `‖g(s) − ⟨g(s), 1⟩ b‖²` with `g = sinh`; formulas in `rescaled`.
+
+    Args:
+        s: (…, m) logits, float32 or float64.
+        b: (…, m) targets, any real numbers, of the dtype of s.
+        mask: (…, m) True where a key may be attended; masked keys have g = b = 0.
+
+    Returns:
+        `RowTerms`; `value = inf` where `exp(2 max |s|)` does not fit three quarters of the dtype's exponent range.
+
+    Precision: a small multiple of eps × natural scale (tests/rows/test_rows.py); never NaN for finite input.
+    Cost: two exponentials and about 20 flops per entry.
+    Source: derived in docs/theory/closed_forms.md, section 2.3; the problem is that of arXiv 2305.00660.
+    """
     return _rescaled(scaled_sinh, s, b, mask)

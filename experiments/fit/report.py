@@ -13,6 +13,7 @@ from attnreg.lift.tensor_trick import logits
 from attnreg.objectives.attention import AttentionObjective
 from attnreg.objectives.factored import Factors
 from attnreg.problems.attention import AttentionRegression
+from attnreg.problems.registry import find_loss
 from attnreg.rows import softmax
 from attnreg.solvers import Status, describe
 from attnreg.solvers.base import State
@@ -48,7 +49,7 @@ def attention_maps(problem: AttentionRegression, X: jax.Array) -> tuple[np.ndarr
 
     def emit(block):
         s = logits(block.query, X, block.keys)
-        return block.b, s if problem.loss == "linear" else softmax(s, block.mask)
+        return block.b, s if find_loss(problem.loss).fits == "logits" else softmax(s, block.mask)
 
     true, fitted = map_over_blocks(first, emit)
     return np.asarray(true[0]), np.asarray(fitted[0])

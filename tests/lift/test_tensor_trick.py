@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from attnreg.lift import tensor_trick as tt
-from attnreg.rows.curvature import Curvature
+from attnreg.rows.curvature import Curvature, RankTwo
 
 EPS = float(np.finfo(np.float64).eps)
 N, M, D1, D2 = 6, 7, 3, 4
@@ -17,7 +17,8 @@ N, M, D1, D2 = 6, 7, 3, 4
 def arrays(seed=0, n=N):
     rng = np.random.default_rng(seed)
     A1, A2, X, gamma = (rng.normal(size=s) for s in ((n, D1), (M, D2), (D1, D2), (n, M)))
-    curvature = Curvature(*(jnp.asarray(rng.normal(size=s)) for s in ((n, M), (n, M), (n, M), (n,), (n,))))
+    diag, *low = (jnp.asarray(rng.normal(size=s)) for s in ((n, M), (n, M), (n, M), (n,), (n,)))
+    curvature = Curvature(diag, RankTwo(*low))
     return A1, A2, X, gamma, curvature
 
 

@@ -8,6 +8,7 @@ import pytest
 from attnreg.lift import tensor_trick as tt
 from attnreg.objectives import attention
 from attnreg.objectives.attention import AttentionObjective
+from attnreg.problems import loss_names
 from attnreg.problems.attention import AttentionRegression
 from tests.contract import loss_cases as cases
 
@@ -43,7 +44,7 @@ def test_block_size_changes_only_rounding(block_rows):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", AttentionRegression.LOSSES)
+@pytest.mark.parametrize("loss", loss_names())
 def test_agreement_with_autodiff_does_not_decay_with_size(loss, monkeypatch):
     """Blocks of rows and of keys at a size where sums have hundreds of terms: norms agree to 100 eps."""
     monkeypatch.setattr(tt, "SQUARE_ENTRIES", 2**11)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from attnreg.objectives.factored import FactoredObjective, Factors
+from attnreg.problems import loss_names
 from attnreg.problems.attention import AttentionRegression
 from attnreg.solvers import NewtonCG
 from tests.contract import loss_cases as cases
@@ -17,10 +18,7 @@ ALLOWED = 4.0
 # The chain rule is the same for every loss; two stand for all in the quick suite.
 every_loss = pytest.mark.parametrize(
     "loss",
-    [
-        pytest.param(loss, marks=() if loss in ("normalized", "rescaled") else pytest.mark.slow)
-        for loss in AttentionRegression.LOSSES
-    ],
+    [pytest.param(loss, marks=() if loss in ("normalized", "rescaled") else pytest.mark.slow) for loss in loss_names()],
 )
 
 

@@ -9,8 +9,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from attnreg.objectives.one_layer import OneLayerObjective
-from attnreg.problems.checks import ProblemError
-from attnreg.problems.one_layer import OneLayerRegression, Unknowns
+from attnreg.problems.one_layer import Unknowns
 from tests.objectives.one_layer_cases import CASES, autodiff, build
 from tests.oracles import one_layer as oracle
 
@@ -82,6 +81,17 @@ def test_gauss_newton_is_the_residual_jacobian_squared(name):
     close(jax.jit(OneLayerObjective(problem).gauss_newton)(params), 2 * J.T @ J, natural(problem, params))
 
 
+@pytest.mark.parametrize("name", ["square", "all_widths_differ"])
+def test_a_problem_that_jit_closes_over_gives_the_same_matrix_as_one_that_it_is_given(name):
+    """XLA of jax 0.7.0 to 0.8.1 folded the constants of a closed-over problem wrongly, by more than the largest entry
+    of the Gauss–Newton matrix, without a word; hence the lower bound of pyproject.toml."""
+    problem, params = build(name)
+    objective = OneLayerObjective(problem)
+    given = jax.jit(lambda o, x: o.gauss_newton(x))(objective, params)
+    closed_over = jax.jit(lambda x: objective.gauss_newton(x))(params)
+    close(closed_over, given, natural(problem, params))
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_value_agrees_with_numpy(name):
     problem, params = build(name)
@@ -134,26 +144,6 @@ def test_vmap_over_points_and_the_causal_mask_equal_the_loop():
     for i in range(2):
         one = objective.value(jax.tree.map(lambda x, i=i: x[i], batch))
         close(values[i], one, natural(problem, params))
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"A3": jnp.ones((1, 3, 2))}, "A3 has shape"),
-        ({"B": jnp.ones((1, 2, 2))}, "B has shape"),
-        ({"A2": jnp.ones((1, 5, 3), jnp.float32)}, "one dtype"),
-        ({"mask": jnp.ones((7, 5))}, "boolean"),
-        ({"mask": jnp.ones((3, 3), bool)}, "broadcast"),
-        ({"causal": True}, "as many keys as queries"),
-        ({"ridge_y": -1.0}, "at least 0"),
-        ({"B": jnp.full((1, 7, 6), jnp.nan)}, "NaN"),
-    ],
-)
-def test_bad_data_are_refused_with_the_name_of_the_argument(changes, words):
-    problem, _ = build("all_widths_differ")
-    data = dict(A1=problem.A1, A2=problem.A2, A3=problem.A3, B=problem.B) | changes
-    with pytest.raises(ProblemError, match=words):
-        OneLayerRegression(**data)
 
 
 def test_wrong_unknowns_are_refused():

@@ -27,6 +27,9 @@ def _row(loss, s, b, sigma, allowed, eps) -> rows.Row:
     if loss == "linear":
         eye = np.eye(len(s), dtype=s.dtype)
         return rows.embed(rows.Row(np.sum((sigma + b) ** 2), 2 * (sigma + b), 2 * eye, 2 * eye), keys, m)
+    if loss == "kl":
+        unit, floor = rows.kl(s, b, sign=1), eps**2 * np.sum(b)
+        return rows.embed(rows.Row(*(kappa * (x + floor) for x in unit)), keys, m)
     if loss == "normalized":
         f = rows.softmax(s)
         r, J, K = rows.softmax_residual(f + eps**2, b, sign=1)

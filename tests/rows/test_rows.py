@@ -6,8 +6,8 @@ import mpmath
 import numpy as np
 import pytest
 
-from attnreg.problems.attention import AttentionRegression
-from attnreg.rows import ROWS, logit_regularizer, softmax
+from attnreg.problems import find_loss, loss_names
+from attnreg.rows import logit_regularizer, softmax
 from attnreg.rows.curvature import Curvature
 from tests.oracles import rows
 
@@ -27,15 +27,26 @@ HARD = {
     "one key": ([3.0], [1.0]),
 }
 # One compilation per loss and shape instead of one per operation.
-COMPILED = {name: jax.jit(function) for name, function in ROWS.items()}
+COMPILED = {name: jax.jit(find_loss(name).row) for name in loss_names()}
 dense = jax.jit(Curvature.dense)
 
-every_loss = pytest.mark.parametrize("loss", AttentionRegression.LOSSES)
+every_loss = pytest.mark.parametrize("loss", loss_names())
 hard = pytest.mark.parametrize("name", HARD)
 
 
 def mp(x):
     return np.array([mpmath.mpf(float(y)) for y in x])
+
+
+def allowed(loss, b):
+    """Targets that the loss takes."""
+    return np.abs(b) if find_loss(loss).targets == "nonnegative" else b
+
+
+def row_of(loss, name):
+    """Logits and targets of a hard case."""
+    s, b = (np.array(x) for x in HARD[name])
+    return s, allowed(loss, b)
 
 
 def magnitudes(loss, s, b):
@@ -44,6 +55,8 @@ def magnitudes(loss, s, b):
     if loss == "linear":
         r, eye = np.abs(s) + b, mp(np.ones(len(s)))
         return rows.Row(r.dot(r), 2 * r, 2 * np.diag(eye), 2 * np.diag(eye))
+    if loss == "kl":
+        return rows.kl(s, b, rows.mp_exp, sign=1)
     if loss == "normalized":
         return rows.assemble(*rows.softmax_residual(rows.softmax(s, rows.mp_exp), b, sign=1))
     g = [np.abs(x) for x in rows.activation(loss, s, rows.mp_exp)]
@@ -63,8 +76,8 @@ def close(got, expected, unit, condition):
 @hard
 def test_rows_against_fifty_digits(loss, name):
     with mpmath.workdps(50):
-        s, b = (np.array(x) for x in HARD[name])
-        expected = rows.assemble(*rows.residual(loss, mp(s), mp(b), rows.mp_exp))
+        s, b = row_of(loss, name)
+        expected = rows.naive(loss, mp(s), mp(b), rows.mp_exp)
         unit = magnitudes(loss, mp(s), mp(b))
         # The logits are exact here, so only the range reduction of exp, |s|, can amplify rounding.
         condition = 1 + float(np.max(np.abs(s)))
@@ -87,7 +100,7 @@ def test_sinh_keeps_relative_accuracy_near_zero():
 @every_loss
 @hard
 def test_gauss_newton_is_positive_semidefinite(loss, name):
-    s, b = (jnp.asarray(x) for x in HARD[name])
+    s, b = row_of(loss, name)
     curvature = COMPILED[loss](s, b).gauss_newton
     # The terms of diagonal plus rank two cancel: rounding is relative to their sizes, not to what is left.
     size = np.max(dense(jax.tree.map(jnp.abs, curvature)))
@@ -97,7 +110,7 @@ def test_gauss_newton_is_positive_semidefinite(loss, name):
 @every_loss
 def test_gauss_newton_is_the_hessian_at_zero_residual(loss):
     s = np.array([0.3, -0.7, 1.1])
-    g = rows.softmax(s) if loss == "normalized" else rows.activation(loss, s)[0] if loss != "linear" else s
+    g = rows.softmax(s) if loss in ("normalized", "kl") else rows.activation(loss, s)[0] if loss != "linear" else s
     b = s if loss == "linear" else g / np.sum(g)
     terms = COMPILED[loss](jnp.asarray(s), jnp.asarray(b))
     unit = np.max(np.abs(dense(terms.hessian)))
@@ -107,7 +120,7 @@ def test_gauss_newton_is_the_hessian_at_zero_residual(loss):
 @every_loss
 def test_masked_keys_do_not_exist(loss):
     rng = np.random.default_rng(0)
-    s, b = rng.normal(size=(4, 6)), rng.normal(size=(4, 6))
+    s, b = rng.normal(size=(4, 6)), allowed(loss, rng.normal(size=(4, 6)))
     mask = rng.random((4, 6)) < 0.5
     # Whatever stands at a masked key, even garbage that would overflow, changes nothing.
     got = COMPILED[loss](jnp.asarray(np.where(mask, s, 1e6)), jnp.asarray(np.where(mask, b, 1e6)), jnp.asarray(mask))
@@ -140,12 +153,40 @@ def test_softmax_rows_sum_to_one_and_the_gauge_is_free():
     np.testing.assert_allclose(softmax(jnp.asarray(s + 512.0)), f, rtol=1e3 * EPS)
 
 
-def test_normalized_gradient_and_hessian_kill_constants():
+@pytest.mark.parametrize("loss", ["normalized", "kl"])
+def test_gradient_and_hessian_of_a_function_of_the_softmax_kill_constants(loss):
     rng = np.random.default_rng(2)
-    s, b = jnp.asarray(rng.normal(size=(3, 5))), jnp.asarray(rng.normal(size=(3, 5)))
-    terms = COMPILED["normalized"](s, b)
+    s, b = rng.normal(size=(3, 5)), allowed(loss, rng.normal(size=(3, 5)))
+    terms = COMPILED[loss](s, b)
     np.testing.assert_allclose(np.sum(terms.gradient, axis=1), 0, atol=16 * EPS)
     np.testing.assert_allclose(np.sum(dense(terms.hessian), axis=2), 0, atol=16 * EPS)
+
+
+def test_kl_is_the_divergence_and_a_sum_of_targets_is_a_weight():
+    s, b = np.array([[0.3, -1.2, 0.7]]), np.array([[0.2, 0.0, 0.8]])
+    f = np.exp(s) / np.sum(np.exp(s))
+    divergence = 0.2 * np.log(0.2 / f[0, 0]) + 0.8 * np.log(0.8 / f[0, 2])
+    for weight in (1.0, 3.0, 1e-9):
+        np.testing.assert_allclose(COMPILED["kl"](s, weight * b).value, weight * divergence, rtol=32 * EPS)
+    nothing = COMPILED["kl"](s, 0 * b)
+    assert not any(np.any(x) for x in (nothing.value, nothing.gradient, dense(nothing.hessian)))
+
+
+def test_kl_near_a_perfect_fit_keeps_its_relative_accuracy():
+    s = np.array([0.3, -1.2, 0.7])
+    with mpmath.workdps(50):
+        for step in (1e-3, 1e-6, 1e-9):
+            b = np.exp(s) / np.sum(np.exp(s)) + step * np.array([1.0, -2.0, 1.0])
+            expected = rows.naive("kl", mp(s), mp(b), rows.mp_exp)
+            # An error of eps in f is one of eps·step in the value, which is of size step².
+            assert abs(COMPILED["kl"](s, b).value - float(expected.value)) <= 16 * EPS * (step + EPS)
+
+
+def test_kl_of_logits_further_apart_than_the_largest_float():
+    s = np.array([[1e308, -1e308, 0.0]] * 3)
+    terms = COMPILED["kl"](s, np.eye(3))
+    np.testing.assert_array_equal(terms.value, [0, np.inf, 1e308])
+    assert not any(np.any(np.isnan(x)) for x in (terms.gradient, dense(terms.hessian)))
 
 
 def test_regularizer_row():
@@ -161,7 +202,7 @@ def test_regularizer_row():
 def test_curvature_apply_is_its_dense_matrix(loss):
     rng = np.random.default_rng(4)
     s, b, t = (rng.normal(size=(3, 5)) for _ in range(3))
-    curvature = COMPILED[loss](s, b).hessian
+    curvature = COMPILED[loss](s, allowed(loss, b)).hessian
     matrix = np.asarray(dense(curvature))
     unit = np.einsum("jab,jb->ja", np.abs(matrix), np.abs(t))
     error = np.abs(jax.jit(Curvature.apply)(curvature, t) - np.einsum("jab,jb->ja", matrix, t))

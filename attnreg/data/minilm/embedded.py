@@ -12,6 +12,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from attnreg.data.minilm.instance import HeadInstance
+from attnreg.problems.arrays import check_dtype
 
 _FLOATS = ("Q", "K", "V", "Q_heldout", "K_heldout", "V_heldout", "W_O")
 _INPUTS = ("A", "A_heldout")
@@ -93,5 +94,6 @@ def load_embedded_head(*, dtype: DTypeLike = np.float32) -> HeadInstance:
         >>> instance.tokens[0][:6]
         ('[CLS]', 'the', '"', 'assert', '"', 'statement')
     """
+    check_dtype("dtype", dtype, host=True)
     with resources.files("attnreg.data").joinpath("embedded/minilm_layer5_head2.npz").open("rb") as file:
         return load_head(file, dtype=dtype)
