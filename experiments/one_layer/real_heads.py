@@ -108,6 +108,8 @@ def run(config: Any, record: Record) -> dict[str, Any]:
             best = (losses["validation"], rows[-1], fitted)
     if not rows:
         raise UsageError("no ridge was tried: raise config.total_seconds or give config.ridges")
+    if best[2] is not None:  # X (heads, d, d) and Y (heads, d, c)
+        record.arrays("solution", **jax.tree.map(lambda *heads: jnp.stack(heads), *best[2])._asdict())
     columns = tuple(rows[0])
     record.table("ridge_path", columns, [[row[c] for c in columns] for row in rows])
     _figure(record, rows, data.name)

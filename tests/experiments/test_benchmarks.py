@@ -1,6 +1,7 @@
 """The yardstick: timing that interleaves, peers that solve what they should, cells that agree with our objective."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -208,3 +209,14 @@ def test_an_unknown_part_is_refused(capsys):
     config = str(CONFIGS / "one_layer.py") + ":smoke"
     assert run.main(["--config", config, "--workdir", "run", "--config.parts=rce"]) == 2
     assert "config.parts has 'rce'; there are derivatives" in capsys.readouterr().err
+
+
+def test_the_one_layer_experiments_leave_their_best_fit():
+    result = _smoke("multi_start")
+    problem: Any = make_cell("one_layer-24-2", seed=0).problem
+    with np.load("run/solution.npz") as kept:
+        prediction = jax.nn.softmax(problem.A1[0] @ kept["X"] @ problem.A2[0].T) @ problem.A3[0] @ kept["Y"]
+    B = problem.B[0]
+    relative = float(jnp.sum((prediction - B) ** 2) / jnp.sum((B - B.mean(axis=0, keepdims=True)) ** 2))
+    ours = next(run for run in result["runs"] if run["method"] == "attnreg")
+    assert max(relative, ours["relative"]) < 1e-8
