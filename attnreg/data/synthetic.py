@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from attnreg.lift.tensor_trick import logits, matmul
 from attnreg.problems.arrays import check_dtype
@@ -144,3 +145,31 @@ def vector_instance(
     if loss == "linear":
         return Instance(LinearRegression(A, b, ridge=ridge), x[None])
     return Instance(SoftmaxRegression(A, b, loss=loss, ridge=ridge), x[None])
+
+
+class Layer(NamedTuple):
+    """A one-layer instance: A1, A2, A3 (n, d) and the outputs B (n, d)."""
+
+    A1: jax.Array
+    A2: jax.Array
+    A3: jax.Array
+    B: jax.Array
+
+
+def layer_instance(key: jax.Array, *, n: int, d: int, noise: float = 0.0) -> Layer:
+    """A random layer in JAX's default float: A1, A2, A3 (n, d) ~ N(0, 1/d), `B = softmax(A1 X A2ᵀ) A3 Y` (n, d).
+
+    X, Y (d, d) ~ N(0, 1); the noise of B is relative to its root mean square.
+
+    Example:
+        >>> layer_instance(jax.random.key(0), n=4, d=2).B.shape
+        (4, 2)
+    """
+    check_integer("n", n, at_least=1)
+    check_integer("d", d, at_least=1)
+    check_number("noise", noise, at_least=0)
+    keys = jax.random.split(key, 6)
+    A1, A2, A3 = (jax.random.normal(k, (n, d)) / np.sqrt(d) for k in keys[:3])
+    X, Y = (jax.random.normal(k, (d, d)) for k in keys[3:5])
+    B = jax.nn.softmax(A1 @ X @ A2.T, axis=-1) @ A3 @ Y
+    return Layer(A1, A2, A3, B + noise * jnp.sqrt(jnp.mean(B**2)) * jax.random.normal(keys[5], B.shape))

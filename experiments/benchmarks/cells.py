@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from attnreg.data.synthetic import attention_instance, vector_instance
+from attnreg.data.synthetic import attention_instance, layer_instance, vector_instance
 from attnreg.objectives.attention import AttentionObjective
 from attnreg.objectives.one_layer import OneLayerObjective
 from attnreg.problems import losses
 from attnreg.problems.attention import AttentionRegression
 from attnreg.problems.one_layer import OneLayerRegression, Unknowns
-from experiments.one_layer import instances
+from experiments.benchmarks import layers
 from experiments.runner.config import UsageError
 
 NOISE = 1e-3
@@ -106,12 +106,12 @@ def _head(name: str, seed: int, layer: int, head: int, components: int) -> Cell:
 
 def _one_layer(reduced: bool) -> Callable[..., Cell]:
     def make(name: str, seed: int, n: int, d: int) -> Cell:
-        data = instances.instance(seed, n, d)
-        draw = instances.reduced_start if reduced else instances.joint_start
-        loss = instances.reduced_loss if reduced else instances.joint_loss
+        data = layer_instance(jax.random.key(seed), n=n, d=d)
+        draw = layers.reduced_start if reduced else layers.joint_start
+        loss = layers.reduced_loss if reduced else layers.joint_loss
         x0 = draw(jax.random.key(seed), data, 0)
-        given = None if reduced else instances.residuals
-        return Cell(name, OneLayerRegression(*data), data, x0, loss, given, instances.variation, draw)
+        given = None if reduced else layers.residuals
+        return Cell(name, OneLayerRegression(*data), data, x0, loss, given, layers.variation, draw)
 
     return make
 

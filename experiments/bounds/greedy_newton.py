@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from attnreg.data.synthetic import attention_instance
+from attnreg.data.synthetic import attention_instance, layer_instance
 from attnreg.objectives.attention import AttentionObjective
 from attnreg.objectives.one_layer import OneLayerObjective
 from attnreg.objectives.sampled import sampled_hessian, sampled_joint_hessian, spectral_error
@@ -15,7 +15,6 @@ from attnreg.problems.one_layer import OneLayerRegression, Unknowns
 from attnreg.solvers import Newton
 from attnreg.solvers.sketched import SketchedNewton
 from experiments.benchmarks.timing import interleave
-from experiments.one_layer.instances import instance
 from experiments.runner import figures
 from experiments.runner.config import UsageError
 from experiments.runner.record import Record
@@ -33,7 +32,7 @@ def matrix_objective(config: Any, n: int, d: int) -> AttentionObjective:
 
 def one_layer_objective(config: Any, n: int, d: int) -> OneLayerObjective:
     """The regularized one-layer problem; its ridges make the region around the minimum convex."""
-    data = instance(config.seed, n, d, config.noise)
+    data = layer_instance(jax.random.key(config.seed), n=n, d=d, noise=config.noise)
     ridge = config.ridge * n / d
     return OneLayerObjective(OneLayerRegression(*data, weight=config.weight, ridge=ridge, ridge_y=ridge))
 

@@ -1,48 +1,29 @@
-"""Random one-layer instances, and what peers are given of them: plain losses over one vector, and starts."""
-
-from typing import Any, NamedTuple
+"""What peers are given of a one-layer instance: plain losses over one vector, and starts."""
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+
+from attnreg.data.synthetic import Layer
 
 
-class Data(NamedTuple):
-    """One instance: A1, A2, A3 (n, d) and B (n, d)."""
-
-    A1: Any
-    A2: Any
-    A3: Any
-    B: Any
-
-
-def instance(seed: int, n: int, d: int, noise: float = 0.0) -> Data:
-    """A1, A2, A3 ~ N(0, 1/d), X, Y ~ N(0, 1), `B = softmax(A1 X A2ᵀ) A3 Y` plus noise relative to its rms."""
-    keys = jax.random.split(jax.random.key(seed), 6)
-    A1, A2, A3 = (jax.random.normal(k, (n, d)) / np.sqrt(d) for k in keys[:3])
-    X, Y = (jax.random.normal(k, (d, d)) for k in keys[3:5])
-    B = jax.nn.softmax(A1 @ X @ A2.T, axis=-1) @ A3 @ Y
-    return Data(A1, A2, A3, B + noise * jnp.sqrt(jnp.mean(B**2)) * jax.random.normal(keys[5], B.shape))
-
-
-def variation(data: Data) -> jax.Array:
+def variation(data: Layer) -> jax.Array:
     """`‖B − column mean‖²`, the loss of the best constant output: the unit of relative losses."""
     return jnp.sum((data.B - jnp.mean(data.B, axis=0, keepdims=True)) ** 2)
 
 
-def residuals(flat: jax.Array, data: Data) -> jax.Array:
+def residuals(flat: jax.Array, data: Layer) -> jax.Array:
     """Residuals of the plain problem at `(vec X, vec Y)`, as one vector."""
     d1, d2, d3, c = data.A1.shape[1], data.A2.shape[1], data.A3.shape[1], data.B.shape[1]
     X, Y = flat[: d1 * d2].reshape(d1, d2), flat[d1 * d2 :].reshape(d3, c)
     return (jax.nn.softmax(data.A1 @ X @ data.A2.T, axis=-1) @ data.A3 @ Y - data.B).ravel()
 
 
-def joint_loss(flat: jax.Array, data: Data) -> jax.Array:
+def joint_loss(flat: jax.Array, data: Layer) -> jax.Array:
     """The plain loss at `(vec X, vec Y)`."""
     return jnp.sum(residuals(flat, data) ** 2)
 
 
-def reduced_loss(flat: jax.Array, data: Data) -> jax.Array:
+def reduced_loss(flat: jax.Array, data: Layer) -> jax.Array:
     """Loss at `vec X` with Y eliminated by the normal equations; a ridge of 1e-12 relative keeps them solvable."""
     X = flat.reshape(data.A1.shape[1], data.A2.shape[1])
     Z = jax.nn.softmax(data.A1 @ X @ data.A2.T, axis=-1) @ data.A3
@@ -51,7 +32,7 @@ def reduced_loss(flat: jax.Array, data: Data) -> jax.Array:
     return jnp.sum((Z @ jnp.linalg.solve(gram, Z.T @ data.B) - data.B) ** 2)
 
 
-def joint_start(key: jax.Array, data: Data, run: int) -> jax.Array:
+def joint_start(key: jax.Array, data: Layer, run: int) -> jax.Array:
     """X = 0 and Y = 0.1 N(0, 1) first, which serves the peers best; later runs draw X too, of growing size."""
     kx, ky = jax.random.split(key)
     scale = (0.0, 0.05, 0.3, 1.0)[min(run, 3)]
@@ -59,7 +40,7 @@ def joint_start(key: jax.Array, data: Data, run: int) -> jax.Array:
     return jnp.concatenate([X, 0.1 * jax.random.normal(ky, (data.A3.shape[1] * data.B.shape[1],))])
 
 
-def reduced_start(key: jax.Array, data: Data, run: int) -> jax.Array:
+def reduced_start(key: jax.Array, data: Layer, run: int) -> jax.Array:
     """X of entries 0.1, then 0.3, then 1."""
     scale = (0.1, 0.3, 1.0)[min(run, 2)]
     return scale * jax.random.normal(key, (data.A1.shape[1] * data.A2.shape[1],))
