@@ -14,9 +14,9 @@ class Climbed(NamedTuple):
 
     Attributes:
         end: the last points, shaped like the starts.
-        first: values at the starts.
-        best: the largest value on the way.
-        kept: how many steps were taken.
+        first: values at the starts (s,).
+        best: the largest value on the way (s,).
+        kept: how many steps were taken (s,).
     """
 
     end: Any

@@ -35,7 +35,8 @@ class Measured(NamedTuple):
     """What a measurement found, one entry per domain of the grid.
 
     Attributes:
-        supremum: largest ratio on each domain (domains,), on the host; `random_supremum` before any ascent.
+        supremum: largest ratio on each domain (domains,), on the host.
+        random_supremum: the same (domains,) before any ascent.
         improved: how many pairs were better than the one they came from, over all domains.
         evaluated: how many pairs were evaluated.
         pairs: the best pair of each domain, and the direction of a Hessian's quadratic form.

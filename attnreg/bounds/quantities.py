@@ -91,7 +91,9 @@ def gradient(p: Point, family: str, *, unknown: str = "X", rescaled: bool = Fals
 
 
 def curvature(p: Point, direction: dict[str, jax.Array], family: str, *, rescaled: bool = False) -> jax.Array:
-    """`D²L(p)[w, w]`, a scalar, for w by unknown name, {"X": W} or {"X": W, "Y": V} shaped like X and Y.
+    """`D²L(p)[w, w]`, a scalar, for the direction w by unknown name.
+
+    direction: {"X": W} or {"X": W, "Y": V}, shaped like X and Y.
 
     Cost: four passes (two nested forward modes).
 

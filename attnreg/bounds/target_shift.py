@@ -43,7 +43,7 @@ def shifted_targets(p: Point, moved: Point, loss: str) -> jax.Array:
         loss: "normalized", "rescaled" or "one_layer".
 
     Returns:
-        B̃, shape of B.
+        B̃, shaped like B.
 
     Precision: the identity holds to a few eps of the residual's terms (tests/bounds/test_target_shift.py).
     Source: arXiv 2304.13276, 2307.02419 for the idea; derived in docs/theory/target_shift.md.

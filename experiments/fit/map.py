@@ -121,8 +121,10 @@ def describe_sizes(problem: AttentionRegression) -> str:
 
 
 def loss_scale(data: fit_data.FitData) -> Scale:
-    """`‖B‖²` where the loss is in its units; else the loss at X = 0 (rescaled losses have the units of exp(2 logit),
-    "kl" is in nats)."""
+    """The unit of losses: `‖B‖²` where the loss is in its units, else the loss at X = 0.
+
+    Rescaled losses have the units of exp(2 logit), and "kl" is in nats.
+    """
     if data.problem.loss in ("normalized", "linear"):
         return Scale(_norm2(data.problem), _norm2(data.heldout), "‖B‖²")
     train, heldout = (

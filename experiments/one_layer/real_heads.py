@@ -31,8 +31,7 @@ class Data(NamedTuple):
 
 
 def load(config: Any) -> Data:
-    """Activations and the head's (or, with `config.target = "layer"`, all heads') output; unseen documents in two
-    halves."""
+    """Activations, and the output of the head or of the whole layer; unseen documents in two halves."""
     for name, choices in (("source", ("embedded", "minilm")), ("target", ("head", "layer"))):
         if config[name] not in choices:
             raise UsageError(f"config.{name} is {config[name]!r}; it must be {' or '.join(choices)}")
