@@ -16,7 +16,8 @@ from attnreg.fit.identifiability import logit_distance
 from attnreg.fit.solve import solve
 from attnreg.objectives.attention import AttentionObjective
 from attnreg.objectives.base import Objective
-from attnreg.objectives.factored import FactoredObjective, Factors
+from attnreg.objectives.factored import FactoredObjective
+from attnreg.objectives.factors import Factors
 from attnreg.problems.attention import AttentionRegression, LinearRegression, SoftmaxRegression, Teacher
 from attnreg.problems.checks import ProblemError
 from attnreg.problems.registry import register_loss

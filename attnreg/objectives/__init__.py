@@ -2,7 +2,8 @@
 
 from attnreg.objectives.attention import AttentionObjective
 from attnreg.objectives.base import Costs, Linearization, Objective, SecondOrderObjective
-from attnreg.objectives.factored import FactoredObjective, Factors
+from attnreg.objectives.factored import FactoredObjective
+from attnreg.objectives.factors import Factors
 from attnreg.objectives.jets import JetObjective, jet_problem
 from attnreg.objectives.one_layer import OneLayerObjective
 from attnreg.objectives.reduced import VariableProjection

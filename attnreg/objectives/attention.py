@@ -20,45 +20,19 @@ from attnreg.objectives.base import (
     SecondOrderObjective,
     compiled,
 )
+from attnreg.objectives.row_terms import (
+    all_devices,
+    check_streaming,
+    curvature_of,
+    fresh_value,
+    kronecker_sums,
+    normalised_kronecker,
+    rounding_of_rows,
+    row_terms,
+)
 from attnreg.problems.attention import AttentionRegression
-from attnreg.problems.checks import check_integer, pytree_dataclass
-from attnreg.problems.registry import find_loss
-from attnreg.rows import logit_regularizer
-from attnreg.rows.curvature import Curvature, RowTerms
-
-
-def row_terms(problem: AttentionRegression, block: Block, s: jax.Array) -> RowTerms:
-    """The problem's row function and regularizer on a block of logits s (r, m)."""
-    terms = find_loss(problem.loss).row(s, block.b, block.mask)
-    if block.weight is None:
-        return terms
-    extra = logit_regularizer(s, block.weight, block.mask)
-
-    def plus(curvature: Curvature) -> Curvature:
-        return curvature._replace(diag=curvature.diag + extra.hessian.diag)
-
-    return RowTerms(
-        terms.value + extra.value,
-        terms.gradient + extra.gradient,
-        plus(terms.hessian),
-        plus(terms.gauss_newton),
-    )
-
-
-def curvature_of(terms: RowTerms, gauss_newton: bool) -> Curvature:
-    """The exact or the Gauss–Newton curvature of some rows."""
-    return terms.gauss_newton if gauss_newton else terms.hessian
-
-
-def check_streaming(block_rows: int | None) -> None:
-    """Refuse a block size that is not a whole number of rows."""
-    if block_rows is not None:
-        check_integer("block_rows", block_rows, at_least=1)
-
-
-def all_devices(axis_name: str | None) -> int:
-    """How many devices share the rows: 1 outside `shard_map`."""
-    return 1 if axis_name is None else jax.lax.psum(1, axis_name)
+from attnreg.problems.checks import pytree_dataclass
+from attnreg.rows.curvature import RowTerms
 
 
 @pytree_dataclass("block_rows", "axis_name")
@@ -130,7 +104,7 @@ class AttentionObjective(SecondOrderObjective):
 
         def emit(block):
             terms = self._rows(X, block)
-            return _value(block, terms), tt.lift_gradient(block.lift, terms.gradient, block.keys)
+            return fresh_value(block, terms), tt.lift_gradient(block.lift, terms.gradient, block.keys)
 
         value, gradient = self._sum(emit)
         return value + self.problem.ridge * jnp.sum(X * X) / 2, gradient + self.problem.ridge * X
@@ -144,7 +118,7 @@ class AttentionObjective(SecondOrderObjective):
             terms = self._rows(X, block)
             blocks = tt.curvature_blocks(curvature_of(terms, gauss_newton), block.keys)
             return (
-                _value(block, terms),
+                fresh_value(block, terms),
                 tt.lift_gradient(block.lift, terms.gradient, block.keys),
                 tt.lift_blocks(tt.khatri_rao_square(block.lift), blocks),
             )
@@ -229,30 +203,6 @@ class AttentionObjective(SecondOrderObjective):
     def preconditioner(self, X: jax.Array) -> Kronecker:
         """`S ⊗ M + ridge·I` from `kronecker_factors`, ready to be inverted. Cost: those, plus O(d1³ + d2³)."""
         return Kronecker.of(*self.kronecker_factors(X), shift=self.problem.ridge)
-
-
-def rounding_of_rows(terms: RowTerms, s: jax.Array) -> jax.Array:
-    """Rounding errors of the row gradients at logits s (r, m): eps·(|γ| + |curvature|·(1 + |s|)), shaped like s."""
-    moved = jnp.abs(terms.gauss_newton.diag) * (1 + jnp.abs(s))
-    return jnp.finfo(s.dtype).eps * (jnp.abs(terms.gradient) + moved)
-
-
-def kronecker_sums(lift: jax.Array, terms: RowTerms, keys: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`Σ tr(M_j) a_j a_jᵀ`, `Σ ‖a_j‖² M_j` and `Σ tr(M_j) ‖a_j‖²` over some rows, M_j Gauss–Newton."""
-    curvature = terms.gauss_newton
-    norms = jnp.sum(lift**2, axis=1)
-    traces = jnp.maximum(tt.block_traces(curvature, keys), 0)
-    left = tt.matmul((lift * traces[:, None]).T, lift)
-    return left, tt.weighted_block_sum(curvature, keys, norms), jnp.sum(traces * norms)
-
-
-def normalised_kronecker(left: jax.Array, right: jax.Array, total: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The factors S and M whose product has the trace of the whole, from `kronecker_sums` over all rows."""
-    return left, right / jnp.where(total > 0, total, jnp.ones_like(total))
-
-
-def _value(block: Block, terms: RowTerms) -> jax.Array:
-    return jnp.sum(jnp.where(block.fresh, terms.value, jnp.zeros((), terms.value.dtype)))
 
 
 @pytree_dataclass("cache", "gauss_newton")

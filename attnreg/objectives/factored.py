@@ -6,7 +6,7 @@ the Hessian singular along r² directions, which conjugate gradients and the dam
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -14,36 +14,23 @@ from jax.flatten_util import ravel_pytree
 
 from attnreg.lift import tensor_trick as tt
 from attnreg.lift.kronecker import Blocks, Kronecker
-from attnreg.lift.streaming import Block, fold_blocks, map_over_blocks, put_rows, rows_of
-from attnreg.objectives.attention import (
-    AttentionObjective,
+from attnreg.lift.streaming import Block, fold_blocks, map_over_blocks, rows_of
+from attnreg.objectives.attention import AttentionObjective
+from attnreg.objectives.base import Cache, Costs, SecondOrderObjective, compiled
+from attnreg.objectives.factors import FactoredLinearization, Factors, lifted, no_parts
+from attnreg.objectives.row_terms import (
     all_devices,
     check_streaming,
     curvature_of,
+    fresh_value,
     kronecker_sums,
     normalised_kronecker,
     rounding_of_rows,
     row_terms,
 )
-from attnreg.objectives.base import Cache, Costs, Linearization, SecondOrderObjective, compiled
 from attnreg.problems.attention import AttentionRegression
 from attnreg.problems.checks import check_integer, check_number, pytree_dataclass, replaced
 from attnreg.rows.curvature import RowTerms
-
-
-class Factors(NamedTuple):
-    """The unknown X = Q Kᵀ of rank r.
-
-    Args:
-        Q: (d1, r) floats, of the queries. K: (d2, r) floats, of the keys.
-    """
-
-    Q: jax.Array
-    K: jax.Array
-
-    def product(self) -> jax.Array:
-        """X, (d1, d2)."""
-        return tt.matmul(self.Q, self.K.T)
 
 
 @pytree_dataclass("rank", "block_rows", "axis_name")
@@ -126,10 +113,10 @@ class FactoredObjective(SecondOrderObjective):
         def update(carry, block):
             total, parts = carry
             number, gamma, (query, keys) = gamma_of(block)
-            return total + number, _lifted(parts, block, gamma, query, keys)
+            return total + number, lifted(parts, block, gamma, query, keys)
 
         zero = jnp.zeros((), self.problem.dtype)
-        total, parts = self._fold(projected, update, (zero, _empty(projected)))
+        total, parts = self._fold(projected, update, (zero, no_parts(projected)))
         return self._reduced((total, self._back(parts)))
 
     @jax.jit
@@ -158,7 +145,7 @@ class FactoredObjective(SecondOrderObjective):
         projected = self._projected(x)
 
         def update(total, block):
-            return total + _fresh_sum(block, self._each_row(projected, block).value)
+            return total + fresh_value(block, self._each_row(projected, block))
 
         zero = jnp.zeros((), self.problem.dtype)
         return self._reduced(self._fold(projected, update, zero)) + self._ridge_value(x)
@@ -173,7 +160,7 @@ class FactoredObjective(SecondOrderObjective):
 
         def gamma_of(block):
             terms = self._each_row(projected, block)
-            return _fresh_sum(block, terms.value), terms.gradient, (block.lift, block.keys)
+            return fresh_value(block, terms), terms.gradient, (block.lift, block.keys)
 
         value, gradient = self._on_factors(projected, gamma_of)
         ridge = self.problem.ridge
@@ -248,73 +235,3 @@ class FactoredObjective(SecondOrderObjective):
         of_q = Kronecker.of(S, tt.matmul(x.K.T, tt.matmul(M, x.K)), shift=shift)
         of_k = Kronecker.of(M, tt.matmul(x.Q.T, tt.matmul(S, x.Q)), shift=shift)
         return Blocks(Factors._make((of_q, of_k)))
-
-
-def _fresh_sum(block: Block, values: jax.Array) -> jax.Array:
-    return jnp.sum(jnp.where(block.fresh, values, jnp.zeros((), values.dtype)))
-
-
-def _empty(projected: AttentionRegression) -> Factors:
-    return Factors(jnp.zeros_like(projected.A1), jnp.zeros_like(projected.A2))
-
-
-def _lifted(parts: Factors, block: Block, gamma: jax.Array, query: jax.Array, keys: jax.Array) -> Factors:
-    """Row gradients Γ of a block taken to row space, Γ R, and to key space, Γᵀ L."""
-    document = parts.K[block.document] + tt.matmul(gamma.T, query)
-    return Factors(put_rows(block, parts.Q, tt.matmul(gamma, keys)), parts.K.at[block.document].set(document))
-
-
-@pytree_dataclass("cache", "gauss_newton")
-class FactoredLinearization(Linearization):
-    """A `FactoredObjective` at one point."""
-
-    value: jax.Array
-    gradient: Factors
-    x: Factors
-    projected: AttentionRegression
-    kept: Any
-    objective: FactoredObjective
-    cache: Cache = "none"
-    gauss_newton: bool = False
-
-    @compiled()
-    def hvp(self, v: Factors) -> Factors:
-        """`Jᵀ H J v` plus, when exact, the coupling of Q and K through the gradient in X."""
-        problem, objective = self.objective.problem, self.objective
-        moved = Factors(tt.matmul(problem.A1, v.Q), tt.matmul(problem.A2, v.K))
-
-        def update(parts, block):
-            curvature, gamma = self._entries(block)
-            query_moved = jnp.where(block.fresh[:, None], rows_of(block, moved.Q), jnp.zeros((), v.Q.dtype))
-            keys_moved = moved.K[block.document]
-            t = tt.matmul(query_moved, block.keys.T) + tt.matmul(block.lift, keys_moved.T)
-            t = curvature.apply(t)
-            rows = tt.matmul(t, block.keys)
-            keys = tt.matmul(t.T, block.lift)
-            if not self.gauss_newton:
-                rows = rows + tt.matmul(gamma, keys_moved)
-                keys = keys + tt.matmul(gamma.T, query_moved)
-            # Rows an earlier block has done keep what that block wrote.
-            rows = jnp.where(block.fresh[:, None], rows, rows_of(block, parts.Q))
-            document = parts.K[block.document] + keys
-            return Factors(put_rows(block, parts.Q, rows), parts.K.at[block.document].set(document))
-
-        parts = objective._fold(self.projected, update, _empty(self.projected))
-        return self._with_ridge(objective._reduced(objective._back(parts)), v)
-
-    def _entries(self, block: Block):
-        if self.cache == "entries":
-            return jax.tree.map(lambda a: rows_of(block, a), self.kept)
-        terms = self.objective._each_row(self.projected, block)
-        return curvature_of(terms, self.gauss_newton), terms.gradient
-
-    def _with_ridge(self, out: Factors, v: Factors) -> Factors:
-        """Adds the Hessian of `½ ridge ‖QKᵀ‖²`, or its Gauss–Newton part."""
-        (Q, K), ridge = self.x, self.objective.problem.ridge
-        mm = tt.matmul
-        hq = mm(v.Q, mm(K.T, K)) + mm(Q, mm(v.K.T, K))
-        hk = mm(v.K, mm(Q.T, Q)) + mm(K, mm(v.Q.T, Q))
-        if not self.gauss_newton:
-            hq = hq + mm(Q, mm(K.T, v.K))
-            hk = hk + mm(K, mm(Q.T, v.Q))
-        return Factors(out.Q + ridge * hq, out.K + ridge * hk)

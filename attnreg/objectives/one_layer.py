@@ -10,11 +10,12 @@ from attnreg.lift import tensor_trick as tt
 from attnreg.lift.kronecker import Blocks, Kronecker
 from attnreg.lift.streaming import Block, map_over_blocks, sum_over_blocks
 from attnreg.objectives import one_layer_rows as ol
-from attnreg.objectives.attention import check_streaming
 from attnreg.objectives.base import CACHE_BYTES, Cache, Linearization, SecondOrderObjective, compiled
+from attnreg.objectives.one_layer_hessian import Parts, kronecker_sums, packed_parts
+from attnreg.objectives.one_layer_linearized import CachedLinearization, StreamedLinearization
+from attnreg.objectives.row_terms import check_streaming
 from attnreg.problems.checks import pytree_dataclass
 from attnreg.problems.one_layer import OneLayerRegression, Unknowns
-from attnreg.rows.curvature import Curvature
 
 # Random sign vectors used to estimate the curvature blocks in the preconditioner.
 PROBES = 4
@@ -159,7 +160,7 @@ class OneLayerObjective(SecondOrderObjective):
         probes = tt.matmul(params.Y, signs) / jnp.sqrt(jnp.asarray(signs.shape[1], self.problem.dtype))
 
         def emit(rows):
-            return _kronecker_sums(rows, probes)
+            return kronecker_sums(rows, probes)
 
         left, right, total, yy = self.sum(emit, params)
         # Both traces equal the trace of the estimated matrix, so the product S ⊗ M is divided by it once.
@@ -193,131 +194,3 @@ def best_values(problem: OneLayerRegression, Z: jax.Array) -> tuple[jax.Array, j
     shift = jnp.maximum(jnp.sqrt(problem.ridge_y / 2), floor)
     Q, R = jnp.linalg.qr(jnp.concatenate([Z, shift * jnp.eye(d3, dtype=Z.dtype)]))
     return jax.scipy.linalg.solve_triangular(R, tt.matmul(Q[: Z.shape[0]].T, B)), R
-
-
-@pytree_dataclass()
-class Parts:
-    """Blocks of a joint Hessian: xx (p, p), xy (p, d3·c), and yy (d3, d3) standing for `yy ⊗ I_c`."""
-
-    xx: jax.Array
-    xy: jax.Array
-    yy: jax.Array
-
-    def dense(self, c: int) -> jax.Array:
-        """The whole matrix in the order vec(X), vec(Y)."""
-        yy = jnp.kron(self.yy, jnp.eye(c, dtype=self.yy.dtype))
-        return jnp.block([[self.xx, self.xy], [self.xy.T, yy]])
-
-
-def packed_parts(
-    rows: ol.Rows, params: Unknowns, gauss_newton: bool, weights: jax.Array | None = None
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """A block's part of the X block (packed), of both orders of the mixed block, and of yy; `weights` (r,) its rows."""
-    r = rows.f.shape[0]
-    N = ol.cross_blocks(rows)
-    NY = tt.matmul(N, params.Y)
-    i, j = tt.triangle(N.shape[1])
-    square = 2 * tt.matmul(NY, jnp.swapaxes(NY, 1, 2))[:, i, j]
-    logit = ol.penalty_curvature(rows) if gauss_newton else ol.logit_curvature(rows)
-    if not gauss_newton or rows.penalty is not None:
-        square = square + tt.curvature_blocks(logit, rows.block.keys)
-    lift = rows.block.lift
-    weighted = lift if weights is None else lift * weights[:, None]
-
-    def lifted(left, right):
-        pairs = (weighted[:, :, None] * left[:, None, :]).reshape(r, -1)
-        return 2 * tt.matmul(pairs.T, right.reshape(r, -1))
-
-    squares = tt.khatri_rao_square(lift)
-    xx = tt.lift_blocks(squares if weights is None else squares * weights[:, None], square)
-    swapped = jnp.zeros((), N.dtype) if gauss_newton else lifted(rows.residual, N)
-    return xx, lifted(rows.z, NY), swapped, 2 * tt.matmul(ol.fresh_only(rows, rows.z).T, rows.z)
-
-
-def _kronecker_sums(rows: ol.Rows, probes: jax.Array):
-    """Left and right factors, their common trace, and 2ZᵀZ."""
-    keys, lift = rows.block.keys, rows.block.lift
-    h = tt.matmul(rows.values, probes)
-    h_mean = tt.matmul(rows.z, probes)
-    # N_j Y ω = A2ᵀ (f ∘ (h − ⟨f, h⟩)), one probe after the other.
-    sides = jnp.stack(
-        [tt.matmul(rows.f * (h[None, :, i] - h_mean[:, i, None]), keys) for i in range(probes.shape[1])], axis=1
-    )
-    norms = jnp.sum(lift**2, axis=1)
-    traces = 2 * jnp.sum(sides**2, axis=(1, 2))
-    flat = sides.reshape(-1, keys.shape[1])
-    weights = jnp.repeat(2 * norms, sides.shape[1])
-    right = tt.matmul((flat * weights[:, None]).T, flat)
-    if rows.penalty is not None:
-        penalty: Curvature = rows.penalty.hessian
-        traces = traces + tt.block_traces(penalty, keys)
-        right = right + tt.weighted_block_sum(penalty, keys, norms)
-    left = tt.matmul((lift * traces[:, None]).T, lift)
-    yy = 2 * tt.matmul(ol.fresh_only(rows, rows.z).T, rows.z)
-    return left, right, jnp.sum(traces * norms), yy
-
-
-@pytree_dataclass("gauss_newton")
-class StreamedLinearization(Linearization):
-    """Nothing kept: each product passes over the rows again."""
-
-    value: jax.Array
-    gradient: Unknowns
-    params: Unknowns
-    objective: OneLayerObjective
-    gauss_newton: bool = False
-
-    @compiled()
-    def hvp(self, v: Unknowns) -> Unknowns:
-        """One pass with the derivative of every row quantity along v."""
-        out = self.objective.sum(lambda rows: self._on(rows, v), self.params)
-        return jax.tree.map(jnp.add, out, self.objective._ridge_times(v))
-
-    def _on(self, rows: ol.Rows, v: Unknowns) -> Unknowns:
-        Y, block = self.params.Y, rows.block
-        t = tt.logits(block.query, v.X, block.keys)
-        df = rows.f * (t - jnp.sum(rows.f * t, axis=1, keepdims=True))
-        dz = tt.matmul(df, rows.values)
-        dr = tt.matmul(dz, Y) + tt.matmul(rows.z, v.Y)
-        dq = ol.through_values(dr, Y, rows.values)
-        gy = tt.matmul(ol.fresh_only(rows, rows.z).T, dr)
-        if self.gauss_newton:
-            gamma = rows.f * (dq - jnp.sum(rows.f * dq, axis=1, keepdims=True))
-        else:
-            dq = dq + ol.through_values(rows.residual, v.Y, rows.values)
-            dmu = jnp.sum(df * rows.q + rows.f * dq, axis=1)
-            gamma = df * (rows.q - rows.mu[:, None]) + rows.f * (dq - dmu[:, None])
-            gy = gy + tt.matmul(ol.fresh_only(rows, dz).T, rows.residual)
-        gamma = 2 * gamma
-        if rows.penalty is not None:
-            gamma = gamma + rows.penalty.hessian.apply(t)
-        return Unknowns(tt.lift_gradient(block.lift, gamma, block.keys), 2 * gy)
-
-
-@pytree_dataclass("gauss_newton")
-class CachedLinearization(Linearization):
-    """N_j (n, d2, d3), curvature blocks (n, d2, d2), z and residuals kept: a product is O(n·d²) whatever m is."""
-
-    value: jax.Array
-    gradient: Unknowns
-    params: Unknowns
-    objective: OneLayerObjective
-    kept: Any
-    gauss_newton: bool = False
-
-    @compiled()
-    def hvp(self, v: Unknowns) -> Unknowns:
-        """Products with the kept blocks only."""
-        N, curved, z, r = self.kept
-        A1, Y = self.objective.problem.A1, self.params.Y
-        moved = tt.matmul(A1, v.X)
-        dz = tt.einsum("knab,kna->knb", N, moved)
-        dr = tt.matmul(dz, Y) + tt.matmul(z, v.Y)
-        inner = tt.matmul(dr, Y.T)
-        gy = tt.einsum("knb,knc->bc", z, dr)
-        if not self.gauss_newton:
-            inner = inner + tt.matmul(r, v.Y.T)
-            gy = gy + tt.einsum("knb,knc->bc", dz, r)
-        logit = 2 * tt.einsum("knab,knb->kna", N, inner) + tt.einsum("knab,knb->kna", curved, moved)
-        out = Unknowns(tt.einsum("kna,knb->ab", A1, logit), 2 * gy)
-        return jax.tree.map(jnp.add, out, self.objective._ridge_times(v))

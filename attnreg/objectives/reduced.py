@@ -15,9 +15,9 @@ import jax.numpy as jnp
 
 from attnreg.lift import tensor_trick as tt
 from attnreg.lift.kronecker import Kronecker
-from attnreg.objectives.attention import check_streaming
 from attnreg.objectives.base import Cache, Linearization, SecondOrderObjective, compiled
 from attnreg.objectives.one_layer import OneLayerObjective, best_values
+from attnreg.objectives.row_terms import check_streaming
 from attnreg.problems.checks import pytree_dataclass
 from attnreg.problems.one_layer import OneLayerRegression, Unknowns
 

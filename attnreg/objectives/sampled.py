@@ -17,8 +17,10 @@ import jax.numpy as jnp
 from attnreg.lift import tensor_trick as tt
 from attnreg.lift.streaming import fold_blocks, rows_of, sum_over_blocks
 from attnreg.objectives import one_layer_rows as ol
-from attnreg.objectives.attention import AttentionObjective, row_terms
-from attnreg.objectives.one_layer import OneLayerObjective, Parts, packed_parts
+from attnreg.objectives.attention import AttentionObjective
+from attnreg.objectives.one_layer import OneLayerObjective
+from attnreg.objectives.one_layer_hessian import Parts, packed_parts
+from attnreg.objectives.row_terms import row_terms
 from attnreg.problems.checks import ProblemError, check_integer
 from attnreg.problems.one_layer import Unknowns
 

@@ -1,6 +1,6 @@
 """Solvers: each takes an objective and a start and returns a `Result`."""
 
-from attnreg.solvers.base import Solver, State
+from attnreg.solvers.base import Solver
 from attnreg.solvers.gradient_descent import GradientDescent
 from attnreg.solvers.lbfgs import LBFGS
 from attnreg.solvers.newton import Newton
@@ -8,6 +8,7 @@ from attnreg.solvers.newton_cg import NewtonCG
 from attnreg.solvers.optax import Optax
 from attnreg.solvers.result import MESSAGES, Counts, History, Result, Status, describe
 from attnreg.solvers.sketched import SketchedNewton
+from attnreg.solvers.state import State
 from attnreg.solvers.verdict import settled
 
 __all__ = [

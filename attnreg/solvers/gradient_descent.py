@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from attnreg.problems.checks import check_number
-from attnreg.solvers.base import Solver, State, count, counted, moved, tree_norm
+from attnreg.solvers.base import Solver
 from attnreg.solvers.result import Status, status_of
+from attnreg.solvers.state import State, count, counted, moved, tree_norm
 
 
 class Inner(NamedTuple):

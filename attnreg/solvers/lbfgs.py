@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from attnreg.problems.checks import check_integer
-from attnreg.solvers.base import Solver, State, acceptable, count, counted, moved, select
+from attnreg.solvers.base import Solver
 from attnreg.solvers.result import Status, status_of
 from attnreg.solvers.secant import Pairs, corrected_solve, no_pairs, push
+from attnreg.solvers.state import State, acceptable, count, counted, moved, select
 from attnreg.solvers.trial import interpolate
 
 

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from attnreg.problems.checks import check_choice, check_integer, check_number
-from attnreg.solvers.base import Solver, State, count, counted
+from attnreg.solvers.base import Solver
 from attnreg.solvers.result import Status, status_of
 from attnreg.solvers.secant import corrected_solve, no_pairs, push
+from attnreg.solvers.state import State, count, counted
 from attnreg.solvers.trial import backtrack, flat_gradient, move
 from attnreg.solvers.warm_up import as_dtype, coarse_warm_up, kronecker_warm_up, settled_norm
 

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 
 from attnreg.objectives.base import Cache
 from attnreg.problems.checks import check_choice, check_integer, check_number
-from attnreg.solvers.base import Solver, State, acceptable, count, counted, moved, tree_axpy, tree_dot, tree_norm
+from attnreg.solvers.base import Solver
 from attnreg.solvers.result import Status, status_of
+from attnreg.solvers.state import State, acceptable, count, counted, moved, tree_axpy, tree_dot, tree_norm
 
 
 class Inner(NamedTuple):

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import optax
 
 from attnreg.problems.checks import ProblemError
-from attnreg.solvers.base import Solver, State, count, counted, moved, tree_norm
+from attnreg.solvers.base import Solver
 from attnreg.solvers.result import Status, status_of
+from attnreg.solvers.state import State, count, counted, moved, tree_norm
 
 
 class Inner(NamedTuple):

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from attnreg.problems.checks import check_flag, check_integer
-from attnreg.solvers.base import Solver, State, count, counted, moved, tree_norm
+from attnreg.solvers.base import Solver
 from attnreg.solvers.result import Status, status_of
+from attnreg.solvers.state import State, count, counted, moved, tree_norm
 
 
 class Inner(NamedTuple):

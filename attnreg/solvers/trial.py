@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from attnreg.solvers.base import State, acceptable, counted, moved, tree_norm
+from attnreg.solvers.state import State, acceptable, counted, moved, tree_norm
 
 BACKTRACKS = 2  # shorter steps tried before a direction is given up
 

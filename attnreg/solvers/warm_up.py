@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from attnreg.solvers.base import State, add_counts, count, select, tree_norm
 from attnreg.solvers.secant import corrected_solve, no_pairs, push
+from attnreg.solvers.state import State, add_counts, count, select, tree_norm
 from attnreg.solvers.trial import flat_gradient, interpolate, move
 
 RENEW = 12  # steps after which the Kronecker approximation is made anew

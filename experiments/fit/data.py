@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from attnreg.data import HeadInstance, load_embedded_head, minilm_head
 from attnreg.data.synthetic import attention_instance, targets, vector_instance
-from attnreg.objectives.factored import Factors
+from attnreg.objectives.factors import Factors
 from attnreg.problems.attention import AttentionRegression, Teacher
 from attnreg.problems.checks import replaced
 from experiments.runner.config import UsageError

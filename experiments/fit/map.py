@@ -10,7 +10,8 @@ import numpy as np
 from attnreg.fit.solve import METHODS, choose_method, make_solver
 from attnreg.lift.streaming import sum_over_blocks
 from attnreg.objectives.attention import AttentionObjective
-from attnreg.objectives.factored import FactoredObjective, Factors
+from attnreg.objectives.factored import FactoredObjective
+from attnreg.objectives.factors import Factors
 from attnreg.problems.attention import AttentionRegression
 from attnreg.problems.checks import check_choice
 from attnreg.solvers import History, Solver, Status, settled

@@ -11,12 +11,12 @@ from attnreg.fit.identifiability import identifiability, logit_distance
 from attnreg.lift.streaming import map_over_blocks
 from attnreg.lift.tensor_trick import logits
 from attnreg.objectives.attention import AttentionObjective
-from attnreg.objectives.factored import Factors
+from attnreg.objectives.factors import Factors
 from attnreg.problems.attention import AttentionRegression
 from attnreg.problems.registry import find_loss
 from attnreg.rows import softmax
 from attnreg.solvers import Status, describe
-from attnreg.solvers.base import State
+from attnreg.solvers.state import State
 from experiments.fit import figures as fit_figures
 from experiments.runner.record import Record
 

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attnreg.objectives.factored import FactoredObjective, Factors
+from attnreg.objectives.factored import FactoredObjective
+from attnreg.objectives.factors import Factors
 from attnreg.problems import loss_names
 from attnreg.problems.attention import AttentionRegression
 from attnreg.solvers import NewtonCG

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from attnreg.solvers import Newton
-from attnreg.solvers.base import acceptable, count
 from attnreg.solvers.newton import _cholesky, nielsen
+from attnreg.solvers.state import acceptable, count
 from tests.solvers import table
 
 NOISY = table.stack()["noisy"]

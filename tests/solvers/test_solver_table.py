@@ -13,7 +13,7 @@ from attnreg import solvers
 from attnreg.objectives.attention import AttentionObjective
 from attnreg.problems.attention import AttentionRegression
 from attnreg.solvers import MESSAGES, Newton, NewtonCG, Solver, Status, describe
-from attnreg.solvers.base import tree_norm
+from attnreg.solvers.state import tree_norm
 from tests.oracles import rows
 from tests.solvers import table
 

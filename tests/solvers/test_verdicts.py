@@ -10,7 +10,7 @@ from attnreg.fit import METHODS, solve
 from attnreg.objectives import AttentionObjective, FactoredObjective, Factors, OneLayerObjective
 from attnreg.problems import AttentionRegression, OneLayerRegression, ProblemError, Unknowns
 from attnreg.solvers import LBFGS, Newton, Status, settled
-from attnreg.solvers.base import tree_norm
+from attnreg.solvers.state import tree_norm
 from attnreg.solvers.verdict import extreme_curvatures
 
 

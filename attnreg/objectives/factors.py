@@ -1,0 +1,95 @@
+"""The factors of X, and Hessian-vector products in them at one point."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from attnreg.lift import tensor_trick as tt
+from attnreg.lift.streaming import Block, put_rows, rows_of
+from attnreg.objectives.base import Cache, Linearization, compiled
+from attnreg.objectives.row_terms import curvature_of
+from attnreg.problems.attention import AttentionRegression
+from attnreg.problems.checks import pytree_dataclass
+
+
+class Factors(NamedTuple):
+    """The unknown X = Q Kᵀ of rank r.
+
+    Args:
+        Q: (d1, r) floats, of the queries. K: (d2, r) floats, of the keys.
+    """
+
+    Q: jax.Array
+    K: jax.Array
+
+    def product(self) -> jax.Array:
+        """X, (d1, d2)."""
+        return tt.matmul(self.Q, self.K.T)
+
+
+def no_parts(projected: AttentionRegression) -> Factors:
+    """Zeros in row space (k, n, r) and key space (k, m, r): where sums over blocks begin."""
+    return Factors(jnp.zeros_like(projected.A1), jnp.zeros_like(projected.A2))
+
+
+def lifted(parts: Factors, block: Block, gamma: jax.Array, query: jax.Array, keys: jax.Array) -> Factors:
+    """Row gradients Γ of a block taken to row space, Γ R, and to key space, Γᵀ L."""
+    document = parts.K[block.document] + tt.matmul(gamma.T, query)
+    return Factors(put_rows(block, parts.Q, tt.matmul(gamma, keys)), parts.K.at[block.document].set(document))
+
+
+@pytree_dataclass("cache", "gauss_newton")
+class FactoredLinearization(Linearization):
+    """A `FactoredObjective` at one point."""
+
+    value: jax.Array
+    gradient: Factors
+    x: Factors
+    projected: AttentionRegression
+    kept: Any
+    objective: Any
+    cache: Cache = "none"
+    gauss_newton: bool = False
+
+    @compiled()
+    def hvp(self, v: Factors) -> Factors:
+        """`Jᵀ H J v` plus, when exact, the coupling of Q and K through the gradient in X."""
+        problem, objective = self.objective.problem, self.objective
+        moved = Factors(tt.matmul(problem.A1, v.Q), tt.matmul(problem.A2, v.K))
+
+        def update(parts, block):
+            curvature, gamma = self._entries(block)
+            query_moved = jnp.where(block.fresh[:, None], rows_of(block, moved.Q), jnp.zeros((), v.Q.dtype))
+            keys_moved = moved.K[block.document]
+            t = tt.matmul(query_moved, block.keys.T) + tt.matmul(block.lift, keys_moved.T)
+            t = curvature.apply(t)
+            rows = tt.matmul(t, block.keys)
+            keys = tt.matmul(t.T, block.lift)
+            if not self.gauss_newton:
+                rows = rows + tt.matmul(gamma, keys_moved)
+                keys = keys + tt.matmul(gamma.T, query_moved)
+            # Rows an earlier block has done keep what that block wrote.
+            rows = jnp.where(block.fresh[:, None], rows, rows_of(block, parts.Q))
+            document = parts.K[block.document] + keys
+            return Factors(put_rows(block, parts.Q, rows), parts.K.at[block.document].set(document))
+
+        parts = objective._fold(self.projected, update, no_parts(self.projected))
+        return self._with_ridge(objective._reduced(objective._back(parts)), v)
+
+    def _entries(self, block: Block):
+        if self.cache == "entries":
+            return jax.tree.map(lambda a: rows_of(block, a), self.kept)
+        terms = self.objective._each_row(self.projected, block)
+        return curvature_of(terms, self.gauss_newton), terms.gradient
+
+    def _with_ridge(self, out: Factors, v: Factors) -> Factors:
+        """Adds the Hessian of `½ ridge ‖QKᵀ‖²`, or its Gauss–Newton part."""
+        (Q, K), ridge = self.x, self.objective.problem.ridge
+        mm = tt.matmul
+        hq = mm(v.Q, mm(K.T, K)) + mm(Q, mm(v.K.T, K))
+        hk = mm(v.K, mm(Q.T, Q)) + mm(K, mm(v.Q.T, Q))
+        if not self.gauss_newton:
+            hq = hq + mm(Q, mm(K.T, v.K))
+            hk = hk + mm(K, mm(Q.T, v.Q))
+        return Factors(out.Q + ridge * hq, out.K + ridge * hk)

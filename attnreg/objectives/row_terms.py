@@ -1,0 +1,71 @@
+"""What the objectives of an attention map compute on a block of rows, and check before."""
+
+import jax
+import jax.numpy as jnp
+
+from attnreg.lift import tensor_trick as tt
+from attnreg.lift.streaming import Block
+from attnreg.problems.attention import AttentionRegression
+from attnreg.problems.checks import check_integer
+from attnreg.problems.registry import find_loss
+from attnreg.rows import logit_regularizer
+from attnreg.rows.curvature import Curvature, RowTerms
+
+
+def row_terms(problem: AttentionRegression, block: Block, s: jax.Array) -> RowTerms:
+    """The problem's row function and regularizer on a block of logits s (r, m)."""
+    terms = find_loss(problem.loss).row(s, block.b, block.mask)
+    if block.weight is None:
+        return terms
+    extra = logit_regularizer(s, block.weight, block.mask)
+
+    def plus(curvature: Curvature) -> Curvature:
+        return curvature._replace(diag=curvature.diag + extra.hessian.diag)
+
+    return RowTerms(
+        terms.value + extra.value,
+        terms.gradient + extra.gradient,
+        plus(terms.hessian),
+        plus(terms.gauss_newton),
+    )
+
+
+def curvature_of(terms: RowTerms, gauss_newton: bool) -> Curvature:
+    """The exact or the Gauss–Newton curvature of some rows."""
+    return terms.gauss_newton if gauss_newton else terms.hessian
+
+
+def check_streaming(block_rows: int | None) -> None:
+    """Refuse a block size that is not a whole number of rows."""
+    if block_rows is not None:
+        check_integer("block_rows", block_rows, at_least=1)
+
+
+def all_devices(axis_name: str | None) -> int:
+    """How many devices share the rows: 1 outside `shard_map`."""
+    return 1 if axis_name is None else jax.lax.psum(1, axis_name)
+
+
+def rounding_of_rows(terms: RowTerms, s: jax.Array) -> jax.Array:
+    """Rounding errors of the row gradients at logits s (r, m): eps·(|γ| + |curvature|·(1 + |s|)), shaped like s."""
+    moved = jnp.abs(terms.gauss_newton.diag) * (1 + jnp.abs(s))
+    return jnp.finfo(s.dtype).eps * (jnp.abs(terms.gradient) + moved)
+
+
+def kronecker_sums(lift: jax.Array, terms: RowTerms, keys: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`Σ tr(M_j) a_j a_jᵀ`, `Σ ‖a_j‖² M_j` and `Σ tr(M_j) ‖a_j‖²` over some rows, M_j Gauss–Newton."""
+    curvature = terms.gauss_newton
+    norms = jnp.sum(lift**2, axis=1)
+    traces = jnp.maximum(tt.block_traces(curvature, keys), 0)
+    left = tt.matmul((lift * traces[:, None]).T, lift)
+    return left, tt.weighted_block_sum(curvature, keys, norms), jnp.sum(traces * norms)
+
+
+def normalised_kronecker(left: jax.Array, right: jax.Array, total: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The factors S and M whose product has the trace of the whole, from `kronecker_sums` over all rows."""
+    return left, right / jnp.where(total > 0, total, jnp.ones_like(total))
+
+
+def fresh_value(block: Block, terms: RowTerms) -> jax.Array:
+    """The loss of the rows of a block that no earlier block has done, a scalar."""
+    return jnp.sum(jnp.where(block.fresh, terms.value, jnp.zeros((), terms.value.dtype)))
