@@ -78,3 +78,17 @@ def test_vector_instances(loss):
     assert instance.problem.sizes == (1, 1, 30, 1, 3)
     assert instance.truth.shape == (1, 3)
     assert float(value(instance)) <= (1e3 * EPS) ** 2 * float(np.sum(np.abs(instance.problem.B))) ** 2
+
+
+def test_a_layer_instance_is_its_formula_and_the_noise_is_as_asked():
+    quiet, noisy = (synthetic.layer_instance(KEY, n=400, d=3, noise=noise) for noise in (0.0, 0.1))
+    chex.assert_trees_all_equal(quiet[:3], noisy[:3])
+    A1, A2, A3, B = map(np.asarray, quiet)
+    X, Y = (np.asarray(jax.random.normal(key, (3, 3))) for key in jax.random.split(KEY, 6)[3:5])
+    u = np.exp(A1 @ X @ A2.T)
+    np.testing.assert_allclose(B, u / u.sum(1, keepdims=True) @ A3 @ Y, rtol=0, atol=64 * EPS)
+    np.testing.assert_allclose(np.mean(A1**2) * 3, 1, atol=0.2)
+    added = np.asarray(noisy.B - quiet.B)
+    np.testing.assert_allclose(np.sqrt(np.mean(added**2) / np.mean(np.square(quiet.B))), 0.1, atol=0.01)
+    with pytest.raises(ValueError, match="n is 0"):
+        synthetic.layer_instance(KEY, n=0, d=3)
