@@ -53,15 +53,21 @@ def gd_plus(A, b, queries, etas, gammas):
     return answer
 
 
-def irls(A, b, strength, steps):
-    w = np.zeros(A.shape[1])
-    for _ in range(steps):
-        f = softmax(A @ w)
-        H = A.T @ (np.diag(f) - np.outer(f, f)) @ A + strength * np.eye(len(w))
-        direction = np.linalg.solve(H, A.T @ (f - b) + strength * w)
-
-        def entropy(w):
-            return np.log(np.exp(A @ w).sum()) - b @ A @ w + strength * w @ w / 2
-
-        w = min((w - 2.0**-k * direction for k in range(8)), key=entropy)
-    return w
+def kernel_logits(name, beta, gain, A, y, queries):
+    """`(gain/β) Σ_i κ(β⟨a_q, a_i⟩) y_i`, token by token, from the table of docs/guides/icl.md."""
+    found = []
+    for a_q in queries:
+        s = [beta * float(a_q @ a) for a in A]
+        n, size = len(s), beta**2 * float(a_q @ a_q)
+        weights = {
+            "linear": [x / n for x in s],
+            "linear, step falls with |a_q|": [x * np.exp(-size / 2) / n for x in s],
+            "linear + quadratic": [(x + x**2 / 2) / n for x in s],
+            "exp, mean-field denominator": [np.exp(x) / np.exp(size / 2) / n for x in s],
+            "softmax": [np.exp(x) / sum(np.exp(z) for z in s) for x in s],
+            "softmax, two heads": [
+                np.exp(x) / sum(np.exp(z) for z in s) / 2 - np.exp(-x) / sum(np.exp(-z) for z in s) / 2 for x in s
+            ],
+        }[name]
+        found.append(gain / beta * sum(w * t for w, t in zip(weights, y, strict=True)))
+    return np.array(found)
