@@ -11,13 +11,15 @@ from ml_collections import ConfigDict
 
 from attnreg.icl.models import ModelConfig
 from attnreg.icl.tasks import TaskConfig
+from attnreg.icl.tokens import TokenConfig
 from attnreg.icl.training import TrainConfig
 from experiments.icl.arms import EvaluationConfig
 
 # Section: its dataclass, and the fields that the experiment fills in from the rest of the config.
 _SECTIONS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "task": (TaskConfig, ("dtype",)),
-    "model": (ModelConfig, ("targets",)),
+    "tokens": (TokenConfig, ("targets",)),
+    "model": (ModelConfig, ("tokens",)),
     "train": (TrainConfig, ()),
     "evaluation": (EvaluationConfig, ()),
 }
@@ -41,6 +43,7 @@ def base(
     learning_rate: float,
     chunk: int,
     model: dict[str, Any],
+    tokens: dict[str, Any] | None = None,
     evaluation: dict[str, Any] | None = None,
     shifts: dict[str, tuple[Any, ...]] | None = None,
     analyses: tuple[str, ...] = (),
@@ -52,11 +55,12 @@ def base(
     Args:
         task: section of `attnreg.icl.tasks.TaskConfig`.
         train: section of `attnreg.icl.training.TrainConfig`.
-        arms: name → {"series": label, "x": number, and overrides of "task", "model", "train"}.
+        arms: name → {"series": label, "x": number, and overrides of "task", "tokens", "model", "train"}.
         seeds: runs of every arm.
         learning_rate: of Adam.
         chunk: steps between evaluations.
         model: section of `attnreg.icl.models.ModelConfig`.
+        tokens: section of `attnreg.icl.tokens.TokenConfig`.
         evaluation: section of `experiments.icl.arms.EvaluationConfig`.
         shifts: axis → values for the analysis "shifts".
         analyses: of `experiments/icl/analyses.py`.
@@ -65,7 +69,7 @@ def base(
 
     Raises: KeyError for a field that a section does not have, or lacks.
     """
-    given = {"task": task, "model": model, "train": train, "evaluation": evaluation or {}}
+    given = {"task": task, "tokens": tokens or {}, "model": model, "train": train, "evaluation": evaluation or {}}
     sections = {name: _section(name, fields) for name, fields in given.items()}
     knobs = dict(seeds=seeds, learning_rate=learning_rate, chunk=chunk, table=table)
     asked = dict(arms=arms, shifts=shifts or {}, chart=chart, analyses=analyses)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from attnreg.icl.tasks import TaskConfig
+from attnreg.icl.tokens import TokenConfig
 from attnreg.problems.checks import check_choice
 
 
@@ -92,3 +93,38 @@ def softmax_step(
     signed = jnp.asarray(scale, dtype) * jnp.asarray((1, -1)[:heads], dtype)[:, None, None]
     head_gain = jnp.asarray(total_gain / heads, dtype)
     return {"KQ": (signed * features[None])[None], "PV": (-(head_gain / signed) * target[None])[None]}
+
+
+def copy_and_step(
+    total_gain: Any, sharpness: Any, dimension: int, code: int, *, dtype: str = "float32"
+) -> dict[str, jax.Array]:
+    """Two layers (softmax, linear) that perform one gradient step of linear regression on *alternating* tokens.
+
+    Layer 1: every context token attends, by position code and with logits `sharpness·⟨code_i, code_j⟩`, to the two
+    tokens of its own pair, and receives 2·mean(a_i, 0) = a_i in the scratch channels. Layer 2, linear over 2n tokens,
+    compares a query's features with scratch: `Σ_i y_i ⟨scratch_i, a_q⟩/(2n)`, gain doubled.
+
+    Args:
+        total_gain: scalar, see `gain`.
+        sharpness: scalar > 0.
+        dimension: d.
+        code: channels of the position code.
+        dtype: of the weights.
+
+    Returns: weights {"KQ", "PV"} (2, 1, D, D) for `TokenConfig(layout="alternating", code=code, scratch=d)`, of
+        width D = 2d + 1 + code.
+    Precision: the error falls exponentially in the sharpness (`test_constructions`).
+    Raises: ProblemError for a code that no alternating tokens have.
+    Source: derived in docs/theory/icl.md.
+
+    >>> copy_and_step(1.0, 50.0, 3, 4)["KQ"].shape
+    (2, 1, 11, 11)
+    """
+    d, D = dimension, TokenConfig(layout="alternating", code=code, scratch=dimension).width(dimension)
+    y, codes, scratch = d, slice(d + 1, d + 1 + code), slice(d + 1 + code, D)
+    zero, eye = jnp.zeros((D, D), dtype), jnp.eye(d, dtype=dtype)
+    match = zero.at[codes, codes].set(sharpness * jnp.eye(code, dtype=dtype))
+    copy = zero.at[scratch, :d].set(2 * eye)
+    compare = zero.at[:d, scratch].set(eye)
+    step = zero.at[y, y].set(-2 * total_gain)
+    return {"KQ": jnp.stack([match, compare])[:, None], "PV": jnp.stack([copy, step])[:, None]}

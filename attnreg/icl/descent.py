@@ -153,3 +153,49 @@ def best_linear(task: TaskConfig, document: Documents, strength: Any) -> jax.Arr
     Arguments and cost as `ridge`.
     """
     return ridge(document, strength) if task.kind == "linear" else log_ratio(document, strength)
+
+
+def newton(task: TaskConfig, document: Documents, steps: int, strength: Any) -> jax.Array:
+    """Iteratively reweighted least squares from 0: Newton's method on the convex cross entropy (softmax task).
+
+    `w ← w − t (Aᵀ(diag f − f fᵀ)A + λI)⁻¹ (Aᵀ(f − b) + λ w)`, f = softmax(A w), t the best of 1, ½, …, 2⁻⁷ for the
+    cross entropy `lse(A w) − ⟨b, A w⟩ + λ‖w‖²/2` (a full step may diverge on peaked targets). Its minimiser at λ = 0
+    is that of the softmax regression for noiseless targets. For the linear task one step is `ridge`.
+
+    Args:
+        task: `TaskConfig`; its kind says which loss.
+        document: one `Documents` without batch axis.
+        steps: number of Newton steps K, static.
+        strength: λ > 0, absolute (scalar, traced).
+
+    Returns: (d,) w_K.
+    Precision: eps · cond of the (d, d) matrix (positive definite, Cholesky); `test_descent` against NumPy.
+    Cost: K (n d² + d³/3 + 20 n d) flops.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from attnreg.icl.tasks import TaskConfig, sample
+    >>> task = TaskConfig(kind="softmax", dimension=3, length=9, queries=4)
+    >>> document = jax.tree.map(lambda leaf: leaf[0], sample(jax.random.key(1), task, 1))
+    >>> bool(jnp.allclose(newton(task, document, 10, 1e-6), document.weights, atol=1e-2))
+    True
+    """
+    if task.kind == "linear":
+        return ridge(document, strength)
+    A, b = document.context, document.targets
+    strength = jnp.asarray(strength, A.dtype)
+    halvings = 2.0 ** -jnp.arange(8, dtype=A.dtype)
+
+    def entropy(w):
+        s = tt.matmul(A, w)
+        return jax.nn.logsumexp(s) - tt.matmul(b, s) + strength * jnp.sum(w * w) / 2
+
+    def step(w, _):
+        f = jax.nn.softmax(tt.matmul(A, w))
+        centred = A - tt.matmul(f, A)[None, :]
+        H = tt.matmul(centred.T * f[None, :], centred) + strength * jnp.eye(A.shape[1], dtype=A.dtype)
+        slope = tt.matmul(A.T, f - b) + strength * w
+        direction = jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(H), slope)
+        trials = w[None, :] - halvings[:, None] * direction[None, :]
+        return trials[jnp.argmin(jax.vmap(entropy)(trials))], None
+
+    return jax.lax.scan(step, jnp.zeros_like(A[0]), length=steps)[0]

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from attnreg.icl import tuning
-from attnreg.icl.models import ModelConfig, carried
+from attnreg.icl.models import ModelConfig
 from attnreg.icl.tasks import Documents, TaskConfig
+from attnreg.icl.tokens import carried
 from attnreg.lift import tensor_trick as tt
 from attnreg.problems.checks import check_choice
 
@@ -76,7 +77,7 @@ def kernel_logits(
         beta: scalar β ≠ 0; negative attends to the *least* similar tokens and subtracts (concave where positive is
             convex).
         gain: scalar, the first-order step size.
-        model: says what a token carries as y (`ModelConfig.targets`).
+        model: says what a token carries as y (`TokenConfig.targets`).
         document: one `Documents` without batch axis.
         queries: (m, d), replaces `document.queries`.
 
@@ -89,7 +90,7 @@ def kernel_logits(
     queries = document.queries if queries is None else queries
     s = beta * tt.matmul(queries, document.context.T)
     size = (beta**2 * jnp.sum(queries**2, axis=-1))[:, None]
-    return gain / beta * tt.matmul(KERNELS[name](s, size), carried(model, document.targets))
+    return gain / beta * tt.matmul(KERNELS[name](s, size), carried(model.tokens, document.targets))
 
 
 def fit_kernels(task: TaskConfig, model: ModelConfig, documents: Documents, *, gain: Any) -> dict[str, Fit]:
@@ -97,7 +98,7 @@ def fit_kernels(task: TaskConfig, model: ModelConfig, documents: Documents, *, g
 
     Args:
         task: `TaskConfig` of the documents.
-        model: says what a token carries as y (`ModelConfig.targets`).
+        model: says what a token carries as y (`TokenConfig.targets`).
         documents: `Documents` of B to tune on.
         gain: scalar start, usually that of the tuned gradient step.
 

@@ -1,12 +1,11 @@
-"""Self-attention learners: one family, from one linear layer to deep softmax models with heads.
+"""Self-attention learners: one family, from one linear layer to deep softmax models with heads, MLP and layer norm.
 
-A document becomes one token per context row, `(a_i, y_i)`, and one per query, `(a_q, 0)`: D = d + 1 channels. Every
-layer adds to token e_j what its heads read from the context tokens e_1…e_n (context only: a query is never read, so
-queries do not see each other):
+`tokens` turns a document into context tokens e_1…e_n and query tokens, of D channels. Every layer adds to token e_j
+what its heads read from the context tokens (context only: a query is never read, so queries do not see each other):
 
     e_j ← e_j + Σ_h P_h V_h Σ_i weight_ij e_i,   linear: s_ij/n,   softmax: softmax_i(s_ij),   s_ij = ⟨e_j, M_h e_i⟩.
 
-A query's logit is minus the change of its last channel (the channel holds a residual, as in arXiv 2212.07677).
+A query's logit is minus the change of its target channel (the channel holds a residual, as in arXiv 2212.07677).
 The products M = QᵀK and PV are formed before the tokens are touched (exact, D³ instead of n D² flops), and the
 last layer is evaluated for the query rows, and for the channel the loss reads, only.
 """
@@ -19,12 +18,12 @@ import jax.numpy as jnp
 
 from attnreg.icl import draws
 from attnreg.icl.tasks import Documents
+from attnreg.icl.tokens import TokenConfig, tokenise
 from attnreg.lift import tensor_trick as tt
 from attnreg.problems.checks import ProblemError, check_choice, check_flag, check_integer, check_number
 
-ATTENTION = ("linear", "softmax")
+ATTENTION = ("linear", "softmax", "mix")
 PARAMETRISATIONS = ("merged", "factored")
-TARGETS = ("plain", "simplex")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,14 +31,15 @@ class ModelConfig:
     """One architecture; hashable, static.
 
     Attributes:
-        attention: kind of every layer, "linear" or "softmax".
+        attention: kind of every layer, "linear", "softmax" or "mix" (a learned gate a head between both).
         heads: heads per layer.
         shared: one set of weights applied len(attention) times (needs one kind).
         parametrisation: "merged" learns M and PV; "factored" learns Q, K, P, V (each (D, D)) and multiplies them. The
             functions represented are the same, the training dynamics are not: see docs/theory/icl.md.
+        mlp: hidden units of a gelu MLP after each attention, 0 for none.
+        layer_norm: whether tokens are normalised before attention and MLP.
         init_scale: standard deviation of the initial weights.
-        targets: what a token carries of its target b_i: "plain" b_i (linear regression), or "simplex" `n b_i − 1`
-            (softmax regression), which is centred and of order one.
+        tokens: how a document becomes tokens.
 
     Raises: ProblemError for a field of another type, out of range, or for an unknown name.
     """
@@ -48,8 +48,10 @@ class ModelConfig:
     heads: int = 1
     shared: bool = False
     parametrisation: Literal["merged", "factored"] = "merged"
+    mlp: int = 0
+    layer_norm: bool = False
     init_scale: float = 0.05
-    targets: Literal["plain", "simplex"] = "plain"
+    tokens: TokenConfig = TokenConfig()  # noqa: RUF009 (frozen, so sharing the default is safe)
 
     def __post_init__(self) -> None:
         """Refuse unknown kinds and contradictory options."""
@@ -62,8 +64,11 @@ class ModelConfig:
         if self.shared and len(set(self.attention)) > 1:
             raise ProblemError(f"attention is {self.attention!r}; shared weights need one kind in all layers")
         check_choice("parametrisation", self.parametrisation, PARAMETRISATIONS)
+        check_integer("mlp", self.mlp, at_least=0)
+        check_flag("layer_norm", self.layer_norm)
         check_number("init_scale", self.init_scale, above=0)
-        check_choice("targets", self.targets, TARGETS)
+        if not isinstance(self.tokens, TokenConfig):
+            raise ProblemError(f"tokens is {self.tokens!r}; it must be a TokenConfig")
 
     @property
     def depth(self) -> int:
@@ -92,7 +97,8 @@ def init(key: jax.Array, model: ModelConfig, dimension: int, dtype: str) -> dict
         dimension: d of the documents.
         dtype: dtype of the weights.
 
-    Returns: dict of arrays (L, H, D, D), D = d + 1.
+    Returns: dict of arrays (L, H, D, D), D = `model.tokens.width(d)`; with "mix" also "gate" (L, H), zero: half of
+        either kind; with an MLP of k units "mlp_in" (L, D, k), of standard deviation 1/√D, and "mlp_out" (L, k, D).
     Cost: 2 L H D² (merged) or 4 L H D² (factored) draws.
 
     >>> import jax
@@ -100,15 +106,21 @@ def init(key: jax.Array, model: ModelConfig, dimension: int, dtype: str) -> dict
     >>> weights["KQ"].shape
     (1, 1, 4, 4)
     """
-    shape = (model.layers, model.heads, dimension + 1, dimension + 1)
+    D, L, H = model.tokens.width(dimension), model.layers, model.heads
     names = ("Q", "K", "P", "V") if model.parametrisation == "factored" else ("KQ", "PV")
     scale = jnp.asarray(model.init_scale, dtype)
-    keys = jax.random.split(key, len(names))
-    return {name: scale * draws.normal(k, shape, dtype) for k, name in zip(keys, names, strict=True)}
+    *keys, of_in, of_out = jax.random.split(key, len(names) + 2)
+    weights = {name: scale * draws.normal(k, (L, H, D, D), dtype) for k, name in zip(keys, names, strict=True)}
+    if "mix" in model.attention:
+        weights["gate"] = jnp.zeros((L, H), dtype)
+    if model.mlp:
+        weights["mlp_in"] = draws.normal(of_in, (L, D, model.mlp), dtype) / D**0.5
+        weights["mlp_out"] = scale * draws.normal(of_out, (L, model.mlp, D), dtype)
+    return weights
 
 
 def merge(weights: dict[str, jax.Array]) -> Attention:
-    """The products (L, H, D, D) that the function depends on: `M = QᵀK`, `PV`; exact for both kinds of attention.
+    """The products (L, H, D, D) that the function depends on: `M = QᵀK`, `PV`; exact for all kinds of attention.
 
     Cost: 4 L H D³ flops when factored, none when merged.
 
@@ -124,9 +136,11 @@ def merge(weights: dict[str, jax.Array]) -> Attention:
     return Attention(KQ, PV)
 
 
-def carried(model: ModelConfig, targets: jax.Array) -> jax.Array:
-    """What tokens carry of the targets b (…, n), shaped like them: b, or `n b − 1`."""
-    return targets if model.targets == "plain" else targets.shape[-1] * targets - 1
+def _normalise(tokens: jax.Array, model: ModelConfig) -> jax.Array:
+    if not model.layer_norm:
+        return tokens
+    centred = tokens - jnp.mean(tokens, axis=-1, keepdims=True)
+    return centred * jax.lax.rsqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + 1e-6)
 
 
 def _head(kind: str, M: jax.Array, values: jax.Array, readers: jax.Array, context: jax.Array) -> jax.Array:
@@ -140,7 +154,7 @@ def _head(kind: str, M: jax.Array, values: jax.Array, readers: jax.Array, contex
 
 def _attend(
     kind: str,
-    attention: Attention,
+    merged: dict[str, jax.Array],
     layer: int,
     readers: jax.Array,
     context: jax.Array,
@@ -149,10 +163,21 @@ def _attend(
     """Sum over heads of what `readers` receive in `channel` (a slice of token channels)."""
 
     def head(h):
-        values = tt.matmul(context, attention.PV[layer, h, channel].T)
-        return _head(kind, attention.KQ[layer, h], values, readers, context)
+        M, values = merged["KQ"][layer, h], tt.matmul(context, merged["PV"][layer, h, channel].T)
+        if kind != "mix":
+            return _head(kind, M, values, readers, context)
+        linear, softmax = (_head(pure, M, values, readers, context) for pure in ("linear", "softmax"))
+        share = jax.nn.sigmoid(merged["gate"][layer, h])
+        return (1 - share) * linear + share * softmax
 
-    return sum((head(h) for h in range(1, attention.KQ.shape[1])), start=head(0))
+    return sum((head(h) for h in range(1, merged["KQ"].shape[1])), start=head(0))
+
+
+def _mlp(weights: dict[str, jax.Array], layer: int, tokens: jax.Array, model: ModelConfig) -> jax.Array:
+    if not model.mlp:
+        return tokens
+    hidden = jax.nn.gelu(tt.matmul(_normalise(tokens, model), weights["mlp_in"][layer]))
+    return tokens + tt.matmul(hidden, weights["mlp_out"][layer])
 
 
 def logits(
@@ -167,10 +192,9 @@ def logits(
         queries: (m, d), replaces `document.queries` (to differentiate with respect to a query).
 
     Returns: (m,) logits.
-    Precision: matmuls at the highest precision; equal to the all-tokens reference with separate projections to
-        200 eps (`test_models`).
-    Cost, per document: hidden layers n² D (softmax) or n D² (linear); last layer (n+m)D (linear), n m D (softmax).
-    Raises: TypeError/ValueError from JAX when shapes disagree.
+    Precision: highest in matmuls; equal to all tokens with separate projections to 200 eps (`test_models`).
+    Cost, per document: hidden layers n² D (softmax) or n D² (linear), and 2 n D k for an MLP of k units; the last
+        layer, without one, (n+m) D (linear) or n m D (softmax).
 
     >>> import jax
     >>> from attnreg.icl.tasks import TaskConfig, sample
@@ -181,17 +205,21 @@ def logits(
     >>> logits(weights, model, document).shape
     (4,)
     """
-    attention = merge(weights)
+    merged = weights | merge(weights)._asdict()
     queries = document.queries if queries is None else queries
-    context = jnp.concatenate([document.context, carried(model, document.targets)[:, None]], axis=1)
-    asking = jnp.concatenate([queries, jnp.zeros_like(queries[:, :1])], axis=1)
-    start = asking[:, -1]
-    for depth, kind in enumerate(model.attention[:-1]):
-        layer = 0 if model.shared else depth
-        asking = asking + _attend(kind, attention, layer, asking, context)
-        context = context + _attend(kind, attention, layer, context, context)
-    added = _attend(model.attention[-1], attention, model.layers - 1, asking, context, slice(-1, None))
-    return start - asking[:, -1] - added[:, 0]
+    context, asking = tokenise(model.tokens, document.context, document.targets, queries)
+    y = queries.shape[-1]
+    start = asking[:, y]
+    for depth, kind in enumerate(model.attention):
+        layer, last = 0 if model.shared else depth, depth + 1 == model.depth
+        read, ask = _normalise(context, model), _normalise(asking, model)
+        if last and not model.mlp:
+            added = _attend(kind, merged, layer, ask, read, slice(y, y + 1))
+            return start - asking[:, y] - added[:, 0]
+        asking = _mlp(merged, layer, asking + _attend(kind, merged, layer, ask, read), model)
+        if not last:
+            context = _mlp(merged, layer, context + _attend(kind, merged, layer, read, read), model)
+    return start - asking[:, y]
 
 
 def answer(

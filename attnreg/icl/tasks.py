@@ -21,6 +21,8 @@ KINDS = ("linear", "softmax")
 INPUTS = ("gaussian", "uniform", "laplace", "exponential", "real")
 DTYPES = ("float32", "float64")
 STREAMS = ("train", "tune", "evaluate")
+# Seed of the documents of `sample_pool`.
+_POOL = 0x9001
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,7 +35,7 @@ class TaskConfig:
         length: n, context rows.
         queries: m, query rows (the softmax answers are normalised over them).
         inputs: law of the features: "gaussian" N(0, 1), "uniform" U(−1, 1), "laplace" and "exponential" (both
-            centred, variance 1), or "real" (drawn without replacement from the pool passed to `sample`).
+            centred, variance 1), or "real" (drawn without replacement from the `features` passed to `sample`).
         input_scale: factor on the features (a for U(−a, a)).
         weight_scale: ω, standard deviation of each coordinate of w.
         noise: ν, standard deviation of the label noise (softmax: on the logits), context rows only.
@@ -114,7 +116,7 @@ def targets_of(task: TaskConfig, signal: jax.Array) -> jax.Array:
 
 
 def sample(
-    key: jax.Array, task: TaskConfig, batch: int, *, scales: Scales | None = None, pool: jax.Array | None = None
+    key: jax.Array, task: TaskConfig, batch: int, *, scales: Scales | None = None, features: jax.Array | None = None
 ) -> Documents:
     """`batch` documents of the distribution `task`.
 
@@ -126,12 +128,12 @@ def sample(
         batch: number of documents, static.
         scales: `Scales` overriding the task's (traced); None takes the task's. A traced noise acts only
             where `task.noise > 0`: a noiseless task draws no noise at all.
-        pool: (N, d) real feature vectors, for `inputs="real"` only.
+        features: (N, d) real feature vectors, for `inputs="real"` only.
 
     Returns: `Documents` with leading axis `batch`, of `task.dtype`.
     Precision: ⟨a, w⟩ at the highest matmul precision; `test_tasks` checks the targets against NumPy.
     Cost: batch · ((n+m+1) d) draws and 2 batch (n+m) d flops; one flat draw, no key per document.
-    Raises: ProblemError when `pool` is missing or has the wrong shape.
+    Raises: ProblemError when `features` are missing or have the wrong shape.
     Source: linear documents as in arXiv 2212.07677, softmax documents as in arXiv 2304.13276.
 
     >>> import jax
@@ -143,28 +145,28 @@ def sample(
     scales = task.scales if scales is None else scales
     n = task.length
     of_features, of_weights, of_noise, of_distractors = jax.random.split(key, 4)
-    features = _features(of_features, task, batch, pool) * scales.input
+    inputs = _inputs(of_features, task, batch, features) * scales.input
     weights = draws.normal(of_weights, (batch, task.dimension), task.dtype) * scales.weight
-    signal = tt.einsum("bnd,bd->bn", features, weights)
+    signal = tt.einsum("bnd,bd->bn", inputs, weights)
     read, asked = signal[:, :n], signal[:, n:]
     if task.distractors:
-        size = scales.weight * jnp.sqrt(jnp.mean(jnp.sum(features**2, -1)))
+        size = scales.weight * jnp.sqrt(jnp.mean(jnp.sum(inputs**2, -1)))
         fake = size * draws.normal(of_distractors, (batch, task.distractors), task.dtype)
         read = read.at[:, : task.distractors].set(fake)
     read = read + scales.noise * draws.normal(of_noise, read.shape, task.dtype) if task.noise else read
-    return Documents(features[:, :n], targets_of(task, read), features[:, n:], targets_of(task, asked), weights)
+    return Documents(inputs[:, :n], targets_of(task, read), inputs[:, n:], targets_of(task, asked), weights)
 
 
-def _features(key: jax.Array, task: TaskConfig, batch: int, pool: jax.Array | None) -> jax.Array:
+def _inputs(key: jax.Array, task: TaskConfig, batch: int, features: jax.Array | None) -> jax.Array:
     """(batch, n + m, d) features of unit scale."""
     count, d = task.length + task.queries, task.dimension
     shape = (batch, count, d)
     if task.inputs == "real":
-        if pool is None or pool.ndim != 2 or pool.shape[1] != d or pool.shape[0] < count:
-            found = "None" if pool is None else f"of shape {pool.shape}"
-            raise ProblemError(f"pool is {found}; inputs='real' needs feature vectors of shape (N ≥ {count}, {d})")
-        picks = jax.vmap(lambda k: jax.random.choice(k, pool.shape[0], (count,), replace=False))
-        return pool.astype(task.dtype)[picks(jax.random.split(key, batch))]
+        if features is None or features.ndim != 2 or features.shape[1] != d or features.shape[0] < count:
+            found = "are None" if features is None else f"have shape {features.shape}"
+            raise ProblemError(f"features {found}; inputs='real' needs vectors of shape (N ≥ {count}, {d})")
+        picks = jax.vmap(lambda k: jax.random.choice(k, features.shape[0], (count,), replace=False))
+        return features.astype(task.dtype)[picks(jax.random.split(key, batch))]
     if task.inputs == "gaussian":
         return draws.normal(key, shape, task.dtype)
     if task.inputs == "uniform":
@@ -174,6 +176,27 @@ def _features(key: jax.Array, task: TaskConfig, batch: int, pool: jax.Array | No
     if task.inputs == "laplace":
         return jnp.sign(half) * tail / math.sqrt(2)
     return tail - 1
+
+
+def sample_pool(
+    key: jax.Array, task: TaskConfig, batch: int, *, pool: int, features: jax.Array | None = None
+) -> Documents:
+    """`batch` documents drawn uniformly, with replacement, from `pool` fixed documents of the distribution `task`.
+
+    The fixed documents hang on a constant key, so all steps and seeds have the same; they are drawn again from their
+    number and never stored. Arguments, result, cost and errors as for `sample`, with a key for each document.
+
+    >>> import jax
+    >>> task = TaskConfig(kind="linear", dimension=3, length=5, queries=4)
+    >>> len(set(sample_pool(jax.random.key(0), task, 50, pool=2).weights[:, 0].tolist()))
+    2
+    """
+
+    def one(number):
+        document = sample(jax.random.fold_in(jax.random.key(_POOL), number), task, 1, features=features)
+        return jax.tree.map(lambda leaf: leaf[0], document)
+
+    return jax.vmap(one)(jax.random.randint(key, (batch,), 0, pool))
 
 
 def from_table(

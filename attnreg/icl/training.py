@@ -16,11 +16,8 @@ import optax
 from attnreg.icl import models
 from attnreg.icl.metrics import document_loss
 from attnreg.icl.models import ModelConfig
-from attnreg.icl.tasks import Documents, TaskConfig, sample, stream
+from attnreg.icl.tasks import Documents, TaskConfig, sample, sample_pool, stream
 from attnreg.problems.checks import check_integer, check_number
-
-# Adam's decays, as in the published protocol (arXiv 2212.07677).
-B1, B2 = 0.9, 0.98
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,7 +27,11 @@ class TrainConfig:
     Attributes:
         steps: total number of steps (the cosine decay ends there).
         batch: documents a step.
+        pool: number of distinct training documents (see `tasks.sample_pool`), 0 for fresh ones at every step.
+        b1: Adam's first decay.
+        b2: Adam's second decay; both as in the published protocol (arXiv 2212.07677).
         clip: global-norm clip of the gradient, 0 for none.
+        warmup: steps over which the learning rate first rises linearly, 0 for none.
         decay: fraction of the learning rate left at the end (1 keeps it constant).
 
     Raises: ProblemError for a field of another type or out of range.
@@ -38,14 +39,22 @@ class TrainConfig:
 
     steps: int
     batch: int
+    pool: int = 0
+    b1: float = 0.9
+    b2: float = 0.98
     clip: float = 10.0
+    warmup: int = 0
     decay: float = 0.02
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
         check_integer("steps", self.steps, at_least=1)
         check_integer("batch", self.batch, at_least=1)
+        check_integer("pool", self.pool, at_least=0)
+        check_number("b1", self.b1, at_least=0, below=1)
+        check_number("b2", self.b2, at_least=0, below=1)
         check_number("clip", self.clip, at_least=0)
+        check_integer("warmup", self.warmup, at_least=0, at_most=self.steps)
         check_number("decay", self.decay, at_least=0, at_most=1)
 
 
@@ -79,13 +88,15 @@ def make_runs(task: TaskConfig, *, seeds: Sequence[int], learning_rates: Sequenc
 
 def _transform(train: TrainConfig) -> optax.GradientTransformation:
     clip = [optax.clip_by_global_norm(train.clip)] if train.clip else []
-    return optax.chain(*clip, optax.scale_by_adam(b1=B1, b2=B2))
+    return optax.chain(*clip, optax.scale_by_adam(b1=train.b1, b2=train.b2))
 
 
 def _rate(train: TrainConfig, step: jax.Array, dtype: str) -> jax.Array:
-    """Learning rate factor at `step`: cosine decay from 1 to `decay`."""
-    half = (1 + jnp.cos(jnp.pi * step.astype(dtype) / train.steps)) / 2
-    return train.decay + (1 - train.decay) * half
+    """Learning rate factor at `step`: cosine decay from 1 to `decay`, after a linear warm-up."""
+    step = step.astype(dtype)
+    half = (1 + jnp.cos(jnp.pi * step / train.steps)) / 2
+    rate = train.decay + (1 - train.decay) * half
+    return jnp.minimum(1, (step + 1) / train.warmup) * rate if train.warmup else rate
 
 
 def start(runs: Runs, *, task: TaskConfig, model: ModelConfig, train: TrainConfig) -> State:
@@ -110,9 +121,10 @@ def batch_loss(weights: Any, documents: Documents, *, task: TaskConfig, model: M
 
 
 def _step(
-    state: State, run: Runs, pool: jax.Array | None, *, task: TaskConfig, model: ModelConfig, train: TrainConfig
+    state: State, run: Runs, features: jax.Array | None, *, task: TaskConfig, model: ModelConfig, train: TrainConfig
 ) -> tuple[State, jax.Array]:
-    documents = sample(jax.random.fold_in(state.key, state.step), task, train.batch, pool=pool)
+    draw = functools.partial(sample_pool, pool=train.pool) if train.pool else sample
+    documents = draw(jax.random.fold_in(state.key, state.step), task, train.batch, features=features)
     loss, slope = jax.value_and_grad(batch_loss)(state.weights, documents, task=task, model=model)
     with jax.numpy_dtype_promotion("standard"):  # optax raises a Python float to an int32 count
         direction, moments = _transform(train).update(slope, state.moments, state.weights)
@@ -135,11 +147,11 @@ def train_chunk(
     model: ModelConfig,
     train: TrainConfig,
     length: int,
-    pool: jax.Array | None = None,
+    features: jax.Array | None = None,
 ) -> tuple[State, jax.Array]:
     """`length` training steps of all runs, in one compiled loop: the new `State` and the losses (R, length).
 
-    Each step: fresh documents from `fold_in(key, step)`, gradient, clip, Adam, update; a run whose loss or gradient is
+    Each step: documents from `fold_in(key, step)`, gradient, clip, Adam, update; a run whose loss or gradient is
     not finite keeps its last weights and notes the step.
 
     Args:
@@ -149,7 +161,7 @@ def train_chunk(
         model: static `ModelConfig`.
         train: static `TrainConfig`.
         length: static number of steps.
-        pool: (N, d) real feature vectors for `inputs="real"`.
+        features: (N, d) real feature vectors for `inputs="real"`.
 
     Returns: (`State`, losses (R, length)).
     Precision: a run is the same whichever runs share the program, up to the rounding of differently tiled reductions
@@ -159,7 +171,7 @@ def train_chunk(
 
     def one(state, run):
         def body(state, _):
-            return _step(state, run, pool, task=task, model=model, train=train)
+            return _step(state, run, features, task=task, model=model, train=train)
 
         return jax.lax.scan(body, state, length=length)
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from attnreg.icl import training
 from attnreg.icl.models import ModelConfig
 from attnreg.icl.tasks import Documents, Scales, TaskConfig, sample, stream
+from attnreg.icl.tokens import TokenConfig
 from attnreg.icl.training import TrainConfig
 from attnreg.problems.checks import ProblemError, check_choice, check_integer, check_number
 from experiments.icl import tables
@@ -70,8 +71,10 @@ class Arm:
 
     @property
     def steps_like_descent(self) -> bool:
-        """Whether the model can be the construction: a gradient step per layer."""
-        return self.model.depth == 1 or self._deep_linear
+        """Whether the model can be the construction: a gradient step per layer of attention alone, on bare tokens."""
+        model, bare = self.model, self.task.dimension + 1
+        simple = not model.mlp and not model.layer_norm and model.tokens.width(self.task.dimension) == bare
+        return simple and "mix" not in model.attention and (model.depth == 1 or self._deep_linear)
 
     @property
     def _deep_linear(self) -> bool:
@@ -99,12 +102,13 @@ def _arm(config: Any, name: str, own: Any) -> Arm:
         return section_of(cls, f"config.arms.{name}, section {part}", given, **known)
 
     task = section(TaskConfig, "task", dtype=config.precision)
+    tokens = section(TokenConfig, "tokens", targets="plain" if task.kind == "linear" else "simplex")
     return Arm(
         name=name,
         series=own.series,
         x=float(own.x),
         task=task,
-        model=section(ModelConfig, "model", targets="plain" if task.kind == "linear" else "simplex"),
+        model=section(ModelConfig, "model", tokens=tokens),
         train=section(TrainConfig, "train"),
         evaluation=section(EvaluationConfig, "evaluation"),
     )
@@ -147,10 +151,10 @@ def runs_of(config: Any, arm: Arm) -> training.Runs:
     return training.make_runs(arm.task, seeds=seeds, learning_rates=(config.learning_rate,))
 
 
-def documents(arm: Arm, name: str, count: int, pool: jax.Array | None, *, part: int = 0) -> Documents:
+def documents(arm: Arm, name: str, count: int, features: jax.Array | None, *, part: int = 0) -> Documents:
     """`count` documents of a stream; `part` separates the curve's evaluation documents from the final ones."""
     key = jax.random.fold_in(stream(jax.random.key(0), name), part)
-    return jax.jit(sample, static_argnums=(1, 2))(key, arm.task, count, pool=pool)
+    return jax.jit(sample, static_argnums=(1, 2))(key, arm.task, count, features=features)
 
 
 def shifted_task(task: TaskConfig, axis: str, value: Any) -> tuple[TaskConfig, Scales]:

@@ -98,9 +98,10 @@ def _theirs(config: Any) -> dict[str, Callable[..., Any]]:
 
 
 def _adam(config: Any) -> Any:
+    train = _static(config)["train"]
     return optax.chain(
         optax.clip_by_global_norm(config.clip),
-        optax.adamw(config.learning_rate, b1=training.B1, b2=training.B2, weight_decay=0.0),
+        optax.adamw(config.learning_rate, b1=train.b1, b2=train.b2, weight_decay=0.0),
     )
 
 

@@ -15,8 +15,8 @@ NAMES = ("diabetes", "activations")
 class Table(NamedTuple):
     """Real features and targets, cut into a training part (inputs, tuning) and a test part (marking).
 
-    A part is a pair: pools (P, N, d), the feature vectors a document may be cut from, and targets (P, N). The
-    diabetes table is one pool; in the attention head every query token is one: its targets are its attention logits
+    A part is a pair: features (P, N, d), P sets of the vectors that a document may be cut from, and targets (P, N). The
+    diabetes table is one set; in the attention head every query token has one: its targets are its attention logits
     over the tokens of its text.
     """
 
@@ -52,31 +52,31 @@ def _activations() -> Table:
         A = np.asarray(A)[..., :-1] / scale
         logits = np.einsum("tid,tjd->tij", np.asarray(Q), np.asarray(K))
         texts, n, d = A.shape
-        pools = np.broadcast_to(A[:, None], (texts, n, n, d)).reshape(texts * n, n, d)
-        parts.append((pools, logits.reshape(texts * n, n)))
+        features = np.broadcast_to(A[:, None], (texts, n, n, d)).reshape(texts * n, n, d)
+        parts.append((features, logits.reshape(texts * n, n)))
     return Table(*parts)
 
 
-def pool(name: str, dtype: str) -> jax.Array | None:
+def features(name: str, dtype: str) -> jax.Array | None:
     """All training feature vectors (N, d), for tasks with `inputs="real"`; None for the empty name."""
     if not name:
         return None
-    pools = load(name).train[0]
-    if name == "activations":  # the pools of one text's tokens hold the same vectors
-        pools = pools[:: pools.shape[1]]
-    return jnp.asarray(pools.reshape(-1, pools.shape[-1]), dtype)
+    sets = load(name).train[0]
+    if name == "activations":  # the sets of one text's tokens hold the same vectors
+        sets = sets[:: sets.shape[1]]
+    return jnp.asarray(sets.reshape(-1, sets.shape[-1]), dtype)
 
 
 def real_documents(
     key: jax.Array, part: tuple[Any, Any], task: TaskConfig, count: int, *, standardise: bool
 ) -> Documents:
-    """`count` documents with real targets, each from a random pool."""
-    pools, targets = (jnp.asarray(leaf, task.dtype) for leaf in part)
+    """`count` documents with real targets, each from a random set of vectors."""
+    sets, targets = (jnp.asarray(leaf, task.dtype) for leaf in part)
 
     def one(key):
-        of_pool, of_rows = jax.random.split(key)
-        i = jax.random.randint(of_pool, (), 0, pools.shape[0])
-        cut = from_table(of_rows, pools[i], targets[i], task, 1, standardise=standardise)
+        of_set, of_rows = jax.random.split(key)
+        i = jax.random.randint(of_set, (), 0, sets.shape[0])
+        cut = from_table(of_rows, sets[i], targets[i], task, 1, standardise=standardise)
         return jax.tree.map(lambda leaf: leaf[0], cut)
 
     return jax.jit(jax.vmap(one))(jax.random.split(key, count))

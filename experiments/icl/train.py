@@ -46,25 +46,25 @@ def run_batch(configs: Sequence[Any], records: Records) -> list[dict[str, Any]]:
     arms = icl_arms.build(config)
     if unknown := [name for name in config.analyses if name not in ANALYSES]:
         raise UsageError(f"config.analyses has {unknown[0]!r}; it may have {', '.join(ANALYSES)}")
-    pool = tables.pool(config.table, config.precision)
+    features = tables.features(config.table, config.precision)
     runs = {arm.name: _join([icl_arms.runs_of(c, arm) for c in configs]) for arm in arms}
     fresh = {arm.name: _start(config, arm, runs[arm.name], len(configs)) for arm in arms}
     records.expect(sum(arm.train.steps for arm in arms))
     done, state = records.restore(fresh)
     plans, before = [], 0
     for arm in arms:
-        plan = Plan(arm, runs[arm.name], _curve(arm, pool), before)
-        state = _train(config, plan, state, done, records, pool)
+        plan = Plan(arm, runs[arm.name], _curve(arm, features), before)
+        state = _train(config, plan, state, done, records, features)
         before += arm.train.steps
         done = max(done, before)
         plans.append(plan)
-    return [_finish(c, plans, _pick(state, i), records[i], pool) for i, c in enumerate(configs)]
+    return [_finish(c, plans, _pick(state, i), records[i], features) for i, c in enumerate(configs)]
 
 
-def _curve(arm: Arm, pool: Any) -> Comparison:
+def _curve(arm: Arm, features: Any) -> Comparison:
     """The references, tuned, and their answers on the curve's evaluation documents."""
-    tuned = references.tune(arm, icl_arms.documents(arm, "tune", arm.evaluation.tune, pool))
-    return references.compare(arm, tuned, icl_arms.documents(arm, "evaluate", arm.evaluation.curve, pool))
+    tuned = references.tune(arm, icl_arms.documents(arm, "tune", arm.evaluation.tune, features))
+    return references.compare(arm, tuned, icl_arms.documents(arm, "evaluate", arm.evaluation.curve, features))
 
 
 def _start(config: Any, arm: Arm, runs: training.Runs, configs: int) -> dict[str, Any]:
@@ -77,7 +77,9 @@ def _start(config: Any, arm: Arm, runs: training.Runs, configs: int) -> dict[str
     return {"state": _fold(fresh, configs), "curves": named}
 
 
-def _train(config: Any, plan: Plan, state: dict[str, Any], done: int, records: Records, pool: Any) -> dict[str, Any]:
+def _train(
+    config: Any, plan: Plan, state: dict[str, Any], done: int, records: Records, features: Any
+) -> dict[str, Any]:
     """Chunks of training steps of one arm, each followed by an evaluation, a log line and perhaps a checkpoint."""
     arm, configs = plan.arm, len(records)
     current, curves = _flat(state[arm.name]["state"]), state[arm.name]["curves"]
@@ -90,7 +92,7 @@ def _train(config: Any, plan: Plan, state: dict[str, Any], done: int, records: R
         curves = measured(0, jnp.full(plan.runs.seed.shape, jnp.nan, arm.task.dtype))
     for step in range(max(done - plan.before, 0), arm.train.steps, config.chunk):
         current, losses = training.train_chunk(
-            current, plan.runs, task=arm.task, model=arm.model, train=arm.train, length=config.chunk, pool=pool
+            current, plan.runs, task=arm.task, model=arm.model, train=arm.train, length=config.chunk, features=features
         )
         point = step // config.chunk + 1
         curves = measured(point, jnp.mean(losses, axis=1))
@@ -101,12 +103,12 @@ def _train(config: Any, plan: Plan, state: dict[str, Any], done: int, records: R
     return state
 
 
-def _finish(config: Any, plans: Sequence[Plan], state: dict[str, Any], record: Record, pool: Any) -> dict[str, Any]:
+def _finish(config: Any, plans: Sequence[Plan], state: dict[str, Any], record: Record, features: Any) -> dict[str, Any]:
     """Final numbers on fresh documents, the table, the figures and the analyses of one config."""
     runs = []
     for plan in plans:
         arm, reached = plan.arm, state[plan.arm.name]
-        batch = icl_arms.documents(arm, "evaluate", arm.evaluation.final, pool, part=1)
+        batch = icl_arms.documents(arm, "evaluate", arm.evaluation.final, features, part=1)
         final = references.compare(arm, plan.curve.tuned, batch)
         runs.append(Run.of(arm, config.chunk, reached["state"], reached["curves"], plan.curve, final))
     icl_runs.say_stopped(runs, record)

@@ -8,23 +8,37 @@ def softmax(s):
     return e / e.sum(axis=-1, keepdims=True)
 
 
-def attention_layer(tokens, context, Q, K, P, V, kind):
+def attention_layer(tokens, context, Q, K, P, V, kind, gate=0.0):
     """All tokens, separate projections, one head: what the merged query-rows-only model must equal."""
     scores = (tokens @ Q.T) @ (context @ K.T).T
-    weights = scores / len(context) if kind == "linear" else softmax(scores)
+    share = {"linear": 0.0, "softmax": 1.0, "mix": 1 / (1 + np.exp(-gate))}[kind]
+    weights = (1 - share) * scores / len(context) + share * softmax(scores)
     return weights @ (context @ V.T) @ P.T
 
 
-def transformer(A, y, queries, layers, kinds):
+def layer_norm(tokens):
+    centred = tokens - tokens.mean(axis=1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-6)
+
+
+def gelu(x):
+    """The tanh form."""
+    return x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+def transformer(A, y, queries, layers, kinds, *, mlps=None, normalised=False):
     """Logits of the queries: every layer updates every token, reading the context only.
 
-    `layers` is a list of lists of heads (Q, K, P, V).
+    `layers` is a list of lists of heads (Q, K, P, V[, gate]), `mlps` a list of (in, out) matrices.
     """
     context = np.concatenate([A, y[:, None]], axis=1)
     tokens = np.concatenate([context, np.concatenate([queries, np.zeros((len(queries), 1))], axis=1)])
-    n = len(A)
-    for heads, kind in zip(layers, kinds, strict=True):
-        tokens = tokens + sum(attention_layer(tokens, tokens[:n], *head, kind) for head in heads)
+    n, norm = len(A), layer_norm if normalised else lambda tokens: tokens
+    for depth, (heads, kind) in enumerate(zip(layers, kinds, strict=True)):
+        read = norm(tokens)
+        tokens = tokens + sum(attention_layer(read, read[:n], *head[:4], kind, *head[4:]) for head in heads)
+        if mlps:
+            tokens = tokens + gelu(norm(tokens) @ mlps[depth][0]) @ mlps[depth][1]
     return -tokens[n:, -1]
 
 
@@ -51,6 +65,20 @@ def gd_plus(A, b, queries, etas, gammas):
         r, answer = r - A @ w, answer + Q @ w
         A, Q = A - gamma * A @ (A.T @ A), Q - gamma * Q @ (A.T @ A)
     return answer
+
+
+def irls(A, b, strength, steps):
+    w = np.zeros(A.shape[1])
+    for _ in range(steps):
+        f = softmax(A @ w)
+        H = A.T @ (np.diag(f) - np.outer(f, f)) @ A + strength * np.eye(len(w))
+        direction = np.linalg.solve(H, A.T @ (f - b) + strength * w)
+
+        def entropy(w):
+            return np.log(np.exp(A @ w).sum()) - b @ A @ w + strength * w @ w / 2
+
+        w = min((w - 2.0**-k * direction for k in range(8)), key=entropy)
+    return w
 
 
 def kernel_logits(name, beta, gain, A, y, queries):

@@ -10,6 +10,7 @@ import pytest
 from attnreg.icl import constructions, models
 from attnreg.icl.models import ModelConfig
 from attnreg.icl.tasks import TaskConfig, sample
+from attnreg.icl.tokens import TokenConfig
 from tests.icl import oracles
 
 DTYPES = ["float32", "float64"]
@@ -55,7 +56,7 @@ def test_one_linear_layer_is_one_softmax_regression_step(dtype, n):
     task, eta = softmax_task(dtype, n, n), 5.6
     batch = documents(task)
     weights = constructions.linear_descent(jnp.array([constructions.gain(task, eta)]), 10, dtype=dtype)
-    found = answers(weights, ModelConfig(attention=("linear",), targets="simplex"), batch)
+    found = answers(weights, ModelConfig(attention=("linear",), tokens=TokenConfig(targets="simplex")), batch)
     expected = np.array([d.queries @ oracles.softmax_descent(d.context, d.targets, eta, 1) for d in wide(batch)])
     np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE[dtype] * max(1, abs(expected).max()))
 
@@ -73,7 +74,7 @@ def test_linear_layers_are_gd_plus(dtype):
 def test_softmax_layer_tends_to_the_step_at_the_stated_rate(heads, order):
     task = softmax_task("float64", 25, 5)
     batch, gain = documents(task), constructions.gain(task, 5.6)
-    config = ModelConfig(attention=("softmax",), heads=heads, targets="simplex")
+    config = ModelConfig(attention=("softmax",), heads=heads, tokens=TokenConfig(targets="simplex"))
     step = np.array([d.queries @ oracles.softmax_descent(d.context, d.targets, 5.6, 1) for d in wide(batch)])
     scales, errors = 2.0 ** -np.arange(5, 11), []
     for scale in scales:
@@ -91,3 +92,18 @@ def test_two_heads_on_linear_regression_tend_to_the_centred_step():
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
     with pytest.raises(ValueError, match="heads"):
         constructions.softmax_step(eta, 1.0, 10, heads=3)
+
+
+def test_alternating_tokens_copy_then_step():
+    batch, eta, code = documents(linear_task("float64")), 5.0, 8
+    tokens = TokenConfig(layout="alternating", code=code, scratch=10)
+    config = ModelConfig(attention=("softmax", "linear"), tokens=tokens)
+    expected = [d.queries @ oracles.linear_descent(d.context, d.targets, eta, 1) for d in wide(batch)]
+    errors = []
+    for sharpness in (20.0, 40.0, 200.0):
+        weights = constructions.copy_and_step(eta, sharpness, 10, code, dtype="float64")
+        errors.append(abs(answers(weights, config, batch) - np.array(expected)).max())
+    assert errors[2] < 1e-12
+    assert errors[1] < errors[0] ** 1.8  # exponential: doubling the sharpness squares the (scaled) error
+    with pytest.raises(ValueError, match="code is 7"):
+        constructions.copy_and_step(eta, 1.0, 10, 7)

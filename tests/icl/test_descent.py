@@ -1,4 +1,4 @@
-"""Gradient descent, GD++ and the least-squares references against NumPy loops."""
+"""Gradient descent, GD++, Newton and the least-squares references against NumPy loops."""
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ descent_logits = jax.jit(tuning.descent_logits, static_argnums=0)
 LINEAR = TaskConfig(
     kind="linear", dimension=10, length=10, queries=1, inputs="uniform", input_scale=0.5, dtype="float64"
 )
+newton = jax.jit(descent.newton, static_argnums=(0, 2))
 SOFTMAX = TaskConfig(kind="softmax", dimension=6, length=14, queries=5, weight_scale=6**-0.5, dtype="float64")
 
 
@@ -49,3 +50,22 @@ def test_references_equal_numpy(key):
         np.testing.assert_allclose(best(noisy, d, 0.3), normal, atol=1e-12)
     for d in each(sample(key, SOFTMAX, 3)):
         np.testing.assert_allclose(best(SOFTMAX, d, 0.0), d.weights, atol=1e-10)  # noiseless logits are read exactly
+
+
+def test_newton_equals_numpy_and_finds_the_weights(key):
+    noisy = TaskConfig(kind="linear", dimension=4, length=9, queries=2, noise=0.1, dtype="float64")
+    document = each(sample(key, noisy, 1))[0]
+    np.testing.assert_allclose(newton(noisy, document, 3, 0.3), descent.ridge(document, 0.3), atol=1e-12)
+    batch = sample(key, SOFTMAX, 3)
+    for d in each(batch):
+        found = newton(SOFTMAX, d, 3, 1e-3)
+        np.testing.assert_allclose(found, oracles.irls(d.context, d.targets, 1e-3, 3), atol=1e-9)
+        np.testing.assert_allclose(newton(SOFTMAX, d, 20, 1e-9), d.weights, atol=1e-4)
+
+
+def test_newton_as_a_reference_beats_as_many_gradient_steps(key):
+    tune, mark = (sample(jax.random.key(seed), SOFTMAX, 64) for seed in (1, 2))
+    eta, _ = jax.jit(lambda d: tuning.tune_descent(SOFTMAX, d, 3))(tune)
+    w = jax.jit(jax.vmap(lambda d: descent.newton(SOFTMAX, d, 3, 1e-3)))(mark)
+    found = tuning.mean_loss(SOFTMAX, mark, tuning.linear_logits(mark, w))
+    assert found < 0.1 * tuning.mean_loss(SOFTMAX, mark, descent_logits(SOFTMAX, mark, jnp.full(3, eta)))

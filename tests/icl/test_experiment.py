@@ -91,6 +91,8 @@ def test_a_misspelt_or_missing_field_is_refused():
     [
         ("task.noise=-1", "config.arms.softmax_softmax2, section task: noise is -1"),
         ("train.decay=2.0", "section train: decay is 2.0"),
+        ("train.warmup=11", "section train: warmup is 11"),
+        ("tokens.code=4", "section tokens: code is 4"),
         ("model.init_scale=0.0", "section model: init_scale is 0.0"),
         ("evaluation.block=0", "section evaluation: block is 0"),
         ("seeds=0", "config.seeds is 0"),
@@ -109,6 +111,18 @@ def test_a_wrong_value_ends_in_one_line_that_names_the_field(flag, message, tmp_
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_every_option_of_a_learner_is_a_field_of_the_config(tmp_path):
+    """Alternating tokens, mixed heads, MLP, layer norm, a pool of documents and Adam's options, as a user sets them."""
+    flags = ["tokens.layout=alternating", "tokens.code=4", "tokens.scratch=3", "model.mlp=4", "model.layer_norm=True"]
+    flags += ["arms.softmax_softmax2.model.attention=('mix',)", "train.pool=3", "train.warmup=5", "train.b1=0.8"]
+    command = ["--config", f"{ROOT}/configs/icl_attention_kind.py:smoke", *(f"--config.{flag}" for flag in flags)]
+    with jax.numpy_dtype_promotion("standard"):
+        assert main([*command, f"--workdir={tmp_path}"]) == 0
+    final = read_json(tmp_path / folder.RESULT)["arms"]["softmax_softmax2"]["final"]
+    assert np.isfinite(final["loss"]).all()
+    assert "weight_distance" not in final  # such a learner is no gradient step to be near to
 
 
 @pytest.mark.parametrize(
@@ -144,15 +158,15 @@ def test_real_documents_are_real(key):
     table = tables.load("activations")
     task = TaskConfig(kind="softmax", dimension=16, length=24, queries=24, inputs="real")
     batch = tables.real_documents(key, table.test, task, 3, standardise=False)
-    pools, logits = (np.asarray(leaf, np.float32) for leaf in table.test)
+    sets, logits = (np.asarray(leaf, np.float32) for leaf in table.test)
     for context, targets in zip(np.asarray(batch.context), np.asarray(batch.targets), strict=True):
-        texts = [p for p in range(0, len(pools), 64) if all((pools[p] == row).all(1).any() for row in context)]
+        texts = [p for p in range(0, len(sets), 64) if all((sets[p] == row).all(1).any() for row in context)]
         assert len(texts) == 1  # all rows of one text
-        tokens = [int(np.flatnonzero((pools[texts[0]] == row).all(1))[0]) for row in context]
+        tokens = [int(np.flatnonzero((sets[texts[0]] == row).all(1))[0]) for row in context]
         rows = logits[texts[0] : texts[0] + 64][:, tokens]
         expected = oracles.softmax(rows)
         np.testing.assert_allclose(abs(expected - targets).max(1).min(), 0, atol=1e-5)  # the attention of one token
-    assert tables.pool("activations", "float32").shape == (8 * 64, 16)
+    assert tables.features("activations", "float32").shape == (8 * 64, 16)
 
 
 @pytest.mark.slow

@@ -10,11 +10,12 @@ import pytest
 from attnreg.icl import constructions, descent, kernels, models
 from attnreg.icl.models import ModelConfig
 from attnreg.icl.tasks import TaskConfig, sample
+from attnreg.icl.tokens import TokenConfig
 from tests.icl import oracles
 
 SOFTMAX = TaskConfig(kind="softmax", dimension=4, length=9, queries=5, weight_scale=0.5, dtype="float64")
 LINEAR = dataclasses.replace(SOFTMAX, kind="linear")
-MODEL = ModelConfig(attention=("softmax",), targets="simplex")
+MODEL = ModelConfig(attention=("softmax",), tokens=TokenConfig(targets="simplex"))
 
 
 def step_of(batch, eta):

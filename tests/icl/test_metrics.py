@@ -8,6 +8,7 @@ import pytest
 from attnreg.icl import constructions, descent, metrics, models
 from attnreg.icl.models import ModelConfig
 from attnreg.icl.tasks import TaskConfig, sample
+from attnreg.icl.tokens import TokenConfig
 
 SOFTMAX = TaskConfig(kind="softmax", dimension=4, length=9, queries=5, weight_scale=0.5, dtype="float64")
 LINEAR = TaskConfig(kind="linear", dimension=4, length=9, queries=5, dtype="float64")
@@ -20,7 +21,7 @@ def step_of(batch, eta):
 def test_construction_has_zero_differences_and_unit_cosine(key):
     batch, eta = sample(key, SOFTMAX, 8), 3.0
     weights = constructions.linear_descent(jnp.array([constructions.gain(SOFTMAX, eta)]), 4, dtype="float64")
-    config = ModelConfig(attention=("linear",), targets="simplex")
+    config = ModelConfig(attention=("linear",), tokens=TokenConfig(targets="simplex"))
     logits, slopes = jax.jit(lambda w, d: models.answer(w, config, d, block=4))(weights, batch)
     w = step_of(batch, eta)
     reference = jnp.einsum("bmd,bd->bm", batch.queries, w), jnp.broadcast_to(w[:, None, :], slopes.shape)

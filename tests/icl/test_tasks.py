@@ -60,24 +60,34 @@ def test_streams_differ(key):
     assert not np.intersect1d(tune, mark).size
 
 
+def test_a_pool_has_its_size_and_is_the_same_for_every_key():
+    draw = jax.jit(tasks.sample_pool, static_argnums=(1, 2), static_argnames="pool")
+    drawn = [draw(jax.random.key(i), LINEAR, 50, pool=3) for i in range(2)]
+    seen = [np.unique(d.weights, axis=0) for d in drawn]
+    assert seen[0].shape == (3, 5)
+    np.testing.assert_array_equal(*seen)
+    d = jax.tree.map(np.asarray, drawn[0])
+    np.testing.assert_allclose(d.answers, np.einsum("bnd,bd->bn", d.queries, d.weights), atol=1e-14)
+
+
 def test_documents_from_a_table_standardise_with_the_context_only(key):
-    pool = np.random.default_rng(0).normal(size=(40, 5))
-    values = pool @ np.arange(5.0) + 7
+    vectors = np.random.default_rng(0).normal(size=(40, 5))
+    values = vectors @ np.arange(5.0) + 7
     config = dataclasses.replace(LINEAR, inputs="real")
     d = jax.tree.map(
         np.asarray,
-        jax.jit(from_table, static_argnums=(3, 4))(key, jnp.asarray(pool), jnp.asarray(values), config, 6),
+        jax.jit(from_table, static_argnums=(3, 4))(key, jnp.asarray(vectors), jnp.asarray(values), config, 6),
     )
     np.testing.assert_allclose(d.targets.mean(axis=1), 0, atol=1e-12)
     np.testing.assert_allclose(d.targets.std(axis=1), 1, atol=1e-12)
-    picked = np.array([[np.flatnonzero((pool == row).all(1))[0] for row in doc] for doc in d.context])
+    picked = np.array([[np.flatnonzero((vectors == row).all(1))[0] for row in doc] for doc in d.context])
     raw = values[picked]
-    asked = np.array([[np.flatnonzero((pool == row).all(1))[0] for row in doc] for doc in d.queries])
+    asked = np.array([[np.flatnonzero((vectors == row).all(1))[0] for row in doc] for doc in d.queries])
     assert all(not np.intersect1d(a, b).size for a, b in zip(picked, asked, strict=True))
     expected = (values[asked] - raw.mean(1, keepdims=True)) / raw.std(1, keepdims=True)
     np.testing.assert_allclose(d.answers, expected, atol=1e-12)
-    sampled = sample(key, config, 2, pool=jnp.asarray(pool))
-    assert np.isin(sampled.context, pool).all()
+    sampled = sample(key, config, 2, features=jnp.asarray(vectors))
+    assert np.isin(sampled.context, vectors).all()
 
 
 @pytest.mark.parametrize(
@@ -106,8 +116,8 @@ def test_misspelt_fields_are_refused():
         dataclasses.replace(LINEAR, distract_size=3)
 
 
-def test_a_missing_pool_and_an_unknown_stream_are_refused(key):
-    with pytest.raises(ValueError, match="pool is None"):
+def test_missing_features_and_an_unknown_stream_are_refused(key):
+    with pytest.raises(ValueError, match="features are None"):
         sample(key, dataclasses.replace(LINEAR, inputs="real"), 2)
     with pytest.raises(ValueError, match="stream"):
         stream(key, "test")

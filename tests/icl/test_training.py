@@ -11,6 +11,7 @@ import pytest
 from attnreg.icl import training
 from attnreg.icl.models import ModelConfig
 from attnreg.icl.tasks import TaskConfig, sample
+from attnreg.icl.tokens import TokenConfig
 from attnreg.icl.training import TrainConfig, make_runs, start, train_chunk
 
 TASK = TaskConfig(kind="linear", dimension=3, length=6, queries=2)
@@ -93,10 +94,46 @@ def test_float64_is_kept():
     assert state.weights["KQ"].dtype == jnp.float64
 
 
-def test_schedule_decays():
-    train = TrainConfig(steps=100, batch=1, decay=0.1)
-    rates = [float(training._rate(train, jnp.int32(step), "float32")) for step in (0, 50, 100)]
-    np.testing.assert_allclose(rates, [1, 0.55, 0.1], atol=1e-6)
+def test_schedule_warms_up_and_decays():
+    for warmup, first in ((0, 1.0), (10, 0.1)):
+        train = TrainConfig(steps=100, batch=1, warmup=warmup, decay=0.1)
+        rates = [float(training._rate(train, jnp.int32(step), "float32")) for step in (0, 50, 100)]
+        np.testing.assert_allclose(rates, [first, 0.55, 0.1], atol=1e-6)
+
+
+def test_adam_has_the_decays_asked_for():
+    train, slopes = TrainConfig(steps=2, batch=1, clip=0.0, b1=0.8, b2=0.5), (3.0, -1.0)
+    transform = training._transform(train)
+    moments = transform.init(jnp.zeros(()))
+    with jax.numpy_dtype_promotion("standard"):
+        for slope in slopes:
+            direction, moments = transform.update(jnp.asarray(slope), moments)
+    mean = (0.2 * (0.8 * slopes[0] + slopes[1])) / (1 - 0.8**2)
+    square = (0.5 * (0.5 * slopes[0] ** 2 + slopes[1] ** 2)) / (1 - 0.5**2)
+    np.testing.assert_allclose(direction, mean / square**0.5, rtol=1e-6)
+
+
+def test_a_pool_of_documents_is_learned_by_heart():
+    """One document for ever: its loss goes below what fresh documents allow, and theirs does not follow."""
+    static = STATIC | {"train": TrainConfig(steps=40, batch=4, decay=1.0, pool=1)}
+    runs = make_runs(TASK, seeds=(0,), learning_rates=(3e-2,))
+    state, losses = train_chunk(begin(runs, **static), runs, length=40, **static)
+    assert losses[0, -1] < 0.1 * losses[0, 0]
+    fresh = sample(jax.random.key(9), TASK, 512)
+    marked = training.batch_loss(jax.tree.map(lambda leaf: leaf[0], state.weights), fresh, task=TASK, model=MODEL)
+    assert marked > 5 * losses[0, -1]
+
+
+def test_every_option_trains_together():
+    tokens = TokenConfig(layout="alternating", code=4, scratch=3)
+    model = ModelConfig(attention=("mix", "softmax"), mlp=5, layer_norm=True, init_scale=0.2, tokens=tokens)
+    train = TrainConfig(steps=20, batch=8, pool=2, warmup=5, b1=0.8, b2=0.9)
+    static = {"task": TASK, "model": model, "train": train}
+    runs = make_runs(TASK, seeds=(0, 1), learning_rates=(2e-2,))
+    state, losses = train_chunk(begin(runs, **static), runs, length=20, **static)
+    assert (state.stopped == -1).all()
+    assert (losses[:, -5:].mean(axis=1) < losses[:, :5].mean(axis=1)).all()
+    assert (state.weights["gate"][:, 0] != 0).all()  # the mixed layer's gate learns
 
 
 @pytest.mark.parametrize(
@@ -106,6 +143,10 @@ def test_schedule_decays():
         ({"batch": 2.0}, "batch is 2.0, a float"),
         ({"clip": -1.0}, "clip is -1.0; it must be at least 0"),
         ({"decay": 1.5}, "decay is 1.5"),
+        ({"warmup": 41}, "warmup is 41; it must be at least 0 and at most 40"),
+        ({"b1": -0.1}, "b1 is -0.1"),
+        ({"b2": 1.0}, "b2 is 1.0"),
+        ({"pool": -1}, "pool is -1; it must be at least 0"),
     ],
 )
 def test_bad_training_configs_are_refused(change, message):
