@@ -9,33 +9,47 @@ Time: about 10 minutes of CPU.
 Command:  python -m experiments.run --config configs/icl_attention_kind.py
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
-from configs.icl_defaults import base
+from configs.icl_defaults import SMOKE, base
+from experiments.runner.variants import vary
+
+D, N = 10, 20
+TASKS: dict[str, Any] = dict(softmax=dict(kind="softmax", weight_scale=D**-0.5), linear=dict(kind="linear"))
+ARMS: dict[str, dict[str, Any]] = {
+    f"{name}_{attention}{heads}": dict(
+        series=f"{attention} attention, {heads} head{'s' * (heads > 1)}",
+        x=i,
+        task=task,
+        model=dict(attention=(attention,), heads=heads),
+    )
+    for i, (name, task) in enumerate(TASKS.items())
+    for attention, heads in (("linear", 1), ("softmax", 1), ("softmax", 2))
+}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "smoke": SMOKE
+    | {
+        "task.dimension": 3,
+        "task.length": 6,
+        "task.queries": 6,
+        "arms": {"softmax_softmax2": ARMS["softmax_softmax2"] | {"task": dict(kind="softmax", weight_scale=3**-0.5)}},
+        "analyses": (),
+    },
+}
 
 
 def get_config(variant: str = "full") -> ConfigDict:
-    smoke = {"full": False, "smoke": True}[variant]
-    d, n = (3, 6) if smoke else (10, 20)
-    problems = dict(softmax=dict(problem="softmax", weight_scale=d**-0.5), linear=dict(problem="linear"))
-    arms = {
-        f"{problem}_{kind}{heads}": dict(
-            series=f"{kind} attention, {heads} head{'s' * (heads > 1)}",
-            x=i,
-            task=task,
-            model=dict(attention=(kind,), heads=heads),
-        )
-        for i, (problem, task) in enumerate(problems.items())
-        for kind, heads in (("linear", 1), ("softmax", 1), ("softmax", 2))
-    }
-    return base(
-        task=dict(problem="softmax", dimension=d, length=n, queries=n),
-        train=dict(steps=10, batch=16) if smoke else dict(steps=3000, batch=64),
-        arms={"softmax_softmax2": arms["softmax_softmax2"]} if smoke else arms,
-        model=dict(parametrisation="factored"),
-        seeds=2 if smoke else 8,
+    """The full experiment, or a variant of it."""
+    config = base(
+        task=dict(kind="softmax", dimension=D, length=N, queries=N),
+        train=dict(steps=3000, batch=64),
+        model=dict(attention=("linear",), parametrisation="factored"),
+        arms=ARMS,
+        seeds=8,
         learning_rate=0.005,
-        chunk=10 if smoke else 200,
-        analyses=() if smoke else ("anatomy",),
-        smoke=smoke,
+        chunk=200,
+        analyses=("anatomy",),
     )
+    return vary(config, variant, VARIANTS)

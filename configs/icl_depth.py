@@ -7,32 +7,36 @@ Time: 6 minutes of CPU.
 Command:  python -m experiments.run --config configs/icl_depth.py
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
-from configs.icl_defaults import base
+from configs.icl_defaults import SMOKE, base
+from experiments.runner.variants import vary
+
+ARMS = {
+    f"{weights}_{K}": dict(
+        series=f"{weights} weights", x=K, model=dict(attention=("linear",) * K, shared=weights == "looped")
+    )
+    for weights, K in (("looped", 1), ("looped", 2), ("looped", 3), ("separate", 2), ("separate", 3))
+}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "smoke": SMOKE | {"task.dimension": 3, "task.length": 3, "arms": {"looped_2": ARMS["looped_2"]}},
+}
 
 
 def get_config(variant: str = "full") -> ConfigDict:
-    smoke = {"full": False, "smoke": True}[variant]
-    d, depths = (3, (2,)) if smoke else (10, (1, 2, 3))
-    arms = {
-        f"{weights}_{K}": dict(
-            series=f"{weights} weights", x=K, model=dict(attention=("linear",) * K, shared=weights == "looped")
-        )
-        for weights in ("looped", "separate")
-        for K in depths
-        if K > 1 or weights == "looped"
-    }
-    return base(
-        task=dict(problem="linear", dimension=d, length=d, queries=1, inputs="uniform", input_scale=0.5),
+    """The full experiment, or a variant of it."""
+    config = base(
+        task=dict(kind="linear", dimension=10, length=10, queries=1, inputs="uniform", input_scale=0.5),
         # So small a clip makes every step as long as the last: without it rare steep documents throw deep models off.
-        train=dict(steps=10, batch=16, clip=0.001) if smoke else dict(steps=4000, batch=256, clip=0.001),
-        arms={"looped_2": arms["looped_2"]} if smoke else arms,
-        model=dict(init_scale=0.02),
-        seeds=2 if smoke else 4,
+        train=dict(steps=4000, batch=256, clip=0.001),
+        model=dict(attention=("linear",), init_scale=0.02),
+        arms=ARMS,
+        seeds=4,
         learning_rate=0.004,
-        chunk=10 if smoke else 250,
+        chunk=250,
         evaluation=dict(curve=2048, final=16384, block=2048),
         chart="layers, steps",
-        smoke=smoke,
     )
+    return vary(config, variant, VARIANTS)

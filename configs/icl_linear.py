@@ -10,29 +10,43 @@ Sweep:    python -m experiments.sweep --config configs/icl_linear.py:small --bat
           64 seeds and learning rates of a small variant as one program (docs/guides/sweeps.md has what that saves).
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
-from configs.icl_defaults import base
+from configs.icl_defaults import SMOKE, base
 from experiments.runner.tasks import grid
+from experiments.runner.variants import vary
+
+ARMS: dict[str, Any] = dict(
+    factored=dict(series="Q, K, P, V learned", x=1, model=dict(parametrisation="factored", init_scale=0.024)),
+    merged=dict(series="products learned", x=2, model=dict(init_scale=0.02)),
+)
+_SMALL = SMOKE | {
+    "task.dimension": 3,
+    "task.length": 3,
+    "train.batch": 32,
+    "arms": {"factored": ARMS["factored"]},
+}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "small": _SMALL | {"train.steps": 500, "seeds": 1},
+    "smoke": _SMALL | {"train.steps": 20},
+}
 
 
 def get_config(variant: str = "full") -> ConfigDict:
-    smoke = {"full": False, "small": True, "smoke": True}[variant]
-    d = 3 if smoke else 10
-    arms = dict(
-        factored=dict(series="Q, K, P, V learned", x=1, model=dict(parametrisation="factored", init_scale=0.024)),
-        merged=dict(series="products learned", x=2, model=dict(init_scale=0.02)),
-    )
-    return base(
-        task=dict(problem="linear", dimension=d, length=d, queries=1, inputs="uniform", input_scale=0.5),
-        train=dict(steps={"smoke": 20, "small": 500}[variant], batch=32) if smoke else dict(steps=5000, batch=512),
-        arms={"factored": arms["factored"]} if smoke else arms,
-        seeds={"full": 8, "small": 1, "smoke": 2}[variant],
+    """The full experiment, or a variant of it."""
+    config = base(
+        task=dict(kind="linear", dimension=10, length=10, queries=1, inputs="uniform", input_scale=0.5),
+        train=dict(steps=5000, batch=512),
+        model=dict(attention=("linear",)),
+        arms=ARMS,
+        seeds=8,
         learning_rate=0.002,
-        chunk=10 if smoke else 100,
+        chunk=100,
         evaluation=dict(curve=4096, final=65536, block=4096),
-        smoke=smoke,
     )
+    return vary(config, variant, VARIANTS)
 
 
 def sweep(variant: str = "full") -> list[dict]:

@@ -6,25 +6,41 @@ Time: 100 seconds of CPU.
 Command:  python -m experiments.run --config configs/icl_noise.py
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
-from configs.icl_defaults import base
+from configs.icl_defaults import SMOKE, base
+from experiments.runner.variants import vary
+
+LEVELS = (0.0, 0.5, 1.0, 2.0)
+ARMS: dict[str, Any] = {
+    f"noise_{v}".replace(".", "_"): dict(series="linear attention", x=v, task=dict(noise=v)) for v in LEVELS
+}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "smoke": SMOKE
+    | {
+        "task.dimension": 3,
+        "task.length": 6,
+        "arms": {"noise_0_5": ARMS["noise_0_5"]},
+        "shifts": {"noise": (0.5,)},
+    },
+}
 
 
 def get_config(variant: str = "full") -> ConfigDict:
-    smoke = {"full": False, "smoke": True}[variant]
-    d, n = (3, 6) if smoke else (10, 20)
-    levels = (0.5,) if smoke else (0.0, 0.5, 1.0, 2.0)
-    return base(
-        task=dict(problem="linear", dimension=d, length=n, queries=4),
-        train=dict(steps=10, batch=16) if smoke else dict(steps=3000, batch=256),
-        arms={f"noise_{v}".replace(".", "_"): dict(series="linear attention", x=v, task=dict(noise=v)) for v in levels},
-        seeds=2 if smoke else 4,
+    """The full experiment, or a variant of it."""
+    config = base(
+        task=dict(kind="linear", dimension=10, length=20, queries=4),
+        train=dict(steps=3000, batch=256),
+        model=dict(attention=("linear",)),
+        arms=ARMS,
+        seeds=4,
         learning_rate=0.003,
-        chunk=10 if smoke else 250,
+        chunk=250,
         evaluation=dict(final=16384, block=2048),
-        shifts={"noise": (0.5,)} if smoke else {"noise": (0.0, 0.5, 1.0, 2.0), "distractors": (0, 2, 4, 8)},
+        shifts={"noise": LEVELS, "distractors": (0, 2, 4, 8)},
         analyses=("shifts",),
         chart="label noise ν",
-        smoke=smoke,
     )
+    return vary(config, variant, VARIANTS)

@@ -7,27 +7,43 @@ Time: about 5 minutes of CPU (3.3 measured for the training, under load).
 Command:  python -m experiments.run --config configs/icl_softmax_n200.py
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
-from configs.icl_defaults import base
+from configs.icl_defaults import SMOKE, base
+from experiments.runner.variants import vary
+
+D, N = 20, 200
+ARMS: dict[str, dict[str, Any]] = dict(
+    linear=dict(series="linear attention", x=1, model=dict(attention=("linear",))),
+    softmax=dict(series="softmax attention", x=2, model=dict(attention=("softmax",))),
+)
+VARIANTS: dict[str, dict[str, Any]] = {
+    "smoke": SMOKE
+    | {
+        "task.dimension": 5,
+        "task.length": 12,
+        "task.queries": 12,
+        "task.weight_scale": 5**-0.5,
+        "train.steps": 20,
+        "arms": {"softmax": ARMS["softmax"]},
+        "analyses": (),
+    },
+}
 
 
 def get_config(variant: str = "full") -> ConfigDict:
-    smoke = {"full": False, "smoke": True}[variant]
-    d, n = (5, 12) if smoke else (20, 200)
-    arms = dict(
-        linear=dict(series="linear attention", x=1, model=dict(attention=("linear",))),
-        softmax=dict(series="softmax attention", x=2, model=dict(attention=("softmax",))),
-    )
-    return base(
-        task=dict(problem="softmax", dimension=d, length=n, queries=n, weight_scale=d**-0.5),
-        train=dict(steps=20, batch=16) if smoke else dict(steps=2000, batch=16),
-        arms={"softmax": arms["softmax"]} if smoke else arms,
-        model=dict(parametrisation="factored"),
-        seeds=2 if smoke else 8,
+    """The full experiment, or a variant of it."""
+    config = base(
+        task=dict(kind="softmax", dimension=D, length=N, queries=N, weight_scale=D**-0.5),
+        train=dict(steps=2000, batch=16),
+        model=dict(attention=("linear",), parametrisation="factored"),
+        arms=ARMS,
+        seeds=8,
         learning_rate=0.005,
-        chunk=10 if smoke else 100,
+        chunk=100,
         evaluation=dict(tune=512, curve=128, final=1024, fit=128, block=16),
-        analyses=() if smoke else ("anatomy",),
-        smoke=smoke,
+        analyses=("anatomy",),
     )
+    return vary(config, variant, VARIANTS)

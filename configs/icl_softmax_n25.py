@@ -8,29 +8,46 @@ Time: 4.5 minutes of CPU (measured under load), most of it in one thread.
 Command:  python -m experiments.run --config configs/icl_softmax_n25.py
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
-from configs.icl_defaults import base
+from configs.icl_defaults import SMOKE, base
 from experiments.runner.tasks import grid
+from experiments.runner.variants import vary
+
+D, N = 20, 25
+VARIANTS: dict[str, dict[str, Any]] = {
+    "smoke": SMOKE
+    | {
+        "task.dimension": 5,
+        "task.length": 10,
+        "task.queries": 10,
+        "task.weight_scale": 5**-0.5,
+        "train.steps": 40,
+        "train.batch": 32,
+        "learning_rate": 0.01,
+        "chunk": 20,
+    },
+}
 
 
 def get_config(variant: str = "full") -> ConfigDict:
-    smoke = {"full": False, "smoke": True}[variant]
-    d, n = (5, 10) if smoke else (20, 25)
-    return base(
-        task=dict(problem="softmax", dimension=d, length=n, queries=n, weight_scale=d**-0.5),
-        train=dict(steps=40, batch=32) if smoke else dict(steps=4000, batch=128),
+    """The full experiment, or a variant of it."""
+    config = base(
+        task=dict(kind="softmax", dimension=D, length=N, queries=N, weight_scale=D**-0.5),
+        train=dict(steps=4000, batch=128),
+        model=dict(attention=("linear",), parametrisation="factored"),
         arms=dict(
             linear=dict(series="linear attention", x=1, model=dict(attention=("linear",))),
             softmax=dict(series="softmax attention", x=2, model=dict(attention=("softmax",))),
         ),
-        model=dict(parametrisation="factored"),
-        seeds=2 if smoke else 8,
-        learning_rate=0.01 if smoke else 0.005,
-        chunk=20 if smoke else 100,
+        seeds=8,
+        learning_rate=0.005,
+        chunk=100,
         analyses=("anatomy",),
-        smoke=smoke,
     )
+    return vary(config, variant, VARIANTS)
 
 
 def sweep(variant: str = "full") -> list[dict]:

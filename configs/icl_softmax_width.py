@@ -6,32 +6,43 @@ Time: 4 minutes of CPU.
 Command:  python -m experiments.run --config configs/icl_softmax_width.py
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
-from configs.icl_defaults import base
+from configs.icl_defaults import SMOKE, base
+from experiments.runner.variants import vary
+
+N, WIDTHS = 25, (5, 10, 20, 40)
+
+
+def arm(attention: str, d: int) -> dict[str, Any]:
+    """One layer of one kind of attention on documents of dimension d."""
+    task, model = dict(dimension=d, weight_scale=d**-0.5), dict(attention=(attention,))
+    return dict(series=f"{attention} attention", x=d, task=task, model=model)
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "smoke": SMOKE
+    | {
+        "task.dimension": 3,
+        "task.length": 8,
+        "task.queries": 8,
+        "arms": {"softmax_d3": arm("softmax", 3)},
+    },
+}
 
 
 def get_config(variant: str = "full") -> ConfigDict:
-    smoke = {"full": False, "smoke": True}[variant]
-    n, widths = (8, (3, 5)) if smoke else (25, (5, 10, 20, 40))
-    arms = {
-        f"{kind}_d{d}": dict(
-            series=f"{kind} attention",
-            x=d,
-            task=dict(dimension=d, weight_scale=d**-0.5),
-            model=dict(attention=(kind,)),
-        )
-        for kind in ("linear", "softmax")
-        for d in widths
-    }
-    return base(
-        task=dict(problem="softmax", dimension=widths[0], length=n, queries=n),
-        train=dict(steps=10, batch=16) if smoke else dict(steps=1600, batch=64),
-        arms={"softmax_d3": arms["softmax_d3"]} if smoke else arms,
-        model=dict(parametrisation="factored"),
-        seeds=2 if smoke else 4,
+    """The full experiment, or a variant of it."""
+    config = base(
+        task=dict(kind="softmax", dimension=WIDTHS[0], length=N, queries=N),
+        train=dict(steps=1600, batch=64),
+        model=dict(attention=("linear",), parametrisation="factored"),
+        arms={f"{kind}_d{d}": arm(kind, d) for kind in ("linear", "softmax") for d in WIDTHS},
+        seeds=4,
         learning_rate=0.005,
-        chunk=10 if smoke else 200,
+        chunk=200,
         chart="dimension d",
-        smoke=smoke,
     )
+    return vary(config, variant, VARIANTS)

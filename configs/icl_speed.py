@@ -7,29 +7,38 @@ Time: under a minute with train_steps=0; training both loops for 5,000 steps add
 Command:  python -m experiments.run --config configs/icl_speed.py
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
+
+from experiments.runner.variants import vary
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "smoke": dict(dimension=3, length=4, batch=16, seeds=2, steps=2, rounds=2, train_steps=0),
+}
 
 
 def get_config(variant: str = "full") -> ConfigDict:
-    smoke = {"full": False, "smoke": True}[variant]
-    return ConfigDict(
+    """The full experiment, or a variant of it."""
+    config = ConfigDict(
         dict(
             experiment="icl.speed",
             seed=0,
             precision="float32",
-            dimension=3 if smoke else 10,
-            length=4 if smoke else 10,
+            dimension=10,
+            length=10,
             half_width=0.5,
-            batch=16 if smoke else 2048,
+            batch=2048,
             init_scale=0.0135,
             learning_rate=0.001,
             clip=10.0,
             # Ours averages over the context where the peer sums, so that its P acts n times less: in training it starts
             # larger and learns faster, as in configs/icl_linear.py.
             own=dict(init_scale=0.024, learning_rate=0.002, seeds=3),
-            seeds=2 if smoke else 8,
-            steps=2 if smoke else 20,
-            rounds=2 if smoke else 9,
-            train_steps=0 if smoke else 5000,
+            seeds=8,
+            steps=20,
+            rounds=9,
+            train_steps=5000,
         )
     )
+    return vary(config, variant, VARIANTS)

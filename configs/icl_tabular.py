@@ -9,35 +9,47 @@ Time: 2 minutes of CPU each.
 Command:  python -m experiments.run --config configs/icl_tabular.py   and   ... icl_tabular.py:activations
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
-from configs.icl_defaults import base
+from configs.icl_defaults import SMOKE, base
+from experiments.runner.variants import vary
+
+ACTIVATION_ARMS: dict[str, dict[str, Any]] = {
+    kind: dict(series=f"{kind} attention", x=i, model=dict(attention=(kind,)))
+    for i, kind in enumerate(("linear", "softmax"))
+}
+_ACTIVATIONS: dict[str, Any] = {
+    "table": "activations",
+    "task.kind": "softmax",
+    "task.dimension": 16,
+    "task.length": 24,
+    "task.queries": 24,
+    "task.weight_scale": 0.25,
+    "task.noise": 0.0,
+    "arms": ACTIVATION_ARMS,
+}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "activations": _ACTIVATIONS,
+    "smoke": _ACTIVATIONS | SMOKE | {"train.batch": 8, "arms": {"softmax": ACTIVATION_ARMS["softmax"]}},
+}
 
 
 def get_config(variant: str = "full") -> ConfigDict:
-    rows = {"full": "diabetes", "activations": "activations", "smoke": "activations"}[variant]
-    smoke = variant == "smoke"
-    if rows == "diabetes":
-        task = dict(problem="linear", dimension=10, length=40, queries=20, weight_scale=0.3, noise=0.7)
-        arms = {
+    """The full experiment, or a variant of it."""
+    config = base(
+        task=dict(kind="linear", dimension=10, length=40, queries=20, inputs="real", weight_scale=0.3, noise=0.7),
+        train=dict(steps=2000, batch=64, clip=1.0),
+        model=dict(attention=("linear",), parametrisation="factored"),
+        arms={
             f"linear_{K}": dict(series=f"{K} linear layers", x=K, model=dict(attention=("linear",) * K)) for K in (1, 3)
-        }
-    else:
-        task = dict(problem="softmax", dimension=16, length=24, queries=24, weight_scale=0.25)
-        arms = {
-            kind: dict(series=f"{kind} attention", x=i, model=dict(attention=(kind,)))
-            for i, kind in enumerate(("linear", "softmax"))
-        }
-    return base(
-        task=dict(inputs="rows", **task),
-        train=dict(steps=10, batch=8, clip=1.0) if smoke else dict(steps=2000, batch=64, clip=1.0),
-        arms={"softmax": arms["softmax"]} if smoke else arms,
-        model=dict(parametrisation="factored"),
-        seeds=2 if smoke else 4,
+        },
+        seeds=4,
         learning_rate=0.003,
-        chunk=10 if smoke else 250,
+        chunk=250,
         evaluation=dict(tune=1024, curve=512, final=2048),
         analyses=("real",),
-        rows=rows,
-        smoke=smoke,
+        table="diabetes",
     )
+    return vary(config, variant, VARIANTS)

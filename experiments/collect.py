@@ -18,6 +18,7 @@ import numpy as np
 from experiments.runner.command import EXIT_FAILED, command, unreadable_is_usage
 from experiments.runner.results import ORIGIN, Row, gather
 from experiments.runner.screen import clean, console, rich_table
+from experiments.runner.statistics import bootstrap_band
 from experiments.runner.store.encoding import dumps, write_atomic
 
 
@@ -97,13 +98,12 @@ def _metrics(rows: Sequence[Row], varied: Sequence[str]) -> list[str]:
     return [name for name in rows[0] if name in numbers - apart]
 
 
-def bootstrap(values: np.ndarray, *, resamples: int = 4000, level: float = 0.95) -> tuple[float, float, float]:
-    """Mean and its percentile bootstrap interval, with a fixed seed; NaN when any value is not finite."""
+def bootstrap(values: np.ndarray) -> tuple[float, float, float]:
+    """Mean and its 95 % bootstrap interval; NaN when any value is not finite, and for the interval of one value."""
     mean = float(np.mean(values))
     if len(values) < 2 or not np.isfinite(values).all():
         return mean, float("nan"), float("nan")
-    picks = np.random.default_rng(0).integers(0, len(values), (resamples, len(values)))
-    low, high = np.quantile(values[picks].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
+    _, (low,), (high,) = bootstrap_band(values[:, None], level=0.95, resamples=4000)
     return mean, float(low), float(high)
 
 

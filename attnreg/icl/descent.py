@@ -7,35 +7,26 @@ Units of the step size η: linear regression `w ← w + (η/n) Aᵀ(b − A w)` 
 arXiv 2212.07677), softmax regression `w ← w − η ∇‖softmax(A w) − b‖²` (the objective as posed in 2304.13276).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from attnreg.icl.tasks import Documents, TaskConfig
+from attnreg.lift import tensor_trick as tt
 from attnreg.rows import linear, normalized
 
-PRECISION = "highest"
 _ROW = {"linear": linear, "softmax": normalized}
 
 
-def context_gradient(problem, document, w):
-    """Gradient of the context loss at w: `Aᵀγ`, γ the row function's gradient in the logits."""
-    row = _ROW[problem](jnp.matmul(document.context, w, precision=PRECISION), document.targets)
-    return jnp.matmul(document.context.T, row.gradient, precision=PRECISION)
-
-
-def unit(problem, length):
-    """Factor between the gradient of the objective as posed and one unit of η."""
-    return 0.5 / length if problem == "linear" else 1.0
-
-
-def gradient_descent(problem, document, steps):
+def gradient_descent(task: TaskConfig, document: Documents, steps: jax.Array) -> jax.Array:
     """Iterate after gradient steps from 0.
 
-    `w_{k+1} = w_k − η_k c ∇L(w_k)`, `c = 1/(2n)` (linear) or 1 (softmax), L the context loss.
+    `w_{k+1} = w_k − η_k c ∇L(w_k)`, `c = 1/(2n)` (linear) or 1 (softmax), L the context loss; its gradient is `Aᵀγ`,
+    γ the row function's gradient in the logits.
 
     Args:
-        problem: "linear" or "softmax".
+        task: `TaskConfig`; its kind says which loss.
         document: one `Documents` without batch axis.
         steps: (K,) step sizes η_k.
 
@@ -46,17 +37,19 @@ def gradient_descent(problem, document, steps):
 
     >>> import jax, jax.numpy as jnp
     >>> from attnreg.icl.tasks import TaskConfig, sample
-    >>> task = TaskConfig(problem="softmax", dimension=3, length=8, queries=4)
+    >>> task = TaskConfig(kind="softmax", dimension=3, length=8, queries=4)
     >>> document = jax.tree.map(lambda leaf: leaf[0], sample(jax.random.key(1), task, 1))
-    >>> gradient_descent("softmax", document, jnp.ones(2)).shape
+    >>> gradient_descent(task, document, jnp.ones(2)).shape
     (3,)
     """
-    factor = unit(problem, document.context.shape[0])
+    A, row = document.context, _ROW[task.kind]
+    factor = 0.5 / A.shape[0] if task.kind == "linear" else 1.0
 
     def step(w, eta):
-        return w - eta * factor * context_gradient(problem, document, w), None
+        gradient = tt.matmul(A.T, row(tt.matmul(A, w), document.targets).gradient)
+        return w - eta * factor * gradient, None
 
-    start = jnp.zeros_like(document.context[0])
+    start = jnp.zeros_like(A[0])
     return jax.lax.scan(step, start, steps.astype(start.dtype))[0]
 
 
@@ -67,16 +60,16 @@ class PlusSteps(NamedTuple):
     gamma: jax.Array
 
 
-def gd_plus_logits(document, steps, queries=None):
+def gd_plus_logits(document: Documents, steps: PlusSteps, queries: jax.Array | None = None) -> jax.Array:
     """Query answers of K steps of GD++ for linear regression: gradient steps while the data are preconditioned.
 
-    With residuals r (r = b at the start): `r ← r − (η_k/n) A Aᵀ r` on context and query rows (each with its own
-    row of A), and at the same time `a ← a − γ_k AᵀA a` for every row; the answer is minus the query's residual.
+    With residuals r (r = b at the start): `r ← r − (η_k/n) A Aᵀ r` on context and queries (each with its own row of
+    A), and at the same time `a ← a − γ_k AᵀA a` for every row a; the answer is minus the query's residual.
 
     Args:
         document: one linear `Documents` without batch axis.
         steps: `PlusSteps`.
-        queries: m×d, replaces `document.queries`.
+        queries: (m, d), replaces `document.queries`.
 
     Returns: (m,) answers.
     Precision: as `gradient_descent`; γ = 0 equals it to 100 eps (`test_descent`).
@@ -85,7 +78,7 @@ def gd_plus_logits(document, steps, queries=None):
 
     >>> import jax, jax.numpy as jnp
     >>> from attnreg.icl.tasks import TaskConfig, sample
-    >>> task = TaskConfig(problem="linear", dimension=3, length=8, queries=4)
+    >>> task = TaskConfig(kind="linear", dimension=3, length=8, queries=4)
     >>> document = jax.tree.map(lambda leaf: leaf[0], sample(jax.random.key(1), task, 1))
     >>> gd_plus_logits(document, PlusSteps(jnp.ones(2), jnp.zeros(2))).shape
     (4,)
@@ -97,23 +90,25 @@ def gd_plus_logits(document, steps, queries=None):
     def step(carry, scale):
         A, r, Q, answer = carry
         eta, gamma = scale
-        slope = jnp.matmul(A.T, r, precision=PRECISION) * (eta / n)
-        S = jnp.matmul(A.T, A, precision=PRECISION) * gamma
-        moved = [rows - jnp.matmul(rows, S, precision=PRECISION) for rows in (A, Q)]
-        residual = r - jnp.matmul(A, slope, precision=PRECISION)
-        return (moved[0], residual, moved[1], answer + jnp.matmul(Q, slope, precision=PRECISION)), None
+        slope = tt.matmul(A.T, r) * (eta / n)
+        S = tt.matmul(A.T, A) * gamma
+        moved = (A - tt.matmul(A, S), r - tt.matmul(A, slope), Q - tt.matmul(Q, S), answer + tt.matmul(Q, slope))
+        return moved, None
 
     steps = PlusSteps(*(leaf.astype(A.dtype) for leaf in steps))
     start = (A, r, Q, jnp.zeros_like(Q[:, 0]))
     return jax.lax.scan(step, start, (steps.eta, steps.gamma))[0][3]
 
 
-def gd_plus_sensitivities(document, steps):
-    """m×d: the gradient of each GD++ answer with respect to its own query (a query is read by nobody)."""
+def gd_plus_sensitivities(document: Documents, steps: PlusSteps) -> jax.Array:
+    """The gradient (m, d) of each GD++ answer with respect to its own query (a query is read by nobody).
+
+    Cost: about three times `gd_plus_logits`.
+    """
     return jax.grad(lambda queries: jnp.sum(gd_plus_logits(document, steps, queries)))(document.queries)
 
 
-def ridge(document, strength):
+def ridge(document: Documents, strength: Any) -> jax.Array:
     """`(AᵀA + λI)⁻¹Aᵀ b`; λ = ν²/ω² is the Bayes estimate of the linear task, λ → 0 least squares.
 
     Solved as the least-squares problem `[A; √λ I] w = [b; 0]` by QR, so the condition number is not squared.
@@ -128,7 +123,7 @@ def ridge(document, strength):
 
     >>> import jax, jax.numpy as jnp
     >>> from attnreg.icl.tasks import TaskConfig, sample
-    >>> task = TaskConfig(problem="linear", dimension=3, length=8, queries=4)
+    >>> task = TaskConfig(kind="linear", dimension=3, length=8, queries=4)
     >>> document = jax.tree.map(lambda leaf: leaf[0], sample(jax.random.key(1), task, 1))
     >>> bool(jnp.allclose(ridge(document, 0.0), document.weights, atol=1e-4))
     True
@@ -137,21 +132,30 @@ def ridge(document, strength):
     d = A.shape[1]
     stacked = jnp.concatenate([A, jnp.sqrt(jnp.asarray(strength, A.dtype)) * jnp.eye(d, dtype=A.dtype)])
     Q, R = jnp.linalg.qr(stacked)
-    projected = jnp.matmul(Q.T, jnp.concatenate([b, jnp.zeros(d, A.dtype)]), precision=PRECISION)
+    projected = tt.matmul(Q.T, jnp.concatenate([b, jnp.zeros(d, A.dtype)]))
     return jax.scipy.linalg.solve_triangular(R, projected)
 
 
-def log_ratio(document, strength):
-    """Ridge on the logits of a softmax document: regress `log b − mean log b` on the centred context rows.
+def log_ratio(document: Documents, strength: Any) -> jax.Array:
+    """Ridge (d,) on the logits of a softmax document: regress `log b − mean log b` on the centred context.
 
     Exact (w up to rounding) for noiseless targets in general position with n > d; the least-squares reference.
+    Arguments and cost as `ridge`.
     """
     centred = document.context - jnp.mean(document.context, axis=0, keepdims=True)
     signal = jnp.log(document.targets)
     return ridge(document._replace(context=centred, targets=signal - jnp.mean(signal)), strength)
 
 
-def newton(problem, document, steps, strength):
+def best_linear(task: TaskConfig, document: Documents, strength: Any) -> jax.Array:
+    """The reference (d,) that no step size limits: `ridge` on the targets (linear) or on their logarithms (softmax).
+
+    Arguments and cost as `ridge`.
+    """
+    return ridge(document, strength) if task.kind == "linear" else log_ratio(document, strength)
+
+
+def newton(task: TaskConfig, document: Documents, steps: int, strength: Any) -> jax.Array:
     """Iteratively reweighted least squares from 0: Newton's method on the convex cross entropy (softmax task).
 
     `w ← w − t (Aᵀ(diag f − f fᵀ)A + λI)⁻¹ (Aᵀ(f − b) + λ w)`, f = softmax(A w), t the best of 1, ½, …, 2⁻⁷ for the
@@ -159,38 +163,37 @@ def newton(problem, document, steps, strength):
     is that of the softmax regression for noiseless targets. For the linear task one step is `ridge`.
 
     Args:
-        problem: "linear" or "softmax".
+        task: `TaskConfig`; its kind says which loss.
         document: one `Documents` without batch axis.
         steps: number of Newton steps K, static.
-        strength: λ > 0, absolute.
+        strength: λ > 0, absolute (scalar, traced).
 
     Returns: (d,) w_K.
-    Precision: eps · cond of the d×d matrix (positive definite, Cholesky); `test_descent` against NumPy.
+    Precision: eps · cond of the (d, d) matrix (positive definite, Cholesky); `test_descent` against NumPy.
     Cost: K (n d² + d³/3 + 20 n d) flops.
 
     >>> import jax, jax.numpy as jnp
     >>> from attnreg.icl.tasks import TaskConfig, sample
-    >>> task = TaskConfig(problem="softmax", dimension=3, length=9, queries=4)
+    >>> task = TaskConfig(kind="softmax", dimension=3, length=9, queries=4)
     >>> document = jax.tree.map(lambda leaf: leaf[0], sample(jax.random.key(1), task, 1))
-    >>> bool(jnp.allclose(newton("softmax", document, 10, 1e-6), document.weights, atol=1e-2))
+    >>> bool(jnp.allclose(newton(task, document, 10, 1e-6), document.weights, atol=1e-2))
     True
     """
-    if problem == "linear":
+    if task.kind == "linear":
         return ridge(document, strength)
     A, b = document.context, document.targets
-    ridge_matrix = strength * jnp.eye(A.shape[1], dtype=A.dtype)
-
+    strength = jnp.asarray(strength, A.dtype)
     halvings = 2.0 ** -jnp.arange(8, dtype=A.dtype)
 
     def entropy(w):
-        s = jnp.matmul(A, w, precision=PRECISION)
-        return jax.nn.logsumexp(s) - jnp.dot(b, s, precision=PRECISION) + strength * jnp.sum(w * w) / 2
+        s = tt.matmul(A, w)
+        return jax.nn.logsumexp(s) - tt.matmul(b, s) + strength * jnp.sum(w * w) / 2
 
     def step(w, _):
-        f = jax.nn.softmax(jnp.matmul(A, w, precision=PRECISION))
-        centred = A - jnp.matmul(f, A, precision=PRECISION)[None, :]
-        H = jnp.matmul(centred.T * f[None, :], centred, precision=PRECISION) + ridge_matrix
-        slope = jnp.matmul(A.T, f - b, precision=PRECISION) + strength * w
+        f = jax.nn.softmax(tt.matmul(A, w))
+        centred = A - tt.matmul(f, A)[None, :]
+        H = tt.matmul(centred.T * f[None, :], centred) + strength * jnp.eye(A.shape[1], dtype=A.dtype)
+        slope = tt.matmul(A.T, f - b) + strength * w
         direction = jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(H), slope)
         trials = w[None, :] - halvings[:, None] * direction[None, :]
         return trials[jnp.argmin(jax.vmap(entropy)(trials))], None

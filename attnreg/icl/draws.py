@@ -6,6 +6,8 @@ of `jax.random.uniform` / `normal` for the flat shape, so a stream stays reprodu
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,7 @@ import numpy as np
 _BITS = {jnp.dtype("float32"): (jnp.uint32, 23), jnp.dtype("float64"): (jnp.uint64, 52)}
 
 
-def _unit_interval(key, shape, dtype):
+def _unit_interval(key: jax.Array, shape: Sequence[int], dtype: Any) -> jax.Array:
     """Uniform floats in [0, 1): random mantissa bits under the exponent of 1, minus 1."""
     dtype = jnp.dtype(dtype)
     if dtype not in _BITS:
@@ -26,8 +28,8 @@ def _unit_interval(key, shape, dtype):
     return (jax.lax.bitcast_convert_type(shifted, dtype) - 1).reshape(shape)
 
 
-def uniform(key, shape, dtype, *, low=0.0, high=1.0):
-    """Independent draws from U[low, high).
+def uniform(key: jax.Array, shape: Sequence[int], dtype: Any, *, low: float = 0.0, high: float = 1.0) -> jax.Array:
+    """Independent draws from U[low, high), an array of `shape` and `dtype`.
 
     Args:
         key: a typed key (`jax.random.key`, either implementation).
@@ -46,12 +48,12 @@ def uniform(key, shape, dtype, *, low=0.0, high=1.0):
     >>> x.shape, bool(jnp.all(abs(x) <= 1))
     ((2, 3), True)
     """
-    low, high = np.asarray(low, dtype), np.asarray(high, dtype)
-    return jnp.maximum(low, _unit_interval(key, shape, dtype) * (high - low) + low)
+    lower, upper = np.asarray(low, dtype), np.asarray(high, dtype)
+    return jnp.maximum(lower, _unit_interval(key, shape, dtype) * (upper - lower) + lower)
 
 
-def normal(key, shape, dtype):
-    """Independent standard normal draws, `√2 erf⁻¹(U)` with `U` uniform on (−1, 1).
+def normal(key: jax.Array, shape: Sequence[int], dtype: Any) -> jax.Array:
+    """Independent standard normal draws `√2 erf⁻¹(U)`, `U` uniform on (−1, 1), an array of `shape` and `dtype`.
 
     Args:
         key: a typed key.
@@ -68,4 +70,4 @@ def normal(key, shape, dtype):
     (4,)
     """
     low = np.nextafter(np.asarray(-1.0, dtype), np.asarray(0.0, dtype), dtype=jnp.dtype(dtype))
-    return np.asarray(np.sqrt(2), dtype) * jax.lax.erf_inv(uniform(key, shape, dtype, low=float(low), high=1.0))
+    return jax.lax.erf_inv(uniform(key, shape, dtype, low=float(low), high=1.0)) * np.asarray(np.sqrt(2), dtype)

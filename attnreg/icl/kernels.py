@@ -4,15 +4,18 @@ Every learner here answers `l(a_q) = (g/β) · Σ_i κ_i(β⟨a_q, a_i⟩) y_i`,
 They differ in κ only, so the losses of their best (g, β) say which ingredient of softmax attention is worth what.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from attnreg.icl import tuning
+from attnreg.icl.models import ModelConfig
+from attnreg.icl.tasks import Documents, TaskConfig
 from attnreg.icl.tokens import carried
-
-PRECISION = "highest"
+from attnreg.lift import tensor_trick as tt
+from attnreg.problems.checks import check_choice
 
 
 def _linear(s, _):
@@ -60,47 +63,56 @@ class Fit(NamedTuple):
     loss: jax.Array
 
 
-def kernel_logits(name, beta, gain, tokens, document, queries=None):
+# Of `fit_kernels`: where |β| starts, and the iterations of L-BFGS for each kernel and sign.
+_START, _ITERATIONS = 0.1, 30
+
+
+def kernel_logits(
+    name: str, beta: Any, gain: Any, model: ModelConfig, document: Documents, queries: jax.Array | None = None
+) -> jax.Array:
     """Logits `(gain/β) Σ_i κ_i(β⟨a_q, a_i⟩) y_i` of one document.
 
     Args:
         name: a key of `KERNELS`.
-        beta: β ≠ 0; negative attends to the *least* similar rows and subtracts (concave where positive is convex).
-        gain: first-order step size.
-        tokens: "plain" or "simplex", as in `TokenConfig.targets`.
+        beta: scalar β ≠ 0; negative attends to the *least* similar tokens and subtracts (concave where positive is
+            convex).
+        gain: scalar, the first-order step size.
+        model: says what a token carries as y (`TokenConfig.targets`).
         document: one `Documents` without batch axis.
-        queries: m×d, replaces `document.queries`.
+        queries: (m, d), replaces `document.queries`.
 
-    Returns: (m,) logits. As β → 0 all kernels tend to "linear" for centred targets (`test_metrics`).
+    Returns: (m,) logits. As β → 0 all kernels tend to "linear" for centred targets (`test_kernels`, as the formulas
+        against NumPy).
     Cost: n m (2 d + 2) flops and at most one exp a pair.
+    Raises: ProblemError for an unknown name.
     """
+    check_choice("kernel", name, KERNELS)
     queries = document.queries if queries is None else queries
-    s = beta * jnp.matmul(queries, document.context.T, precision=PRECISION)
+    s = beta * tt.matmul(queries, document.context.T)
     size = (beta**2 * jnp.sum(queries**2, axis=-1))[:, None]
-    return gain / beta * jnp.matmul(KERNELS[name](s, size), carried(tokens, document.targets), precision=PRECISION)
+    return gain / beta * tt.matmul(KERNELS[name](s, size), carried(model.tokens, document.targets))
 
 
-def fit_kernels(tokens, problem, documents, *, gain, beta=0.1, iterations=30):
-    """Best (β, gain) of every kernel on tuning documents: L-BFGS in log|β| and log gain, from +β and from −β.
+def fit_kernels(task: TaskConfig, model: ModelConfig, documents: Documents, *, gain: Any) -> dict[str, Fit]:
+    """Best (β, gain) of every kernel on tuning documents: L-BFGS in log|β| and log gain, from +0.1 and from −0.1.
 
     Args:
-        tokens: "plain" or "simplex".
-        problem: "linear" or "softmax".
-        documents: tuning documents.
-        gain: start, usually that of the tuned gradient step.
-        beta: start of |β|.
-        iterations: of L-BFGS, for each kernel and sign.
+        task: `TaskConfig` of the documents.
+        model: says what a token carries as y (`TokenConfig.targets`).
+        documents: `Documents` of B to tune on.
+        gain: scalar start, usually that of the tuned gradient step.
 
     Returns: dict of `Fit`, the better sign of each. β tending to 0 means that no sharper kernel of the family beats
         the gradient step.
-    Cost: 2 · 6 · iterations · about 1.5 gradients on all documents, one after the other; one compilation.
+    Precision: a local optimum; `test_kernels` finds a planted kernel to 1e-4.
+    Cost: 2 · 6 · 30 · about 1.5 gradients on all documents, one after the other; one compilation.
     """
     dtype = documents.context.dtype
 
     def branch(name):
         def loss(beta, gain):
-            found = jax.vmap(lambda document: kernel_logits(name, beta, gain, tokens, document))(documents)
-            return tuning.mean_loss(problem, documents, found)
+            found = jax.vmap(lambda document: kernel_logits(name, beta, gain, model, document))(documents)
+            return tuning.mean_loss(task, documents, found)
 
         return loss
 
@@ -112,8 +124,8 @@ def fit_kernels(tokens, problem, documents, *, gain, beta=0.1, iterations=30):
         def loss(theta):
             return jax.lax.switch(index, branches, sign * jnp.exp(theta[0]), jnp.exp(theta[1]))
 
-        start = jnp.log(jnp.stack([jnp.asarray(beta, dtype), jnp.asarray(gain, dtype)]))
-        theta, value = tuning.minimise(loss, start, iterations=iterations)
+        start = jnp.log(jnp.stack([jnp.asarray(_START, dtype), jnp.asarray(gain, dtype)]))
+        theta, value = tuning.minimise(loss, start, iterations=_ITERATIONS)
         return Fit(sign * jnp.exp(theta[0]), jnp.exp(theta[1]), value)
 
     count = len(KERNELS)
@@ -123,34 +135,48 @@ def fit_kernels(tokens, problem, documents, *, gain, beta=0.1, iterations=30):
     return {name: jax.tree.map(lambda leaf, i=i: leaf[best[i]], fits) for i, name in enumerate(KERNELS)}
 
 
-def anatomy(answer, documents, step):
-    """Where a learner's answers and sensitivities leave those of a gradient step.
+def anatomy(
+    answer: Callable[[Documents], tuple[jax.Array, jax.Array]], documents: Documents, step: jax.Array
+) -> dict[str, jax.Array]:
+    """Where a learner's answers and sensitivities leave those of a gradient step, a dict of scalars.
 
-    With l the learner's logits, g their gradients (m×d a document), w the step: the even part of l is
+    With l the learner's logits, g their gradients ((m, d) a document), w the step: the even part of l is
     `(l(a) + l(−a))/2` (zero for every linear function); the gap `g − w` splits exactly into the gap of the mean
     slope over the document's queries and the variation of g between queries (curvature); the variation is
     projected on w, on a_q (orthogonalised to w) and on the true weights (orthogonalised to both).
 
     Args:
-        answer: documents → (B×m logits, B×m×d slopes).
-        documents: a batch.
-        step: B×d, the gradient step w.
+        answer: documents → (logits (B, m), slopes (B, m, d)), for example `models.answer`.
+        documents: `Documents` of B.
+        step: (B, d), the gradient step w.
 
     Returns: dict of scalars, all fractions of energy (sums of squares over documents) but the cosines:
         even_part (of the logits), curvature (share of the gap), variation_along_step / _query / _truth / _rest
         (shares of the variation, adding to one), cosine, cosine_mean_slope (one mean slope a document),
         cosine_odd_part ((g(a) + g(−a))/2, the slope of the odd part).
     Precision: the shares add to one to rounding (`test_kernels`).
+    Cost: two evaluations of `answer` and about 30 B m d flops.
     """
     logits, slopes = answer(documents)
     mirrored, mirrored_slopes = answer(documents._replace(queries=-documents.queries))
-    even, w = (logits + mirrored) / 2, step[:, None, :]
+    even, odd, w = (logits + mirrored) / 2, (slopes + mirrored_slopes) / 2, step[:, None, :]
     mean = jnp.mean(slopes, axis=1, keepdims=True)
-    variation, gap = slopes - mean, slopes - w
+    variation = slopes - mean
+    return {
+        "even_part": _energy(even) / _energy(logits),
+        "curvature": _energy(variation) / _energy(slopes - w),
+        **_shares(variation, {"step": w, "query": documents.queries, "truth": documents.weights[:, None, :]}),
+        "cosine": _mean_cosine(slopes, w),
+        "cosine_mean_slope": _mean_cosine(mean, w),
+        "cosine_odd_part": _mean_cosine(odd, w),
+    }
+
+
+def _shares(variation: jax.Array, directions: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Shares of the energy of `variation` along directions orthogonalised one after the other, and the rest."""
     shares, rest, basis = {}, variation, []
-    directions = {"step": w, "query": documents.queries, "truth": documents.weights[:, None, :]}
     for name, direction in directions.items():
-        unit = jnp.broadcast_to(direction, slopes.shape)
+        unit = jnp.broadcast_to(direction, variation.shape)
         for other in basis:
             unit = unit - jnp.sum(unit * other, axis=-1, keepdims=True) * other
         unit = unit / jnp.maximum(jnp.linalg.norm(unit, axis=-1, keepdims=True), 1e-12)
@@ -158,22 +184,13 @@ def anatomy(answer, documents, step):
         part = jnp.sum(rest * unit, axis=-1, keepdims=True) * unit
         shares[f"variation_along_{name}"] = _energy(part) / _energy(variation)
         rest = rest - part
-    odd = (slopes + mirrored_slopes) / 2
-    return {
-        "even_part": _energy(even) / _energy(logits),
-        "curvature": _energy(variation) / _energy(gap),
-        **shares,
-        "variation_along_rest": _energy(rest) / _energy(variation),
-        "cosine": _mean_cosine(slopes, w),
-        "cosine_mean_slope": _mean_cosine(mean, w),
-        "cosine_odd_part": _mean_cosine(odd, w),
-    }
+    return shares | {"variation_along_rest": _energy(rest) / _energy(variation)}
 
 
-def _energy(x):
+def _energy(x: jax.Array) -> jax.Array:
     return jnp.sum(x**2)
 
 
-def _mean_cosine(x, y):
+def _mean_cosine(x: jax.Array, y: jax.Array) -> jax.Array:
     sizes = jnp.linalg.norm(x, axis=-1) * jnp.linalg.norm(y, axis=-1)
     return jnp.mean(jnp.sum(x * y, axis=-1) / jnp.maximum(sizes, 1e-30))

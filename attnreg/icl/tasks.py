@@ -1,4 +1,4 @@
-"""Documents: context rows with targets, query rows with targets, drawn on the device from one frozen config.
+"""Documents: context with targets, queries with answers, drawn on the device from one frozen config.
 
     linear    b_i = ⟨a_i, w⟩ + ν ξ_i              softmax    b = softmax(A w + ν ξ)
 
@@ -14,9 +14,15 @@ import jax
 import jax.numpy as jnp
 
 from attnreg.icl import draws
+from attnreg.lift import tensor_trick as tt
+from attnreg.problems.checks import ProblemError, check_choice, check_integer, check_number
 
-INPUTS = ("gaussian", "uniform", "laplace", "exponential", "rows")
+KINDS = ("linear", "softmax")
+INPUTS = ("gaussian", "uniform", "laplace", "exponential", "real")
+DTYPES = ("float32", "float64")
 STREAMS = ("train", "tune", "evaluate")
+# Seed of the documents of `sample_pool`.
+_POOL = 0x9001
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,21 +30,22 @@ class TaskConfig:
     """One distribution of documents; hashable, so it is a static argument of compiled code.
 
     Attributes:
-        problem: "linear" or "softmax".
+        kind: "linear" or "softmax" regression.
         dimension: d, number of features.
         length: n, context rows.
         queries: m, query rows (the softmax answers are normalised over them).
-        inputs: law of the features: "gaussian" N(0, 1), "uniform" U(−1, 1), "laplace" and "exponential"
-            (both centred, variance 1), or "rows" (drawn without replacement from an array passed to `sample`).
+        inputs: law of the features: "gaussian" N(0, 1), "uniform" U(−1, 1), "laplace" and "exponential" (both
+            centred, variance 1), or "real" (drawn without replacement from the `features` passed to `sample`).
         input_scale: factor on the features (a for U(−a, a)).
         weight_scale: ω, standard deviation of each coordinate of w.
         noise: ν, standard deviation of the label noise (softmax: on the logits), context rows only.
         distractors: number of context targets whose signal ⟨a_i, w⟩ is replaced by an independent N(0, E⟨a,w⟩²).
-        pool: 0 for fresh documents, else the number of distinct training documents.
         dtype: "float32" or "float64".
+
+    Raises: ProblemError for a field of another type, out of range, or for an unknown name.
     """
 
-    problem: Literal["linear", "softmax"]
+    kind: Literal["linear", "softmax"]
     dimension: int
     length: int
     queries: int
@@ -47,34 +54,31 @@ class TaskConfig:
     weight_scale: float = 1.0
     noise: float = 0.0
     distractors: int = 0
-    pool: int = 0
     dtype: str = "float32"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse at construction what would fail, or silently mean something else, inside compiled code."""
-        if self.problem not in ("linear", "softmax"):
-            raise ValueError(f"problem is {self.problem!r}; it must be 'linear' or 'softmax'")
-        if self.inputs not in INPUTS:
-            raise ValueError(f"inputs is {self.inputs!r}; it must be one of {', '.join(INPUTS)}")
-        if min(self.dimension, self.length, self.queries) < 1:
-            raise ValueError("dimension, length and queries must be at least 1")
-        if self.problem == "softmax" and min(self.length, self.queries) < 2:
-            raise ValueError("a softmax document needs length and queries of at least 2: one row is always 1")
-        if not 0 <= self.distractors <= self.length:
-            raise ValueError(f"distractors is {self.distractors}; it must lie in 0..length={self.length}")
-        if min(self.input_scale, self.weight_scale) <= 0 or self.noise < 0 or self.pool < 0:
-            raise ValueError("input_scale and weight_scale must be positive, noise and pool not negative")
-        if self.dtype not in ("float32", "float64"):
-            raise ValueError(f"dtype is {self.dtype!r}; it must be 'float32' or 'float64'")
+        check_choice("kind", self.kind, KINDS)
+        # One row of a softmax is always 1.
+        rows = 2 if self.kind == "softmax" else 1
+        check_integer("dimension", self.dimension, at_least=1)
+        check_integer("length", self.length, at_least=rows)
+        check_integer("queries", self.queries, at_least=rows)
+        check_choice("inputs", self.inputs, INPUTS)
+        check_number("input_scale", self.input_scale, above=0)
+        check_number("weight_scale", self.weight_scale, above=0)
+        check_number("noise", self.noise, at_least=0)
+        check_integer("distractors", self.distractors, at_least=0, at_most=self.length)
+        check_choice("dtype", self.dtype, DTYPES)
 
     @property
-    def scales(self):
-        """The three factors that may differ between runs of one compiled program."""
+    def scales(self) -> "Scales":
+        """The three factors that may differ between calls of one compiled program."""
         return Scales(*(jnp.asarray(v, self.dtype) for v in (self.input_scale, self.weight_scale, self.noise)))
 
 
 class Scales(NamedTuple):
-    """Dynamic factors of a document: traced, so that a sweep over them compiles once."""
+    """Factors of a document, each a scalar: traced, so that a sweep over them compiles once."""
 
     input: jax.Array
     weight: jax.Array
@@ -84,7 +88,8 @@ class Scales(NamedTuple):
 class Documents(NamedTuple):
     """A batch of documents, or one document without the leading axis (every function maps over it with vmap).
 
-    context: B×n×d. targets: B×n. queries: B×m×d. answers: B×m. weights: B×d, the w that made the targets.
+    context: (B, n, d). targets: (B, n). queries: (B, m, d). answers: (B, m). weights: (B, d), the w that made the
+    targets.
     """
 
     context: jax.Array
@@ -94,143 +99,147 @@ class Documents(NamedTuple):
     weights: jax.Array
 
 
-def stream(key, name):
+def stream(key: jax.Array, name: str) -> jax.Array:
     """Key of one of the disjoint streams "train", "tune", "evaluate", so that no task is tuned on and marked on.
 
     >>> import jax
     >>> bool(jax.numpy.array_equal(stream(jax.random.key(0), "tune"), stream(jax.random.key(0), "evaluate")))
     False
     """
-    if name not in STREAMS:
-        raise ValueError(f"stream is {name!r}; it must be one of {', '.join(STREAMS)}")
+    check_choice("stream", name, STREAMS)
     return jax.random.fold_in(key, 0x1C1 + STREAMS.index(name))
 
 
-def _features(key, config, batch, rows):
-    """B×(n+m)×d features of unit scale."""
-    count, d = config.length + config.queries, config.dimension
+def targets_of(task: TaskConfig, signal: jax.Array) -> jax.Array:
+    """Targets from logits (…, n) along the last axis, shaped like them: the identity (linear) or softmax."""
+    return signal if task.kind == "linear" else jax.nn.softmax(signal, axis=-1)
+
+
+def sample(
+    key: jax.Array, task: TaskConfig, batch: int, *, scales: Scales | None = None, features: jax.Array | None = None
+) -> Documents:
+    """`batch` documents of the distribution `task`.
+
+    `A_ij ~ input_scale · inputs`, `w ~ N(0, ω² I)`, targets and answers as the module says.
+
+    Args:
+        key: a typed key of the stream wanted (see `stream`).
+        task: `TaskConfig`, static.
+        batch: number of documents, static.
+        scales: `Scales` overriding the task's (traced); None takes the task's. A traced noise acts only
+            where `task.noise > 0`: a noiseless task draws no noise at all.
+        features: (N, d) real feature vectors, for `inputs="real"` only.
+
+    Returns: `Documents` with leading axis `batch`, of `task.dtype`.
+    Precision: ⟨a, w⟩ at the highest matmul precision; `test_tasks` checks the targets against NumPy.
+    Cost: batch · ((n+m+1) d) draws and 2 batch (n+m) d flops; one flat draw, no key per document.
+    Raises: ProblemError when `features` are missing or have the wrong shape.
+    Source: linear documents as in arXiv 2212.07677, softmax documents as in arXiv 2304.13276.
+
+    >>> import jax
+    >>> task = TaskConfig(kind="softmax", dimension=3, length=5, queries=4)
+    >>> documents = sample(jax.random.key(0), task, 2)
+    >>> documents.context.shape, documents.answers.shape, round(float(documents.answers.sum()), 5)
+    ((2, 5, 3), (2, 4), 2.0)
+    """
+    scales = task.scales if scales is None else scales
+    n = task.length
+    of_features, of_weights, of_noise, of_distractors = jax.random.split(key, 4)
+    inputs = _inputs(of_features, task, batch, features) * scales.input
+    weights = draws.normal(of_weights, (batch, task.dimension), task.dtype) * scales.weight
+    signal = tt.einsum("bnd,bd->bn", inputs, weights)
+    read, asked = signal[:, :n], signal[:, n:]
+    if task.distractors:
+        size = scales.weight * jnp.sqrt(jnp.mean(jnp.sum(inputs**2, -1)))
+        fake = size * draws.normal(of_distractors, (batch, task.distractors), task.dtype)
+        read = read.at[:, : task.distractors].set(fake)
+    read = read + scales.noise * draws.normal(of_noise, read.shape, task.dtype) if task.noise else read
+    return Documents(inputs[:, :n], targets_of(task, read), inputs[:, n:], targets_of(task, asked), weights)
+
+
+def _inputs(key: jax.Array, task: TaskConfig, batch: int, features: jax.Array | None) -> jax.Array:
+    """(batch, n + m, d) features of unit scale."""
+    count, d = task.length + task.queries, task.dimension
     shape = (batch, count, d)
-    if config.inputs == "rows":
-        if rows is None or rows.ndim != 2 or rows.shape[1] != d or rows.shape[0] < count:
-            found = None if rows is None else rows.shape
-            raise ValueError(f"inputs='rows' needs rows of shape (≥{count}, {d}), got {found}")
-        picks = jax.vmap(lambda k: jax.random.choice(k, rows.shape[0], (count,), replace=False))
-        return rows.astype(config.dtype)[picks(jax.random.split(key, batch))]
-    if config.inputs == "gaussian":
-        return draws.normal(key, shape, config.dtype)
-    if config.inputs == "uniform":
-        return draws.uniform(key, shape, config.dtype, low=-1.0, high=1.0)
-    half = draws.uniform(key, shape, config.dtype, low=-1.0, high=1.0)
+    if task.inputs == "real":
+        if features is None or features.ndim != 2 or features.shape[1] != d or features.shape[0] < count:
+            found = "are None" if features is None else f"have shape {features.shape}"
+            raise ProblemError(f"features {found}; inputs='real' needs vectors of shape (N ≥ {count}, {d})")
+        picks = jax.vmap(lambda k: jax.random.choice(k, features.shape[0], (count,), replace=False))
+        return features.astype(task.dtype)[picks(jax.random.split(key, batch))]
+    if task.inputs == "gaussian":
+        return draws.normal(key, shape, task.dtype)
+    if task.inputs == "uniform":
+        return draws.uniform(key, shape, task.dtype, low=-1.0, high=1.0)
+    half = draws.uniform(key, shape, task.dtype, low=-1.0, high=1.0)
     tail = -jnp.log1p(-jnp.abs(half))  # Exp(1)
-    if config.inputs == "laplace":
+    if task.inputs == "laplace":
         return jnp.sign(half) * tail / math.sqrt(2)
     return tail - 1
 
 
-def targets_of(problem, signal):
-    """Targets from logits along the last axis: the identity (linear) or softmax."""
-    return signal if problem == "linear" else jax.nn.softmax(signal, axis=-1)
+def sample_pool(
+    key: jax.Array, task: TaskConfig, batch: int, *, pool: int, features: jax.Array | None = None
+) -> Documents:
+    """`batch` documents drawn uniformly, with replacement, from `pool` fixed documents of the distribution `task`.
 
-
-def _fresh(key, config, batch, scales, rows):
-    n = config.length
-    of_features, of_weights, of_noise, of_distractors = jax.random.split(key, 4)
-    features = _features(of_features, config, batch, rows) * scales.input
-    weights = draws.normal(of_weights, (batch, config.dimension), config.dtype) * scales.weight
-    signal = jnp.einsum("bnd,bd->bn", features, weights, precision="highest")
-    read, asked = signal[:, :n], signal[:, n:]
-    if config.distractors:
-        size = scales.weight * jnp.sqrt(jnp.mean(jnp.sum(features**2, -1)))
-        fake = size * draws.normal(of_distractors, (batch, config.distractors), config.dtype)
-        read = read.at[:, : config.distractors].set(fake)
-    read = read + scales.noise * draws.normal(of_noise, read.shape, config.dtype) if config.noise else read
-    answer = targets_of(config.problem, asked)
-    return Documents(features[:, :n], targets_of(config.problem, read), features[:, n:], answer, weights)
-
-
-def sample(key, config, batch, *, scales=None, rows=None):
-    """`batch` documents of the distribution `config`.
-
-    `A_ij ~ input_scale · inputs`, `w ~ N(0, ω² I)`, targets and answers as the module says. With `config.pool`
-    the documents are drawn uniformly, with replacement, from `pool` fixed ones, which are regenerated from
-    their index and never stored.
-
-    Args:
-        key: a typed key of the stream wanted (see `stream`).
-        config: `TaskConfig`, static.
-        batch: number of documents, static.
-        scales: `Scales` overriding the config's (traced); None takes the config's. A traced noise acts only
-            where `config.noise > 0`: a noiseless config draws no noise at all.
-        rows: N×d array of real feature rows, for `inputs="rows"` only.
-
-    Returns: `Documents` with leading axis `batch`, of `config.dtype`.
-    Precision: ⟨a, w⟩ at the highest matmul precision; `test_tasks` checks the targets against NumPy.
-    Cost: batch · ((n+m+1) d) draws and 2 batch (n+m) d flops; one flat draw, no key per document (pool = 0).
-    Raises: ValueError when `rows` is missing or has the wrong shape.
-    Source: linear documents as in arXiv 2212.07677, softmax documents as in arXiv 2304.13276.
+    The fixed documents hang on a constant key, so all steps and seeds have the same; they are drawn again from their
+    number and never stored. Arguments, result, cost and errors as for `sample`, with a key for each document.
 
     >>> import jax
-    >>> config = TaskConfig(problem="softmax", dimension=3, length=5, queries=4)
-    >>> documents = sample(jax.random.key(0), config, 2)
-    >>> documents.context.shape, documents.answers.shape, round(float(documents.answers.sum()), 5)
-    ((2, 5, 3), (2, 4), 2.0)
+    >>> task = TaskConfig(kind="linear", dimension=3, length=5, queries=4)
+    >>> len(set(sample_pool(jax.random.key(0), task, 50, pool=2).weights[:, 0].tolist()))
+    2
     """
-    scales = config.scales if scales is None else scales
-    if not config.pool:
-        return _fresh(key, config, batch, scales, rows)
-    # The pool's documents hang on a constant key, not on the step's: they are the same for ever.
-    home = jax.random.key(0x9001)
-    index = jax.random.randint(key, (batch,), 0, config.pool)
 
-    def one(i):
-        document = _fresh(jax.random.fold_in(home, i), config, 1, scales, rows)
+    def one(number):
+        document = sample(jax.random.fold_in(jax.random.key(_POOL), number), task, 1, features=features)
         return jax.tree.map(lambda leaf: leaf[0], document)
 
-    return jax.vmap(one)(index)
+    return jax.vmap(one)(jax.random.randint(key, (batch,), 0, pool))
 
 
-def from_rows(key, features, targets, config, batch, *, standardise=True):
-    """`batch` documents cut from a real data set: random rows with their real targets.
+def from_table(
+    key: jax.Array, features: jax.Array, targets: jax.Array, task: TaskConfig, batch: int, *, standardise: bool = True
+) -> Documents:
+    """`batch` documents cut from a real data set: random entries with their real targets.
 
     `standardise` scales targets by the context's mean and standard deviation (never the queries'). For the softmax
-    problem the targets are logits, and softmax is taken over context and queries apart. `weights` is zero: nobody
+    task the targets are logits, and softmax is taken over context and queries apart. `weights` is zero: nobody
     knows the true one.
 
     Args:
         key: a typed key.
-        features: N×d, already scaled.
-        targets: N.
-        config: `TaskConfig` with `inputs="rows"`; gives problem, n, m and dtype.
+        features: (N, d), already scaled.
+        targets: (N,).
+        task: gives kind, n, m and dtype.
         batch: number of documents, static.
         standardise: see above.
 
     Returns: `Documents`.
     Precision: exact selection; the standardisation is checked against NumPy in `test_tasks`.
     Cost: one permutation of N a document.
-    Raises: ValueError when features and targets disagree or N < n + m.
+    Raises: ProblemError when features and targets disagree or N < n + m.
 
     >>> import jax, jax.numpy as jnp
-    >>> config = TaskConfig(problem="linear", dimension=2, length=3, queries=1, inputs="rows")
-    >>> from_rows(jax.random.key(0), jnp.ones((9, 2)), jnp.arange(9.0), config, 5).targets.shape
+    >>> task = TaskConfig(kind="linear", dimension=2, length=3, queries=1)
+    >>> from_table(jax.random.key(0), jnp.ones((9, 2)), jnp.arange(9.0), task, 5).targets.shape
     (5, 3)
     """
-    n, m = config.length, config.queries
+    n, m = task.length, task.queries
     if features.ndim != 2 or targets.shape != features.shape[:1] or features.shape[0] < n + m:
-        raise ValueError(f"features {features.shape} and targets {targets.shape} must be N×d and N with N ≥ {n + m}")
-    features, targets = features.astype(config.dtype), targets.astype(config.dtype)
+        raise ProblemError(
+            f"features have shape {features.shape} and targets {targets.shape}; they must be (N, d) and (N,) "
+            f"with N ≥ {n + m}"
+        )
+    features, targets = features.astype(task.dtype), targets.astype(task.dtype)
 
     def one(k):
         pick = jax.random.choice(k, features.shape[0], (n + m,), replace=False)
-        rows, values = features[pick], targets[pick]
+        chosen, values = features[pick], targets[pick]
         if standardise:
             values = (values - jnp.mean(values[:n])) / jnp.maximum(jnp.std(values[:n]), 1e-6)
-        answer = targets_of(config.problem, values[n:])
-        return Documents(
-            rows[:n],
-            targets_of(config.problem, values[:n]),
-            rows[n:],
-            answer,
-            jnp.zeros_like(rows[0]),
-        )
+        read, asked = targets_of(task, values[:n]), targets_of(task, values[n:])
+        return Documents(chosen[:n], read, chosen[n:], asked, jnp.zeros_like(chosen[0]))
 
     return jax.vmap(one)(jax.random.split(key, batch))

@@ -10,9 +10,16 @@ import optax
 
 from attnreg.icl import descent
 from attnreg.icl.metrics import document_loss
+from attnreg.icl.tasks import Documents, TaskConfig
+from attnreg.lift import tensor_trick as tt
+from attnreg.problems.checks import ProblemError
 
 # Second and fourth moments of one unit-scale feature.
 _MOMENTS = {"gaussian": (1.0, 3.0), "uniform": (1 / 3, 1 / 5), "laplace": (1.0, 6.0), "exponential": (1.0, 9.0)}
+# Brackets of the line searches, its grid, and the iterations of L-BFGS for the step sizes of GD++.
+_ETA, _STRENGTH = (1e-2, 1e3), (1e-6, 1e3)
+_POINTS, _ZOOMS = 24, 4
+_ITERATIONS = 60
 
 
 class ClosedForm(NamedTuple):
@@ -23,7 +30,12 @@ class ClosedForm(NamedTuple):
     zero: float
 
 
-def closed_form(task):
+def has_closed_form(task: TaskConfig) -> bool:
+    """Whether `closed_form` knows the task: linear, independent features, no distractors."""
+    return task.kind == "linear" and task.inputs in _MOMENTS and not task.distractors
+
+
+def closed_form(task: TaskConfig) -> ClosedForm:
     """Optimal single gradient step of the linear task, exactly.
 
     With `s = E x²`, `k = E x⁴` of one feature, `T1 = d s`, `T2 = (d k + d(d−1)s²)/n + (n−1)/n · d s²` and
@@ -31,21 +43,20 @@ def closed_form(task):
     `½ s ω² d`.
 
     Args:
-        task: `TaskConfig` of a linear problem with independent features (not "rows"), no distractors.
+        task: `TaskConfig` of a linear task with independent features (not "real"), no distractors.
 
     Returns: `ClosedForm` of Python floats.
-    Precision: exact; `test_tuning` compares with Monte Carlo and with the published loss 0.2 (0.20623).
-    Cost: none.
-    Raises: ValueError where no closed form is known.
+    Precision: exact; `test_tuning` compares with Monte Carlo and with the published loss 0.20623.
+    Raises: ProblemError where no closed form is known.
     Source: derived in docs/theory/icl.md.
 
     >>> from attnreg.icl.tasks import TaskConfig
-    >>> task = TaskConfig(problem="linear", dimension=10, length=10, queries=1, inputs="uniform", input_scale=0.5)
+    >>> task = TaskConfig(kind="linear", dimension=10, length=10, queries=1, inputs="uniform", input_scale=0.5)
     >>> [round(value, 5) for value in closed_form(task)]
     [6.06061, 0.20623, 0.41667]
     """
-    if task.problem != "linear" or task.inputs not in _MOMENTS or task.distractors:
-        raise ValueError("closed_form needs a linear task with independent features and no distractors")
+    if not has_closed_form(task):
+        raise ProblemError("closed_form needs a linear task with independent features and no distractors")
     d, n, a = task.dimension, task.length, task.input_scale
     s, k = (m * a**p for m, p in zip(_MOMENTS[task.inputs], (2, 4), strict=True))
     signal = d * s
@@ -56,81 +67,91 @@ def closed_form(task):
     return ClosedForm(eta, scale * (d - 2 * eta * signal + eta**2 * size), scale * d)
 
 
-def mean_loss(problem, documents, logits):
-    """Mean over documents of the loss of B×m logits; infinity where an iterate diverged."""
-    losses = jax.vmap(lambda l, b: document_loss(problem, l, b))(logits, documents.answers)
+def mean_loss(task: TaskConfig, documents: Documents, logits: jax.Array) -> jax.Array:
+    """Mean over documents (scalar) of the loss of logits (B, m); infinity where an iterate diverged."""
+    losses = jax.vmap(lambda l, b: document_loss(task, l, b))(logits, documents.answers)
     return jnp.nan_to_num(jnp.mean(losses), nan=jnp.inf)
 
 
-def descent_logits(problem, documents, steps):
-    """B×m logits of K gradient steps."""
+def linear_logits(documents: Documents, w: jax.Array) -> jax.Array:
+    """Logits (B, m) of one linear predictor (B, d) a document."""
+    return tt.einsum("bmd,bd->bm", documents.queries, w)
+
+
+def descent_logits(task: TaskConfig, documents: Documents, steps: jax.Array) -> jax.Array:
+    """Logits (B, m) of gradient steps of sizes (K,). Cost: that of `descent.gradient_descent` a document."""
 
     def one(document):
-        w = descent.gradient_descent(problem, document, steps)
-        return jnp.matmul(document.queries, w, precision=descent.PRECISION)
+        return tt.matmul(document.queries, descent.gradient_descent(task, document, steps))
 
     return jax.vmap(one)(documents)
 
 
-def line_search(loss, low, high, *, points=24, zooms=4):
-    """Minimiser of `loss` over a positive scalar: a logarithmic grid, refined around its best point.
+def line_search(loss: Callable[[jax.Array], jax.Array], low: float, high: float) -> tuple[jax.Array, jax.Array]:
+    """Minimiser of `loss` over a positive scalar: a logarithmic grid of 24 points, refined 4 times around its best one.
 
     Args:
         loss: scalar function of a positive scalar array; may be infinite.
         low: lower end of the first grid, > 0.
         high: upper end.
-        points: points of each grid, static.
-        zooms: refinements, each narrowing to the neighbours of the best point.
 
     Returns: (argument, loss) as scalar arrays; an argument at `low` or `high` means the bracket was too narrow.
-    Precision: relative spacing `(high/low)^(2^z/(points−1)^(z+1))`, about 1e-4 by default for four decades.
-    Cost: points·(zooms+1) evaluations of the loss, one at a time (so memory is that of one).
+    Precision: each refinement narrows to the neighbours of the best point; about 1e-4 relative for four decades.
+    Cost: 120 evaluations of the loss, one at a time (so memory is that of one).
 
     >>> import jax.numpy as jnp
     >>> best, _ = line_search(lambda x: (jnp.log(x) - 1.0) ** 2, 1e-2, 1e2)
     >>> bool(abs(best - jnp.e) < 1e-2)
     True
     """
-    unit = jnp.linspace(0.0, 1.0, points)
-    low, high = jnp.log(jnp.asarray(low, unit.dtype)), jnp.log(jnp.asarray(high, unit.dtype))
-    at, value = low, jnp.inf
-    for _ in range(zooms + 1):
-        grid = low + (high - low) * unit
+    unit = jnp.linspace(0.0, 1.0, _POINTS)
+    lower, upper = jnp.log(jnp.asarray(low, unit.dtype)), jnp.log(jnp.asarray(high, unit.dtype))
+    at, value = lower, jnp.asarray(jnp.inf, unit.dtype)
+    for _ in range(_ZOOMS + 1):
+        grid = lower + (upper - lower) * unit
         values = jax.lax.map(lambda x: loss(jnp.exp(x)), grid)
         best = jnp.argmin(values)
         at, value = grid[best], values[best]
-        low, high = grid[jnp.maximum(best - 1, 0)], grid[jnp.minimum(best + 1, points - 1)]
+        lower, upper = grid[jnp.maximum(best - 1, 0)], grid[jnp.minimum(best + 1, _POINTS - 1)]
     return jnp.exp(at), value
 
 
-def tune_descent(problem, documents, steps, *, low=1e-2, high=1e3):
-    """One step size shared by `steps` gradient steps, by line search on tuning documents.
+def tune_descent(task: TaskConfig, documents: Documents, steps: int) -> tuple[jax.Array, jax.Array]:
+    """One step size shared by `steps` gradient steps, and its loss (scalars), by line search on tuning documents.
 
-    Returns: (η, loss on the tuning documents). Cost: 120 evaluations of `steps` steps on all documents.
+    Cost: 120 evaluations of `steps` steps on all documents.
     """
+    dtype = documents.context.dtype
 
     def loss(eta):
-        etas = jnp.broadcast_to(eta, (steps,))
-        return mean_loss(problem, documents, descent_logits(problem, documents, etas))
+        etas = jnp.broadcast_to(eta.astype(dtype), (steps,))
+        return mean_loss(task, documents, descent_logits(task, documents, etas))
 
-    dtype = documents.context.dtype
-    return line_search(lambda eta: loss(eta.astype(dtype)), low, high)
+    return line_search(loss, *_ETA)
 
 
-def tune_ridge(documents, solve, *, low=1e-6, high=1e3, problem="linear"):
-    """Ridge strength by line search; `solve(document, λ)` returns w. Returns (λ, loss)."""
+def tune_ridge(task: TaskConfig, documents: Documents) -> tuple[jax.Array, jax.Array]:
+    """Ridge strength of `descent.best_linear` and its loss (scalars), by line search on tuning documents.
+
+    Cost: 120 evaluations of the ridge on all documents.
+    """
     dtype = documents.context.dtype
 
     def loss(strength):
-        w = jax.vmap(lambda document: solve(document, strength.astype(dtype)))(documents)
-        logits = jnp.einsum("bmd,bd->bm", documents.queries, w, precision=descent.PRECISION)
-        return mean_loss(problem, documents, logits)
+        w = jax.vmap(lambda document: descent.best_linear(task, document, strength.astype(dtype)))(documents)
+        return mean_loss(task, documents, linear_logits(documents, w))
 
-    return line_search(loss, low, high)
+    return line_search(loss, *_STRENGTH)
 
 
-def minimise(loss: Callable[[Any], Any], start: Any, *, iterations: int = 60) -> tuple[Any, Any]:
-    """L-BFGS from `start` (a pytree): (argument, loss). For a handful of well-scaled unknowns."""
+def minimise(loss: Callable[[Any], jax.Array], start: Any, *, iterations: int) -> tuple[Any, jax.Array]:
+    """L-BFGS from `start` (a pytree of a handful of well-scaled unknowns): (argument shaped like it, loss, scalar).
+
+    The loop is not that of `attnreg.solvers.Optax`, which takes an objective that is a pytree and stops by a verdict.
+    Here the loss is a closure over traced documents, and all kernels of one `lax.map` take the same number of steps.
+
+    Cost: about 1.5 values and gradients an iteration.
+    """
     solver = optax.lbfgs()
     slope_at = optax.value_and_grad_from_state(loss)
 
@@ -145,20 +166,22 @@ def minimise(loss: Callable[[Any], Any], start: Any, *, iterations: int = 60) ->
     return theta, loss(theta)
 
 
-def learn_plus(documents, steps, *, shared, eta, gamma, iterations=60):
+def learn_plus(
+    task: TaskConfig, documents: Documents, steps: int, *, shared: bool, eta: float, gamma: float
+) -> tuple[descent.PlusSteps, jax.Array]:
     """Step sizes of GD++ by L-BFGS on tuning documents.
 
     Args:
-        documents: linear tuning documents.
+        task: `TaskConfig` of a linear task.
+        documents: `Documents` to tune on.
         steps: K, static.
         shared: one (η, γ) for all steps, or one per step.
         eta: start for η > 0 (it is learned as log η).
         gamma: start for γ.
-        iterations: L-BFGS iterations, static.
 
-    Returns: (`PlusSteps` with (K,) leaves, loss on the tuning documents).
+    Returns: (`PlusSteps` with (K,) leaves, scalar loss on the tuning documents).
     Precision: a local optimum; `test_tuning` reproduces 0.110 at γ ≈ 0.18 for K = 2 shared.
-    Cost: about 1.5 · iterations gradients of K steps on all documents.
+    Cost: about 90 gradients of K steps on all documents.
     """
     dtype = documents.context.dtype
     size = (1,) if shared else (steps,)
@@ -172,7 +195,7 @@ def learn_plus(documents, steps, *, shared, eta, gamma, iterations=60):
     def loss(theta):
         scales = unpack(theta)
         answers = jax.vmap(lambda document: descent.gd_plus_logits(document, scales))(documents)
-        return mean_loss("linear", documents, answers)
+        return mean_loss(task, documents, answers)
 
-    theta, value = minimise(loss, start, iterations=iterations)
+    theta, value = minimise(loss, start, iterations=_ITERATIONS)
     return unpack(theta), value

@@ -1,13 +1,15 @@
 """Figures of the in-context-learning experiments."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from attnreg.icl.metrics import bootstrap_band
-from experiments.icl.arms import Arm, label
-from experiments.runner.figures import PALETTE, canvas
+from experiments.icl.arms import label
+from experiments.icl.runs import Run
+from experiments.runner.figures import PALETTE, band, canvas
 from experiments.runner.record import Record
+from experiments.runner.statistics import bootstrap_band
 
 LEVEL = 0.9
 _PANELS = (
@@ -16,84 +18,82 @@ _PANELS = (
     ("gd/prediction_difference", "prediction difference"),
     ("gd/sensitivity_difference", "sensitivity difference"),
 )
+_STYLES = (("gd", "--", "gradient descent"), ("gd_plus", "-.", "GD++"), ("zero", ":", "zero"), ("best", "-", "ridge"))
 
 
-def _band(axes: Any, x: Any, runs: Any, *, label: str, color: str, style: str = "-") -> None:
-    mean, low, high = bootstrap_band(np.asarray(runs, dtype=float), level=LEVEL)
-    axes.plot(x, mean, style, color=color, label=label)
-    axes.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
-
-
-def curves(arms: tuple[Arm, ...], result: dict[str, Any], config: Any, record: Record) -> None:
+def curves(runs: Sequence[Run], record: Record) -> None:
     """Loss and the three measures of closeness over training, one colour a group of seeds, 90% bootstrap bands."""
     figure, axes = canvas(2, 2)
-    same_task = len({arm.task for arm in arms}) == 1 and len({arm.model.depth for arm in arms}) == 1
-    learners = [(arm, result["arms"][arm.name], g) for arm in arms for g in result["arms"][arm.name]["groups"]]
+    same_task = len({run.arm.task for run in runs}) == 1 and len({run.arm.model.depth for run in runs}) == 1
+    learners = [(run, group) for run in runs for group in run.groups]
     for (name, title), panel in zip(_PANELS, axes.flat, strict=True):
         panel.set(title=title, xlabel="training step")
-        for i, (arm, r, group) in enumerate(learners):
-            runs, color = np.asarray(r["curves"][name])[r["groups"][group]], PALETTE[i % len(PALETTE)]
-            if len(arms) <= 3:
-                panel.plot(r["steps"], runs.T, color=color, lw=0.5, alpha=0.5)
-            _band(panel, r["steps"], runs, label=label(arm.series if same_task else arm.name, group), color=color)
-            if name == "gd/cosine" and arm.plus:
-                plus = np.asarray(r["curves"]["gd_plus/cosine"])[r["groups"][group]]
-                panel.plot(r["steps"], plus.mean(0), ":", color=color, label=f"{arm.name}, to GD++")
-            if name == "loss" and (i == 0 or not same_task):
-                shade = "black" if same_task else color
-                text = "gradient descent" if i == 0 else None
-                panel.axhline(r["curve_references"]["gd"], color=shade, ls="--", lw=1, label=text)
-            if name == "loss" and "interpolated_loss" in r["curves"] and len(arms) <= 2 and group != "stuck":
-                mean = bootstrap_band(np.asarray(r["curves"]["interpolated_loss"])[r["groups"][group]])[0]
-                panel.plot(r["steps"], mean, ":", color=color)
-    references = [r["curve_references"] for _, r, _ in learners]
-    best = min(min(np.nanmin(r["curves"]["loss"]), r["curve_references"]["gd"]) for _, r, _ in learners)
-    axes[0, 0].set_ylim(0.9 * best, 1.1 * max(max(r["zero"], r["gd"]) for r in references))
+        for i, (run, group) in enumerate(learners):
+            color, seeds = PALETTE[i % len(PALETTE)], run.groups[group]
+            values, text = run.curves[name][seeds], label(run.arm.series if same_task else run.arm.name, group)
+            if len(runs) <= 3:
+                panel.plot(run.steps, values.T, color=color, lw=0.5, alpha=0.5)
+            band(panel, run.steps, values, label=text, color=color, level=LEVEL)
+            if name == "gd/cosine" and run.arm.plus:
+                plus = run.curves["gd_plus/cosine"][seeds]
+                panel.plot(run.steps, plus.mean(0), ":", color=color, label=f"{run.arm.name}, to GD++")
+    _loss_references(axes[0, 0], learners, same_task, few=len(runs) <= 2)
     axes[0, 1].set_ylim(top=1.02)
-    axes[0, 0].legend(fontsize=6, title="dotted: interpolated weights" if len(arms) <= 2 else None, title_fontsize=6)
     axes[0, 1].legend(fontsize=6)
     record.figure("curves", figure)
 
 
-def chart(arms: tuple[Arm, ...], result: dict[str, Any], config: Any, record: Record) -> None:
+def _loss_references(panel: Any, learners: Sequence[tuple[Run, str]], same_task: bool, *, few: bool) -> None:
+    """Gradient descent's loss and, for one or two arms, that of the interpolated weights; limits and legend."""
+    for i, (run, group) in enumerate(learners):
+        color = PALETTE[i % len(PALETTE)]
+        if i == 0 or not same_task:
+            shade, text = "black" if same_task else color, "gradient descent" if i == 0 else None
+            panel.axhline(run.curve_losses["gd"], color=shade, ls="--", lw=1, label=text)
+        if few and "interpolated_loss" in run.curves and group != "stuck":
+            mean = bootstrap_band(run.curves["interpolated_loss"][run.groups[group]])[0]
+            panel.plot(run.steps, mean, ":", color=color)
+    best = min(min(np.nanmin(run.curves["loss"]), run.curve_losses["gd"]) for run, _ in learners)
+    panel.set_ylim(0.9 * best, 1.1 * max(max(run.curve_losses["zero"], run.curve_losses["gd"]) for run, _ in learners))
+    panel.legend(fontsize=6, title="dotted: interpolated weights" if few else None, title_fontsize=6)
+
+
+def chart(runs: Sequence[Run], xlabel: str, record: Record) -> None:
     """Final loss and cosine against the arms' x, one line a series and group of seeds, with the references."""
     figure, (panels,) = canvas(1, 2)
-    entries = [result["arms"][arm.name] for arm in arms]
-    every = list(dict.fromkeys((r["series"], group) for r in entries for group in r["groups"]))
+    every = list(dict.fromkeys((run.arm.series, group) for run in runs for group in run.groups))
     lines = [line for line in every if line[1] != "stuck"] or every
     for i, (series, group) in enumerate(lines):
-        members = sorted((r for r in entries if r["series"] == series and group in r["mean"]), key=lambda r: r["x"])
-        x, color = [r["x"] for r in members], PALETTE[i % len(PALETTE)]
+        chosen = [run for run in runs if run.arm.series == series and group in run.groups]
+        members = sorted(chosen, key=lambda run: run.arm.x)
+        x, color = [run.arm.x for run in members], PALETTE[i % len(PALETTE)]
         for panel, metric in zip(panels, ("loss", "gd/cosine"), strict=True):
-            mean, low, high = np.array([r["mean"][group][metric] for r in members]).T
+            mean, low, high = np.array([run.band[group][metric] for run in members]).T
             error = [np.maximum(mean - low, 0), np.maximum(high - mean, 0)]
             panel.errorbar(x, mean, error, fmt="o-", ms=3, capsize=2, color=color, label=label(series, group))
-        plus = [
-            (r["x"], r["mean"][group]["gd_plus/cosine"][0]) for r in members if "gd_plus/cosine" in r["mean"][group]
-        ]
+        plus = [(run.arm.x, run.band[group]["gd_plus/cosine"][0]) for run in members if run.arm.plus]
         if plus:
             panels[1].plot(*zip(*plus, strict=True), "s:", ms=3, color=color, label=f"{series}, to GD++")
-    styles = (
-        ("gd", "--", "gradient descent"),
-        ("gd_plus", "-.", "GD++"),
-        ("zero", ":", "zero"),
-        ("best", "-", "ridge"),
-    )
-    for key, style, text in styles:
-        for series in dict.fromkeys(r["series"] for r in entries):
-            chosen = [r for r in entries if r["series"] == series and key in r["references"]]
-            points = sorted((r["x"], r["references"][key]) for r in chosen)
-            if not points or (key == "best" and max(p[1] for p in points) < 1e-3):
-                continue
-            panels[0].plot(*zip(*points, strict=True), style, color="black", lw=1, label=text)
-            if key != "gd_plus":  # the other references do not depend on the series
-                break
-            text = None
-    panels[0].set(xlabel=config.chart, title="final loss")
-    panels[1].set(xlabel=config.chart, title="cosine with gradient descent")
+    _chart_references(panels[0], runs)
+    panels[0].set(xlabel=xlabel, title="final loss")
+    panels[1].set(xlabel=xlabel, title="cosine with gradient descent")
     for panel in panels:
         panel.legend(fontsize=6)
     record.figure("chart", figure)
+
+
+def _chart_references(panel: Any, runs: Sequence[Run]) -> None:
+    for key, style, text in _STYLES:
+        shown: str | None = text
+        for series in dict.fromkeys(run.arm.series for run in runs):
+            chosen = [run for run in runs if run.arm.series == series and key in run.losses]
+            points = sorted((run.arm.x, run.losses[key]) for run in chosen)
+            if not points or (key == "best" and max(p[1] for p in points) < 1e-3):
+                continue
+            panel.plot(*zip(*points, strict=True), style, color="black", lw=1, label=shown)
+            if key != "gd_plus":  # the other references do not depend on the series
+                break
+            shown = None
 
 
 def curvature(step: Any, learners: dict[str, Any], record: Record) -> None:
@@ -115,9 +115,9 @@ def curvature(step: Any, learners: dict[str, Any], record: Record) -> None:
     record.figure("curvature", figure)
 
 
-def shifts(result: dict[str, Any], config: Any, record: Record) -> None:
+def shifts(result: dict[str, Any], record: Record) -> None:
     """Loss along each axis of shift: trained (mean and 90% band over seeds), gradient descent, ridge."""
-    axes_of = list(config.shifts)
+    axes_of = list(next(iter(result.values())))
     figure, panels = canvas(len(result), len(axes_of), width=2.6, height=2.3)
     for row, (arm, found) in zip(panels, result.items(), strict=True):
         for panel, axis in zip(row, axes_of, strict=True):
@@ -126,7 +126,7 @@ def shifts(result: dict[str, Any], config: Any, record: Record) -> None:
             x = [p["value"] for p in points] if numeric else range(len(points))
             runs = np.stack([p["trained"] for p in points], axis=1)
             if numeric:
-                _band(panel, x, runs, label="trained", color=PALETTE[0])
+                band(panel, x, runs, label="trained", color=PALETTE[0], level=LEVEL)
             else:
                 panel.errorbar(x, runs.mean(0), runs.std(0), fmt="o", color=PALETTE[0], label="trained")
                 panel.set_xticks(list(x), [p["value"] for p in points], rotation=20)
@@ -137,7 +137,7 @@ def shifts(result: dict[str, Any], config: Any, record: Record) -> None:
     record.figure("shifts", figure)
 
 
-def real(result: dict[str, Any], config: Any, record: Record) -> None:
+def real(result: dict[str, Any], table: str, record: Record) -> None:
     """Loss on documents with real targets, one bar a learner."""
     figure, panels = canvas(len(result), 1, width=6.5, height=2.2)
     for panel, (arm, losses) in zip(panels[:, 0], result.items(), strict=True):
@@ -146,5 +146,5 @@ def real(result: dict[str, Any], config: Any, record: Record) -> None:
         panel.barh(range(len(values)), [v.mean() for v in values], xerr=[v.std() for v in values], color=colors)
         panel.set_yticks(range(len(values)), list(losses), fontsize=6)
         panel.invert_yaxis()
-        panel.set(title=f"{arm}: loss on real documents ({config.rows})")
+        panel.set(title=f"{arm}: loss on real documents ({table})")
     record.figure("real", figure)

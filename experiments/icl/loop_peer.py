@@ -16,7 +16,7 @@ import optax
 
 
 def task(key: Any, n: int, d: int, half_width: float) -> tuple[Any, Any]:
-    """Tokens (n+1)×(d+1) with the query's target slot zero, and the query's target."""
+    """Tokens (n + 1, d + 1) with the query's target slot zero, and the query's target."""
     of_w, of_x, of_query, of_choice = jax.random.split(key, 4)
     w = jax.random.normal(of_w, (d,))
     x = jax.random.uniform(of_x, (n, d), minval=-half_width, maxval=half_width)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import operator
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,12 +16,16 @@ from attnreg.icl import draws, models, training
 from attnreg.icl.models import ModelConfig
 from attnreg.icl.tasks import TaskConfig, sample
 from attnreg.icl.training import TrainConfig
+from attnreg.problems.checks import ProblemError, check_integer, check_number
 from experiments.icl import loop_peer as peer
+from experiments.icl.arms import section_of
+from experiments.runner.config import UsageError
 from experiments.runner.record import Record
 
 
 def run(config: Any, record: Record) -> dict[str, Any]:
     """Measure steps, start-ups and parts; check that both loops compute and reach the same losses."""
+    _check(config)
     ours, theirs = _ours(config), _theirs(config)
     agreement = _agreement(config)
     start_up = {"ours, all seeds": _seconds(ours["start"]), "peer, one seed": _seconds(theirs["start"])}
@@ -44,27 +49,33 @@ def run(config: Any, record: Record) -> dict[str, Any]:
     return result
 
 
+def _check(config: Any) -> None:
+    """Refuse wrong fields in one line; those of the dataclasses are refused by `_static`."""
+    try:
+        for name in ("seeds", "steps", "rounds", "own.seeds"):
+            check_integer(f"config.{name}", operator.attrgetter(name)(config), at_least=1)
+        check_integer("config.train_steps", config.train_steps, at_least=0)
+        for name in ("learning_rate", "own.learning_rate", "own.init_scale"):
+            check_number(f"config.{name}", operator.attrgetter(name)(config), above=0)
+    except ProblemError as error:
+        raise UsageError(str(error)) from error
+
+
 def _static(config: Any) -> dict[str, Any]:
-    d = config.dimension
+    n, d = config.length, config.dimension
+    task = dict(kind="linear", dimension=d, length=n, queries=1, inputs="uniform", input_scale=config.half_width)
+    model = dict(attention=("linear",), parametrisation="factored", init_scale=config.init_scale)
+    train = dict(steps=10**6, batch=config.batch, clip=config.clip, decay=1.0)
     return {
-        "task": TaskConfig(
-            problem="linear",
-            dimension=d,
-            length=config.length,
-            queries=1,
-            inputs="uniform",
-            input_scale=config.half_width,
-        ),
-        "model": ModelConfig(attention=("linear",), parametrisation="factored", init_scale=config.init_scale),
-        "train": TrainConfig(steps=10**6, batch=config.batch, clip=config.clip),
+        "task": section_of(TaskConfig, "config", task),
+        "model": section_of(ModelConfig, "config", model),
+        "train": section_of(TrainConfig, "config", train),
     }
 
 
 def _ours(config: Any) -> dict[str, Callable[..., Any]]:
     static = _static(config)
-    runs = training.make_runs(
-        static["task"], static["model"], seeds=range(config.seeds), learning_rates=(config.learning_rate,)
-    )
+    runs = training.make_runs(static["task"], seeds=range(config.seeds), learning_rates=(config.learning_rate,))
     one = jax.tree.map(lambda leaf: leaf[:1], runs)
     single = training.start(one, **static)
 
@@ -87,13 +98,15 @@ def _theirs(config: Any) -> dict[str, Callable[..., Any]]:
 
 
 def _adam(config: Any) -> Any:
+    train = _static(config)["train"]
     return optax.chain(
-        optax.clip_by_global_norm(config.clip), optax.adamw(config.learning_rate, b1=0.9, b2=0.98, weight_decay=0.0)
+        optax.clip_by_global_norm(config.clip),
+        optax.adamw(config.learning_rate, b1=train.b1, b2=train.b2, weight_decay=0.0),
     )
 
 
 def _weights(config: Any, seed: int = 0) -> dict[str, Any]:
-    """One set of factored weights D×D, for both."""
+    """One set of factored weights (D, D), for both."""
     static = _static(config)
     made = models.init(jax.random.key(seed), static["model"], config.dimension, "float32")
     return {name: leaf[0, 0] for name, leaf in made.items()}
@@ -107,7 +120,7 @@ def _agreement(config: Any) -> float:
         weights = jax.tree.map(lambda leaf: 20 * leaf, _weights(config, seed))
         shaped = {name: leaf[None, None] for name, leaf in weights.items()}
         shaped["P"] = shaped["P"] * config.length
-        ours = training.batch_loss(shaped, documents, problem="linear", model=static["model"])
+        ours = training.batch_loss(shaped, documents, task=static["task"], model=static["model"])
         context = jnp.concatenate([documents.context, documents.targets[..., None]], axis=2)
         tokens = jnp.concatenate([context, jnp.pad(documents.queries, ((0, 0), (0, 0), (0, 1)))], axis=1)
         theirs = peer.loss(weights, tokens, documents.answers[:, 0])
@@ -172,9 +185,7 @@ def _train_both(config: Any, record: Record) -> dict[str, Any]:
     """Train both for as long as published; losses on the same fresh documents, and CPU seconds spent."""
     static, steps, own = _static(config), config.train_steps, config.own
     static["model"] = dataclasses.replace(static["model"], init_scale=own.init_scale)
-    runs = training.make_runs(
-        static["task"], static["model"], seeds=range(own.seeds), learning_rates=(own.learning_rate,)
-    )
+    runs = training.make_runs(static["task"], seeds=range(own.seeds), learning_rates=(own.learning_rate,))
     began = time.process_time()
     state, _ = training.train_chunk(training.start(runs, **static), runs, length=steps, **static)
     jax.block_until_ready(state.step)
@@ -187,7 +198,7 @@ def _train_both(config: Any, record: Record) -> dict[str, Any]:
     spent["peer"] = time.process_time() - began
     theirs = {name: leaf[None, None] for name, leaf in theirs.items()}
     documents = sample(jax.random.key(99), static["task"], 65536)
-    score = functools.partial(training.batch_loss, documents=documents, problem="linear", model=static["model"])
+    score = functools.partial(training.batch_loss, documents=documents, task=static["task"], model=static["model"])
     losses = {
         f"ours, seed {i}": float(score(jax.tree.map(lambda leaf, i=i: leaf[i], state.weights)))
         for i in range(own.seeds)

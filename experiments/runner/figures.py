@@ -7,6 +7,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments.runner.statistics import bootstrap_band
+
 # Okabe and Ito's palette, ordered so that the first two differ most in lightness too.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DIVERGING, SEQUENTIAL = "RdBu_r", "viridis"
@@ -38,13 +40,10 @@ def canvas(rows: int = 1, columns: int = 1, *, width: float = 3.6, height: float
 
 
 def band(axes: Any, x: Any, runs: Any, *, label: str, color: str, level: float = 0.95) -> None:
-    """Plot the mean of `runs` (runs, len(x)) with the central `level` of the runs' means under resampling."""
-    runs = np.asarray(runs)
-    axes.plot(x, runs.mean(axis=0), color=color, label=label)
-    if len(runs) > 1:
-        picks = np.random.default_rng(0).integers(0, len(runs), (1000, len(runs)))
-        low, high = np.quantile(runs[picks].mean(axis=1), [(1 - level) / 2, (1 + level) / 2], axis=0)
-        axes.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
+    """Plot the mean of `runs` (runs, len(x)) with its bootstrap band."""
+    mean, low, high = bootstrap_band(runs, level=level)
+    axes.plot(x, mean, color=color, label=label)
+    axes.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
 
 
 def heatmap(axes: Any, matrix: Any, *, title: str, limit: float | None = None, signed: bool = False) -> Any:

@@ -8,23 +8,37 @@ def softmax(s):
     return e / e.sum(axis=-1, keepdims=True)
 
 
-def attention_layer(tokens, context, Q, K, P, V, kind):
+def attention_layer(tokens, context, Q, K, P, V, kind, gate=0.0):
     """All tokens, separate projections, one head: what the merged query-rows-only model must equal."""
     scores = (tokens @ Q.T) @ (context @ K.T).T
-    weights = scores / len(context) if kind == "linear" else softmax(scores)
+    share = {"linear": 0.0, "softmax": 1.0, "mix": 1 / (1 + np.exp(-gate))}[kind]
+    weights = (1 - share) * scores / len(context) + share * softmax(scores)
     return weights @ (context @ V.T) @ P.T
 
 
-def transformer(A, y, queries, layers, kinds):
+def layer_norm(tokens):
+    centred = tokens - tokens.mean(axis=1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-6)
+
+
+def gelu(x):
+    """The tanh form."""
+    return x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+def transformer(A, y, queries, layers, kinds, *, mlps=None, normalised=False):
     """Logits of the queries: every layer updates every token, reading the context only.
 
-    `layers` is a list of lists of heads (Q, K, P, V).
+    `layers` is a list of lists of heads (Q, K, P, V[, gate]), `mlps` a list of (in, out) matrices.
     """
     context = np.concatenate([A, y[:, None]], axis=1)
     tokens = np.concatenate([context, np.concatenate([queries, np.zeros((len(queries), 1))], axis=1)])
-    n = len(A)
-    for heads, kind in zip(layers, kinds, strict=True):
-        tokens = tokens + sum(attention_layer(tokens, tokens[:n], *head, kind) for head in heads)
+    n, norm = len(A), layer_norm if normalised else lambda tokens: tokens
+    for depth, (heads, kind) in enumerate(zip(layers, kinds, strict=True)):
+        read = norm(tokens)
+        tokens = tokens + sum(attention_layer(read, read[:n], *head[:4], kind, *head[4:]) for head in heads)
+        if mlps:
+            tokens = tokens + gelu(norm(tokens) @ mlps[depth][0]) @ mlps[depth][1]
     return -tokens[n:, -1]
 
 
@@ -65,3 +79,23 @@ def irls(A, b, strength, steps):
 
         w = min((w - 2.0**-k * direction for k in range(8)), key=entropy)
     return w
+
+
+def kernel_logits(name, beta, gain, A, y, queries):
+    """`(gain/β) Σ_i κ(β⟨a_q, a_i⟩) y_i`, token by token, from the table of docs/guides/icl.md."""
+    found = []
+    for a_q in queries:
+        s = [beta * float(a_q @ a) for a in A]
+        n, size = len(s), beta**2 * float(a_q @ a_q)
+        weights = {
+            "linear": [x / n for x in s],
+            "linear, step falls with |a_q|": [x * np.exp(-size / 2) / n for x in s],
+            "linear + quadratic": [(x + x**2 / 2) / n for x in s],
+            "exp, mean-field denominator": [np.exp(x) / np.exp(size / 2) / n for x in s],
+            "softmax": [np.exp(x) / sum(np.exp(z) for z in s) for x in s],
+            "softmax, two heads": [
+                np.exp(x) / sum(np.exp(z) for z in s) / 2 - np.exp(-x) / sum(np.exp(-z) for z in s) / 2 for x in s
+            ],
+        }[name]
+        found.append(gain / beta * sum(w * t for w, t in zip(weights, y, strict=True)))
+    return np.array(found)

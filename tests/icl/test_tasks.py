@@ -1,33 +1,20 @@
-"""Documents: laws, targets, streams, pools, real rows, and draws equal to jax.random's."""
+"""Documents: laws, targets, streams, real data, and configs that are refused."""
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attnreg.icl import draws, tasks
-from attnreg.icl.tasks import Scales, TaskConfig, from_rows, stream
+from attnreg.icl import tasks
+from attnreg.icl.tasks import Scales, TaskConfig, from_table, stream
 from tests.icl import oracles
 
 sample = jax.jit(tasks.sample, static_argnums=(1, 2))
-LINEAR = TaskConfig(problem="linear", dimension=5, length=8, queries=3, dtype="float64")
-SOFTMAX = dataclasses.replace(LINEAR, problem="softmax", weight_scale=0.4)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
-def test_draws_are_those_of_jax_random_bit_for_bit(dtype, impl):
-    key = jax.random.key(3, impl=impl)
-    ours = draws.uniform(key, (50, 7), dtype, low=-0.5, high=0.5)
-    np.testing.assert_array_equal(ours.ravel(), jax.random.uniform(key, (350,), dtype, -0.5, 0.5))
-    np.testing.assert_array_equal(draws.normal(key, (50, 7), dtype).ravel(), jax.random.normal(key, (350,), dtype))
-
-
-def test_draws_refuse_other_dtypes(key):
-    with pytest.raises(TypeError, match="float16"):
-        draws.normal(key, (2,), "float16")
+LINEAR = TaskConfig(kind="linear", dimension=5, length=8, queries=3, dtype="float64")
+SOFTMAX = dataclasses.replace(LINEAR, kind="softmax", weight_scale=0.4)
 
 
 @pytest.mark.parametrize(
@@ -65,47 +52,57 @@ def test_noise_and_distractors_touch_only_what_they_say(key):
 def test_traced_scales_equal_the_config_ones(key):
     other = dataclasses.replace(LINEAR, input_scale=2.0, weight_scale=0.5)
     given = sample(key, LINEAR, 3, scales=Scales(*(jnp.asarray(v) for v in (2.0, 0.5, 0.0))))
-    for a, b in zip(given, sample(key, other, 3), strict=True):
-        np.testing.assert_array_equal(a, b)
+    chex.assert_trees_all_equal(given, sample(key, other, 3))
 
 
-def test_streams_differ_and_pool_has_its_size(key):
+def test_streams_differ(key):
     tune, mark = (sample(stream(key, name), LINEAR, 5).context for name in ("tune", "evaluate"))
     assert not np.intersect1d(tune, mark).size
-    pooled = dataclasses.replace(LINEAR, pool=3)
-    drawn = [sample(jax.random.key(i), pooled, 50).weights for i in range(2)]
-    assert len(np.unique(np.concatenate(drawn), axis=0)) == 3
 
 
-def test_documents_from_real_rows_standardise_with_the_context_only(key):
-    rows = np.random.default_rng(0).normal(size=(40, 5))
-    values = rows @ np.arange(5.0) + 7
-    config = dataclasses.replace(LINEAR, inputs="rows")
+def test_a_pool_has_its_size_and_is_the_same_for_every_key():
+    draw = jax.jit(tasks.sample_pool, static_argnums=(1, 2), static_argnames="pool")
+    drawn = [draw(jax.random.key(i), LINEAR, 50, pool=3) for i in range(2)]
+    seen = [np.unique(d.weights, axis=0) for d in drawn]
+    assert seen[0].shape == (3, 5)
+    np.testing.assert_array_equal(*seen)
+    d = jax.tree.map(np.asarray, drawn[0])
+    np.testing.assert_allclose(d.answers, np.einsum("bnd,bd->bn", d.queries, d.weights), atol=1e-14)
+
+
+def test_documents_from_a_table_standardise_with_the_context_only(key):
+    vectors = np.random.default_rng(0).normal(size=(40, 5))
+    values = vectors @ np.arange(5.0) + 7
+    config = dataclasses.replace(LINEAR, inputs="real")
     d = jax.tree.map(
         np.asarray,
-        jax.jit(from_rows, static_argnums=(3, 4))(key, jnp.asarray(rows), jnp.asarray(values), config, 6),
+        jax.jit(from_table, static_argnums=(3, 4))(key, jnp.asarray(vectors), jnp.asarray(values), config, 6),
     )
     np.testing.assert_allclose(d.targets.mean(axis=1), 0, atol=1e-12)
     np.testing.assert_allclose(d.targets.std(axis=1), 1, atol=1e-12)
-    picked = np.array([[np.flatnonzero((rows == row).all(1))[0] for row in doc] for doc in d.context])
+    picked = np.array([[np.flatnonzero((vectors == row).all(1))[0] for row in doc] for doc in d.context])
     raw = values[picked]
-    asked = np.array([[np.flatnonzero((rows == row).all(1))[0] for row in doc] for doc in d.queries])
+    asked = np.array([[np.flatnonzero((vectors == row).all(1))[0] for row in doc] for doc in d.queries])
     assert all(not np.intersect1d(a, b).size for a, b in zip(picked, asked, strict=True))
     expected = (values[asked] - raw.mean(1, keepdims=True)) / raw.std(1, keepdims=True)
     np.testing.assert_allclose(d.answers, expected, atol=1e-12)
-    sampled = sample(key, config, 2, rows=jnp.asarray(rows))
-    assert np.isin(sampled.context, rows).all()
+    sampled = sample(key, config, 2, features=jnp.asarray(vectors))
+    assert np.isin(sampled.context, vectors).all()
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"problem": "cubic"}, "problem"),
-        ({"inputs": "cauchy"}, "inputs"),
-        ({"length": 0}, "at least 1"),
-        ({"problem": "softmax", "queries": 1}, "at least 2"),
-        ({"distractors": 9}, "distractors"),
-        ({"noise": -1.0}, "positive"),
+        ({"kind": "cubic"}, "kind is 'cubic'"),
+        ({"inputs": "cauchy"}, "inputs is 'cauchy'"),
+        ({"length": 0}, "length is 0; it must be at least 1"),
+        ({"dimension": 2.5}, "dimension is 2.5, a float"),
+        ({"kind": "softmax", "queries": 1}, "queries is 1; it must be at least 2"),
+        ({"distractors": 9}, "distractors is 9; it must be at least 0 and at most 8"),
+        ({"noise": -1.0}, "noise is -1.0; it must be at least 0"),
+        ({"noise": float("nan")}, "noise is nan"),
+        ({"weight_scale": "1"}, "weight_scale is '1', a str"),
+        ({"input_scale": 0.0}, "input_scale is 0.0; it must be above 0"),
         ({"dtype": "bfloat16"}, "dtype"),
     ],
 )
@@ -119,8 +116,8 @@ def test_misspelt_fields_are_refused():
         dataclasses.replace(LINEAR, distract_size=3)
 
 
-def test_missing_rows_are_refused(key):
-    with pytest.raises(ValueError, match="rows of shape"):
-        sample(key, dataclasses.replace(LINEAR, inputs="rows"), 2)
+def test_missing_features_and_an_unknown_stream_are_refused(key):
+    with pytest.raises(ValueError, match="features are None"):
+        sample(key, dataclasses.replace(LINEAR, inputs="real"), 2)
     with pytest.raises(ValueError, match="stream"):
         stream(key, "test")
