@@ -56,13 +56,15 @@ CALLS = [
     Wrong(
         "stream unknown",
         lambda: stream("fortunes"),
-        r"text is 'fortunes'; the frozen texts are docs, docs_heldout, card",
+        r"text is 'fortunes'; it must be one of 'docs', 'docs_heldout', 'card'",
     ),
     Wrong(
-        "windows of an unknown text", lambda: windows("fortunes", 64, 1), r"text is 'fortunes'; the frozen texts are"
+        "windows of an unknown text",
+        lambda: windows("fortunes", 64, 1),
+        r"text is 'fortunes'; it must be one of 'docs'",
     ),
-    Wrong("windows too long", lambda: windows("docs", 513, 1), r"n is 513; a window has 3 to 512 tokens"),
-    Wrong("windows too short", lambda: windows("docs", 2, 1), r"n is 2; a window has 3 to 512 tokens"),
+    Wrong("windows too long", lambda: windows("docs", 513, 1), r"n is 513; it must be at least 3 and at most 512"),
+    Wrong("windows too short", lambda: windows("docs", 2, 1), r"n is 2; it must be at least 3 and at most 512"),
     Wrong(
         "windows of half a token", lambda: windows("docs", 64.5, 1), r"n is 64.5, a float; it must be a whole number"
     ),
