@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from attnreg.problems.checks import check_flag, check_integer
+from attnreg.problems.checks import ProblemError, check_flag, check_integer
 from attnreg.solvers.base import Solver
 from attnreg.solvers.result import Status, status_of
 from attnreg.solvers.state import State, count, counted, moved, tree_norm
@@ -52,6 +52,10 @@ class SketchedNewton(Solver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not callable(self.sampler):
+            raise ProblemError(
+                f"sampler is a {type(self.sampler).__name__}; it must be a function like sampled_hessian"
+            )
         check_integer("samples", self.samples, at_least=1)
         check_integer("seed", self.seed, at_least=0)
         check_flag("safeguard", self.safeguard)

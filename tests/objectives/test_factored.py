@@ -106,5 +106,5 @@ def test_newton_cg_recovers_a_low_rank_map_from_the_spectral_start():
 
 def test_factors_of_the_wrong_shape_are_refused():
     case, point, _ = draw("normalized", 0)
-    with pytest.raises(ValueError, match=r"they must be \(3, 2\) and \(2, 2\)"):
+    with pytest.raises(ValueError, match=r"Q has shape \(2, 2\); it must be \(3, 2\)"):
         FactoredObjective(case.problem, RANK).value(Factors(point.K, point.Q))
