@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import operator
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +16,7 @@ from attnreg.icl.models import ModelConfig
 from attnreg.icl.tasks import TaskConfig, sample
 from attnreg.icl.training import TrainConfig
 from attnreg.problems.checks import ProblemError, check_integer, check_number
+from experiments.benchmarks.timing import Clock, interleave, timed
 from experiments.icl import loop_peer as peer
 from experiments.icl.arms import section_of
 from experiments.runner.config import UsageError
@@ -160,21 +160,14 @@ def _parts(config: Any) -> dict[str, Callable[[int], Any]]:
 
 def _interleave(loops: dict[str, Callable[[int], Any]], config: Any) -> dict[str, list[float]]:
     """CPU milliseconds a step (all threads of this process), rounds interleaved so that load hits all alike."""
-    times: dict[str, list[float]] = {name: [] for name in loops}
-    for steps in loops.values():
-        steps(config.steps)
-    for _ in range(config.rounds):
-        for name, steps in loops.items():
-            began = time.process_time()
-            steps(config.steps)
-            times[name].append((time.process_time() - began) / config.steps * 1e3)
-    return times
+    runs = {name: functools.partial(steps, config.steps) for name, steps in loops.items()}
+    samples = interleave(runs, rounds=config.rounds)
+    return {name: list(found.cpu / config.steps * 1e3) for name, found in samples.items()}
 
 
 def _seconds(call: Callable[[], Any]) -> float:
-    began = time.process_time()
-    call()
-    return time.process_time() - began
+    """CPU seconds of one call, compilation included."""
+    return timed(call)[1]
 
 
 def _spread(times: list[float]) -> tuple[float, ...]:
@@ -186,16 +179,16 @@ def _train_both(config: Any, record: Record) -> dict[str, Any]:
     static, steps, own = _static(config), config.train_steps, config.own
     static["model"] = dataclasses.replace(static["model"], init_scale=own.init_scale)
     runs = training.make_runs(static["task"], seeds=range(own.seeds), learning_rates=(own.learning_rate,))
-    began = time.process_time()
+    clock = Clock()
     state, _ = training.train_chunk(training.start(runs, **static), runs, length=steps, **static)
     jax.block_until_ready(state.step)
-    each = (time.process_time() - began) / own.seeds
+    each = clock.cpu / own.seeds
     spent = {f"ours, seed {i}": each for i in range(own.seeds)}
-    began = time.process_time()
+    clock = Clock()
     optimizer, weights = _adam(config), _weights(config)
     loop = peer.loop(optimizer, config.batch, config.length, config.dimension, config.half_width)
     (_, theirs, _), _ = loop((jax.random.key(1), weights, optimizer.init(weights)), steps)
-    spent["peer"] = time.process_time() - began
+    spent["peer"] = clock.cpu
     theirs = {name: leaf[None, None] for name, leaf in theirs.items()}
     documents = sample(jax.random.key(99), static["task"], 65536)
     score = functools.partial(training.batch_loss, documents=documents, task=static["task"], model=static["model"])

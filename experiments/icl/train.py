@@ -35,11 +35,6 @@ class Plan(NamedTuple):
     before: int
 
 
-def run(config: Any, record: Record) -> dict[str, Any]:
-    """Train and compare one config; the result holds per-seed final numbers and curves."""
-    return run_batch([config], Records([record]))[0]
-
-
 def run_batch(configs: Sequence[Any], records: Records) -> list[dict[str, Any]]:
     """Train configs that differ in `BATCHED` fields in one program; one result each."""
     config = configs[0]
