@@ -38,7 +38,7 @@ def uniform(key: jax.Array, shape: Sequence[int], dtype: Any, *, low: float = 0.
         low: lower end, Python float.
         high: upper end, Python float.
 
-    Returns: array of `shape` and `dtype`.
+    Returns: array of shape `shape` and of `dtype`.
     Precision: equal to `jax.random.uniform(key, (size,), dtype, low, high)` bit for bit (`test_draws`).
     Cost: 20 rounds of threefry a draw; `experiments/icl/speed.py` measures it against `jax.random`.
     Raises: TypeError for another dtype.
@@ -60,7 +60,7 @@ def normal(key: jax.Array, shape: Sequence[int], dtype: Any) -> jax.Array:
         shape: the shape of the result.
         dtype: float32 or float64.
 
-    Returns: array of `shape` and `dtype`.
+    Returns: array of shape `shape` and of `dtype`.
     Precision: equal to `jax.random.normal(key, (size,), dtype)` bit for bit (`test_draws`).
     Cost: one uniform and one `erf_inv` a draw.
     Raises: TypeError for another dtype.

@@ -56,7 +56,10 @@ KERNELS = {
 
 
 class Fit(NamedTuple):
-    """A kernel learner: signed sharpness β, gain g·β (its first-order step, as `constructions.gain`), tuning loss."""
+    """A kernel learner: beta, gain, loss are scalars.
+
+    beta is the signed sharpness, gain is g·β (its first-order step, as `constructions.gain`), loss that of tuning.
+    """
 
     beta: jax.Array
     gain: jax.Array

@@ -13,7 +13,7 @@ from attnreg.problems.checks import ProblemError
 
 
 def document_loss(task: TaskConfig, logits: jax.Array, answers: jax.Array) -> jax.Array:
-    """Loss of one document, a scalar, from the (m,) logits of its queries and their (m,) answers.
+    """Loss of one document, a scalar, from the logits (m,) of its queries and their answers (m,).
 
     Linear: half mean square `½ mean_q (l_q − b_q)²` (as in arXiv 2212.07677). Softmax: `m ‖softmax(l) − b‖²`, the
     objective of 2304.13276 times the number of query rows, so that it stays of order one for every m.

@@ -120,7 +120,7 @@ def init(key: jax.Array, model: ModelConfig, dimension: int, dtype: str) -> dict
 
 
 def merge(weights: dict[str, jax.Array]) -> Attention:
-    """The products (L, H, D, D) that the function depends on: `M = QᵀK`, `PV`; exact for all kinds of attention.
+    """The products of weights (L, H, D, D) that the function depends on: `M = QᵀK`, `PV`; exact for all attention.
 
     Cost: 4 L H D³ flops when factored, none when merged.
 
@@ -230,7 +230,7 @@ def answer(
     A query is read by nobody, so the gradient of the sum of a document's logits has exactly these rows.
 
     Args:
-        weights: as from `init`.
+        weights: arrays (L, H, D, D), as from `init`.
         model: `ModelConfig`.
         documents: `Documents` of B.
         block: documents evaluated at a time, so that memory stays bounded; 0 for all at once.

@@ -78,7 +78,7 @@ class TaskConfig:
 
 
 class Scales(NamedTuple):
-    """Factors of a document, each a scalar: traced, so that a sweep over them compiles once."""
+    """Factors of a document: input, weight, noise are scalars; traced, so that a sweep over them compiles once."""
 
     input: jax.Array
     weight: jax.Array
@@ -100,7 +100,7 @@ class Documents(NamedTuple):
 
 
 def stream(key: jax.Array, name: str) -> jax.Array:
-    """Key of one of the disjoint streams "train", "tune", "evaluate", so that no task is tuned on and marked on.
+    """Key, a scalar, of the stream "train", "tune" or "evaluate": disjoint, so no task is both tuned on and marked on.
 
     >>> import jax
     >>> bool(jax.numpy.array_equal(stream(jax.random.key(0), "tune"), stream(jax.random.key(0), "evaluate")))
@@ -111,7 +111,7 @@ def stream(key: jax.Array, name: str) -> jax.Array:
 
 
 def targets_of(task: TaskConfig, signal: jax.Array) -> jax.Array:
-    """Targets from logits (…, n) along the last axis, shaped like them: the identity (linear) or softmax."""
+    """Targets of a signal (…, n) of logits, shaped like it: the identity (linear) or softmax along the last axis."""
     return signal if task.kind == "linear" else jax.nn.softmax(signal, axis=-1)
 
 
@@ -184,7 +184,8 @@ def sample_pool(
     """`batch` documents drawn uniformly, with replacement, from `pool` fixed documents of the distribution `task`.
 
     The fixed documents hang on a constant key, so all steps and seeds have the same; they are drawn again from their
-    number and never stored. Arguments, result, cost and errors as for `sample`, with a key for each document.
+    number and never stored. The other arguments, features (N, d) among them, result, cost and errors are those of
+    `sample`, with a key for each document.
 
     >>> import jax
     >>> task = TaskConfig(kind="linear", dimension=3, length=5, queries=4)

@@ -80,7 +80,7 @@ def tokenise(
         targets: (n,), as in the document.
         queries: (m, d).
 
-    Returns: (context tokens, query tokens).
+    Returns: context tokens (n, D) or (2n, D), query tokens (m, D).
 
     >>> import jax.numpy as jnp
     >>> read, ask = tokenise(TokenConfig(), jnp.ones((2, 3)), jnp.array([5.0, 6.0]), jnp.ones((1, 3)))

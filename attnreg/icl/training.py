@@ -59,7 +59,7 @@ class TrainConfig:
 
 
 class Runs(NamedTuple):
-    """What tells R runs apart, leaves (R,): everything here is traced and sweeps for free."""
+    """What tells R runs apart: seed (R,) and learning_rate (R,); both are traced, so a sweep over them is free."""
 
     seed: jax.Array
     learning_rate: jax.Array
@@ -68,8 +68,8 @@ class Runs(NamedTuple):
 class State(NamedTuple):
     """One run (or R of them along the leading axis).
 
-    weights, moments: parameters and Adam state. key: of the training stream. step: finished steps.
-    stopped: step at which the loss or gradient was not finite (the weights are those before), −1 while sound.
+    weights, moments: parameters and Adam state. key: of the training stream. step: scalar, finished steps.
+    stopped: scalar, the step at which the loss or gradient was not finite (the weights are those before), −1 if sound.
     """
 
     weights: Any

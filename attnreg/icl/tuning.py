@@ -74,7 +74,7 @@ def mean_loss(task: TaskConfig, documents: Documents, logits: jax.Array) -> jax.
 
 
 def linear_logits(documents: Documents, w: jax.Array) -> jax.Array:
-    """Logits (B, m) of one linear predictor (B, d) a document."""
+    """Logits (B, m) of linear predictors w (B, d), one a document."""
     return tt.einsum("bmd,bd->bm", documents.queries, w)
 
 
