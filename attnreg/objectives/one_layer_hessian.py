@@ -49,7 +49,7 @@ def packed_parts(
     return xx, lifted(rows.z, NY), swapped, 2 * tt.matmul(ol.fresh_only(rows, rows.z).T, rows.z)
 
 
-def kronecker_sums(rows: ol.Rows, probes: jax.Array):
+def kronecker_sums(rows: ol.Rows, probes: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Left and right factors, their common trace, and 2ZᵀZ."""
     keys, lift = rows.block.keys, rows.block.lift
     h = tt.matmul(rows.values, probes)

@@ -78,7 +78,7 @@ class Newton(Solver):
 
     tol: float | None = None
     max_steps: int = 100
-    damping: float = 1e-2
+    damping: float = 1e-3
     curvature: str = "auto"
     chord: float = 0.3
     memory: int = 10
