@@ -196,7 +196,7 @@ class LayerObjective(Objective):
         return line.value, line.gradient, columns
 
     def kronecker(self, x: LayerWeights) -> LayerPreconditioner:
-        """A Kronecker factor per head and unknown (`layer_preconditioner`). Cost: two products, O(h d³) for the rest."""
+        """A Kronecker factor per head and unknown. Cost: about two products, and O(h d³) for eigendecompositions."""
         probes = signs(self.problem.sizes[3], self.problem.dtype)
         total = self._sum(lambda documents, _: sums(documents, lb.run_heads(documents, x), x.O, probes))
         return LayerPreconditioner.of(total, x.O, self.problem.sizes[3])

@@ -36,8 +36,8 @@ def signs(width: int, dtype: Any) -> jax.Array:
 def sums(documents: Documents, heads: Heads, O: jax.Array | None, probes: jax.Array) -> Sums:
     """`Sums` of one block.
 
-    For an output direction ω the row j of a head moves by `⟨c_j, q̇_j⟩` and by `⟨K̇, N_j ⊗ q_j⟩`, with `c_j = Σ_m G_jm k_m`,
-    `N_j = Σ_m G_jm a_m` and `G = F∘(v O ω − z O ω)`. So Q sees `Σ a aᵀ ⊗ c cᵀ` and K sees `Σ N Nᵀ ⊗ q qᵀ`.
+    Along an output direction ω row j of a head moves by `⟨c_j, q̇_j⟩` and by `⟨K̇, N_j ⊗ q_j⟩`, with
+    `c_j = Σ_m G_jm k_m`, `N_j = Σ_m G_jm a_m` and `G = F∘(v O ω − z O ω)`: Q sees `Σ a aᵀ ⊗ c cᵀ`, K `Σ N Nᵀ ⊗ q qᵀ`.
     """
     A, live = documents.A, documents.live[:, :, None]
     q, k, v, z, F = heads

@@ -1,0 +1,135 @@
+"""Levenberg–Marquardt for large unknowns, as a host loop: preconditioned conjugate gradients in slices, under a clock.
+
+Each step minimises `‖J s + r‖² + Σ_b λ_b ‖s_b‖²` over the unknowns, the damping of block b being `λ_b = μ × the mean
+eigenvalue of its preconditioner`: one number μ for blocks of any unit. A step of a large layer takes minutes, so the
+conjugate gradients run in slices of `slice_length` products and the clock is looked at between two slices.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from attnreg.objectives.base import Linearization, Objective
+from attnreg.solvers.base import tree_axpy, tree_dot
+
+
+class Options(NamedTuple):
+    """Constants of the loop, measured on heads of MiniLM (docs/guides/recover.md).
+
+    damping: the first μ. forcing: conjugate gradients stop once the residual, in the norm of the preconditioner, has
+    fallen by this factor, or after max_products. smallest: the least μ. failures: rejected steps in a row that end it.
+    """
+
+    damping: float = 3e-3
+    forcing: float = 0.05
+    max_products: int = 100
+    slice_length: int = 10
+    smallest: float = 1e-10
+    failures: int = 6
+
+
+class Subproblem(NamedTuple):
+    """Conjugate gradients under way: the point, its damping, and the iterates."""
+
+    line: Linearization
+    preconditioner: Any
+    damping: Any
+    s: Any
+    r: Any
+    p: Any
+    rho: jax.Array
+    goal: jax.Array
+    products: jax.Array
+
+
+class Step(NamedTuple):
+    """After one step: the point, its loss, μ, products used, whether it was accepted, whether it was the last."""
+
+    params: Any
+    value: float
+    damping: float
+    products: int
+    accepted: bool
+    last: bool
+
+
+@jax.jit
+def _begin(objective: Objective, x: Any, mu: jax.Array, forcing: jax.Array) -> Subproblem:
+    line = objective.linearize(x, gauss_newton=True)
+    preconditioner = objective.kronecker(x)
+    damping = jax.tree.map(lambda mean: mu * mean, preconditioner.mean())
+    r = jax.tree.map(jnp.negative, line.gradient)
+    y = preconditioner.solve(r, damping)
+    rho = tree_dot(r, y)
+    zero = jax.tree.map(jnp.zeros_like, r)
+    return Subproblem(line, preconditioner, damping, zero, r, y, rho, forcing**2 * rho, jnp.int32(0))
+
+
+def _damped(damping: Any, v: Any) -> Any:
+    """`λ_b v_b`, λ of shape () or (h,) against v (…) or (h, …)."""
+    return jax.tree.map(lambda lam, a: lam.reshape(lam.shape + (1,) * (a.ndim - lam.ndim)) * a, damping, v)
+
+
+@jax.jit
+def _advance(sub: Subproblem, limit: jax.Array) -> Subproblem:
+    """Conjugate gradients up to `limit` products in all."""
+
+    def body(c: Subproblem) -> Subproblem:
+        hp = jax.tree.map(jnp.add, c.line.hvp(c.p), _damped(c.damping, c.p))
+        alpha = c.rho / tree_dot(c.p, hp)
+        s, r = tree_axpy(alpha, c.p, c.s), tree_axpy(-alpha, hp, c.r)
+        y = c.preconditioner.solve(r, c.damping)
+        rho = tree_dot(r, y)
+        return c._replace(s=s, r=r, p=tree_axpy(rho / c.rho, c.p, y), rho=rho, products=c.products + 1)
+
+    return jax.lax.while_loop(lambda c: (c.rho > c.goal) & (c.products < limit), body, sub)
+
+
+@jax.jit
+def _finish(objective: Objective, x: Any, sub: Subproblem) -> tuple[Any, jax.Array, jax.Array]:
+    """The trial point, its loss, and the decrease that the linear model without damping predicts."""
+    trial = jax.tree.map(jnp.add, x, sub.s)
+    # With (H + D) s = -g - r: -gᵀs - sᵀHs/2 = (-gᵀs + rᵀs + sᵀDs) / 2.
+    g = sub.line.gradient
+    predicted = (tree_dot(sub.r, sub.s) - tree_dot(g, sub.s) + tree_dot(sub.s, _damped(sub.damping, sub.s))) / 2
+    return trial, objective.value(trial), predicted
+
+
+def moved_damping(mu: float, ratio: float, smallest: float) -> float:
+    """μ after a step whose decrease was `ratio` times the predicted one."""
+    if ratio > 0.5:
+        return max(mu / 4, smallest)
+    if ratio > 0.25:
+        return max(mu / 1.5, smallest)
+    return mu * 1.5 if ratio > 0 else mu * 8
+
+
+def gauss_newton_steps(
+    objective: Objective, x: Any, options: Options | None = None, expired: Callable[[], bool] = lambda: False
+) -> Iterator[Step]:
+    """Steps from x, one at a time; the caller decides when to stop. `expired()` true cuts a step short, and ends it.
+
+    Cost: per step a value and gradient, a preconditioner, and at most `max_products` Gauss–Newton products.
+    """
+    options = options or Options()
+    value, mu, failures, last = float(objective.value(x)), options.damping, 0, False
+    dtype = jax.tree.leaves(x)[0].dtype
+    while not last:
+        sub = _begin(objective, x, jnp.asarray(mu, dtype), jnp.asarray(options.forcing, dtype))
+        goal, done, late = float(sub.goal), 0, False
+        while done < options.max_products and float(sub.rho) > goal and not late:
+            sub = _advance(sub, jnp.int32(min(done + options.slice_length, options.max_products)))
+            done, late = int(sub.products), expired()
+        trial, new, predicted = _finish(objective, x, sub)
+        decrease = value - float(new)
+        accepted = decrease > 0
+        mu = moved_damping(
+            mu, decrease / float(predicted) if accepted and float(predicted) > 0 else 0.0, options.smallest
+        )
+        failures = 0 if accepted else failures + 1
+        if accepted:
+            x, value = trial, float(new)
+        last = late or failures >= options.failures or done == 0
+        yield Step(x, value, mu, done, accepted, last)

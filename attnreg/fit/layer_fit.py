@@ -1,0 +1,136 @@
+"""What a fit of a layer returns: weights, losses, what the data determine, predictions, a file, a picture."""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from attnreg.fit.coordinates import tokens_that_count
+from attnreg.objectives.layer import LayerObjective
+from attnreg.problems.layer import LayerRegression, LayerWeights
+
+UNIT = "squared error / squared deviation from the column mean"
+
+
+class Determined(NamedTuple):
+    """What the inputs determine, by counting: unknowns, the rank of the inputs, and directions that change no output.
+
+    free: per head, r² for (QG, KG⁻ᵀ); s² for (VG, G⁻¹O); r for K + w cᵀ when some w has A w = 1 (softmax ignores it);
+    and the unknowns outside the span of the inputs. equations: numbers written on the queries that count. More
+    equations than `unknowns - free` are necessary for uniqueness.
+    """
+
+    unknowns: int
+    input_rank: int
+    free: int
+    equations: int
+
+    def describe(self) -> str:
+        """One line.
+
+        >>> Determined(36864, 384, 1056, 819200).describe()
+        '35808 of 36864 unknowns determined by 819200 numbers; inputs of rank 384'
+        """
+        known = self.unknowns - self.free
+        return (
+            f"{known} of {self.unknowns} unknowns determined by {self.equations} numbers; "
+            f"inputs of rank {self.input_rank}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerFit:
+    """Outcome of `fit_layer`.
+
+    Attributes:
+        weights: NumPy arrays Q, K (h, d, r), V (h, d, s), O (h, s, c) or None, for the inputs as they were given.
+        train, heldout: losses in `unit`; heldout is NaN without held-out documents.
+        reason: why it ended: "tolerance", "seconds", "stalled", or "no basin".
+        determined: what the inputs determine.
+        seconds: wall time. trace: (seconds, phase, step, train, heldout) per event.
+        causal: whether the layer was taken to be causal.
+    """
+
+    weights: LayerWeights
+    train: float
+    heldout: float
+    reason: str
+    determined: Determined
+    seconds: float
+    trace: tuple[tuple[float, str, int, float, float], ...]
+    causal: bool = False
+    unit: str = UNIT
+
+    def predict(self, A: ArrayLike, mask: ArrayLike | None = None) -> np.ndarray:
+        """The outputs (k, n, c) of the fitted layer for inputs A (…, n, d)."""
+        return predict(self.weights, A, mask=mask, causal=self.causal)
+
+    def save(self, path: str | Path) -> None:
+        """Write everything to one .npz file."""
+        arrays = {name: W for name, W in self.weights._asdict().items() if W is not None}
+        trace = {f"trace_{i}": np.asarray([row[i] for row in self.trace]) for i in range(5)}
+        np.savez(
+            path, **arrays, **trace, losses=[self.train, self.heldout, self.seconds], reason=self.reason,
+            determined=self.determined, causal=self.causal,
+        )  # fmt: skip
+
+    @classmethod
+    def load(cls, path: str | Path) -> "LayerFit":
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as file:
+            weights = LayerWeights(file["Q"], file["K"], file["V"], file["O"] if "O" in file else None)
+            columns = [file[f"trace_{i}"].tolist() for i in range(5)]
+            train, heldout, seconds = (float(value) for value in file["losses"])
+            determined = Determined(*(int(value) for value in file["determined"]))
+            return cls(
+                weights, train, heldout, str(file["reason"]), determined, seconds,
+                tuple(zip(*columns, strict=True)), bool(file["causal"]),
+            )  # fmt: skip
+
+    def plot(self, axes: Any = None) -> Any:
+        """Training and held-out loss over seconds, on Matplotlib axes; returns the axes."""
+        if axes is None:
+            import matplotlib.pyplot as plt
+
+            axes = plt.subplots()[1]
+        seconds = [row[0] for row in self.trace]
+        axes.semilogy(seconds, [row[3] for row in self.trace], ":", label="train")
+        if not math.isnan(self.heldout):
+            axes.semilogy(seconds, [row[4] for row in self.trace], label="held out")
+        axes.set(xlabel="seconds", ylabel=self.unit)
+        axes.legend()
+        return axes
+
+
+def predict(weights: LayerWeights, A: ArrayLike, *, mask: ArrayLike | None = None, causal: bool = False) -> np.ndarray:
+    """`Σ_h softmax(A Q_h K_hᵀ Aᵀ) A V_h O_h`, (k, n, c), for inputs A (…, n, d)."""
+    weights = LayerWeights(*(None if W is None else jnp.asarray(W) for W in weights))
+    A = jnp.asarray(A, weights.Q.dtype)
+    width = (weights.V if weights.O is None else weights.O).shape[2]
+    problem = LayerRegression(A, jnp.zeros((*A.shape[:-1], width), A.dtype), mask, causal)
+    objective = LayerObjective(problem, *_sizes(weights))
+    return np.asarray(jax.jit(LayerObjective.predict)(objective, weights))
+
+
+def _sizes(weights: LayerWeights) -> tuple[int, int, int | None]:
+    return weights.Q.shape[0], weights.Q.shape[2], None if weights.O is None else weights.O.shape[1]
+
+
+def determined(objective: LayerObjective, input_rank: int) -> Determined:
+    """`Determined` of an objective whose inputs have this rank."""
+    _, _, d, c = objective.problem.sizes
+    h, r, s = objective.heads, objective.rank, objective.value_rank
+    tokens, queries = tokens_that_count(objective.problem)
+    A = np.asarray(objective.problem.A, np.float64)[tokens]
+    ones = np.ones(A.shape[0])
+    w = np.linalg.lstsq(A, ones, rcond=None)[0]
+    constant = np.max(np.abs(A @ w - 1)) <= 1e4 * float(jnp.finfo(objective.problem.dtype).eps) if A.size else False
+    per_head = r * r + (0 if s is None else s * s) + (r if constant else 0)
+    outside = (d - input_rank) * (2 * r + (c if s is None else s))
+    unknowns = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(objective.zeros)))
+    return Determined(unknowns, input_rank, h * (per_head + outside), int(queries.sum()) * c)
