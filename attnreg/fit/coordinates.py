@@ -9,6 +9,10 @@ import numpy as np
 from attnreg.problems.checks import replaced
 from attnreg.problems.layer import LayerRegression, LayerWeights
 
+# Standard deviation of the outputs in these coordinates. Below that of the inputs, the values keep pace with the logits
+# in the first phase, where all weights move at one speed.
+OUTPUT_SIZE = 0.3
+
 
 def tokens_that_count(problem: LayerRegression) -> tuple[np.ndarray, np.ndarray]:
     """(k, n) booleans: tokens that some query may attend or that attend one; queries that may attend some key."""
@@ -65,11 +69,11 @@ class Coordinates(NamedTuple):
 
 def _outputs(problem: LayerRegression) -> float:
     count = int(tokens_that_count(problem)[1].sum()) * problem.sizes[3]
-    return float(np.sqrt(variation(problem) / max(count, 1))) or 1.0
+    return float(np.sqrt(variation(problem) / max(count, 1))) / OUTPUT_SIZE or 1.0
 
 
 def scaled(problem: LayerRegression) -> Coordinates:
-    """Inputs divided by their standard deviation, outputs by theirs."""
+    """Inputs divided by their standard deviation, outputs so that theirs is `OUTPUT_SIZE`."""
     A = np.asarray(problem.A)[tokens_that_count(problem)[0]]
     size = float(np.std(A, dtype=np.float64)) or 1.0
     eye = np.eye(A.shape[1])

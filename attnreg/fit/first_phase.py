@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from attnreg.fit.coordinates import batch
+from attnreg.fit.coordinates import OUTPUT_SIZE, batch
 from attnreg.objectives.layer import LayerObjective
 from attnreg.problems.checks import replaced
 
@@ -28,7 +28,7 @@ class Stochastic(NamedTuple):
 
 
 class Slice(NamedTuple):
-    """After a slice: the weights, the steps done, and the mean loss per row of its batches, B having unit variance."""
+    """After a slice: the weights, the steps done, and the mean loss of its batches, relative to the deviation of B."""
 
     params: Any
     steps: int
@@ -51,7 +51,7 @@ def _slice(objective: LayerObjective, x, state, key, options: Stochastic):
         index = jax.random.choice(key, k, (documents,), replace=False)
         few = replaced(objective, problem=batch(problem, index))
         value, gradient = few.value_and_grad(x)
-        unit = jnp.asarray(1 / (documents * n * c), value.dtype)
+        unit = jnp.asarray(1 / (documents * n * c * OUTPUT_SIZE**2), value.dtype)
         updates, state = _optimizer(options).update(jax.tree.map(lambda g: g * unit, gradient), state, x)
         return (optax.apply_updates(x, updates), state), value * unit
 

@@ -83,7 +83,7 @@ class LayerFit:
     def load(cls, path: str | Path) -> "LayerFit":
         """Read what `save` wrote."""
         with np.load(path, allow_pickle=False) as file:
-            weights = LayerWeights(file["Q"], file["K"], file["V"], file["O"] if "O" in file else None)
+            weights = LayerWeights(file["Q"], file["K"], file["V"], file.get("O"))
             columns = [file[f"trace_{i}"].tolist() for i in range(5)]
             train, heldout, seconds = (float(value) for value in file["losses"])
             determined = Determined(*(int(value) for value in file["determined"]))

@@ -60,7 +60,7 @@ def fit_layer(
     documents in whitened inputs, which goes down to rounding if such weights exist.
 
     Args:
-        A: (…, n, d) what the layer reads; leading axes are documents. outputs: (…, n, c) what it writes. Floating point.
+        A: (…, n, d) what the layer reads; leading axes are documents. outputs: (…, n, c) what it writes.
         rank: r, the width of queries and keys. heads: h, their outputs add up.
         value_rank: s, the width of the values; None takes V (h, d, c) whole and no O.
         mask: boolean, broadcastable to (…, n, n), True where a query may attend a key. causal: keys ≤ query only.

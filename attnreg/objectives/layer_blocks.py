@@ -9,8 +9,8 @@ and for a cotangent w of the outputs, with g = w Oᵀ and G = F∘(g vᵀ − �
 
     q̄ = G k      k̄ = Gᵀ q      v̄ = Fᵀ g      Ō = zᵀ w.
 
-All heads and documents of a block go through one batched product. Arrays carry their axes as a suffix where there are
-more than two: b documents, h heads, n queries, m keys, r rank, s width of the values, c outputs.
+All heads and documents of a block go through one batched product. Axes: b documents, h heads, n queries, m keys,
+r rank, s width of the values, c outputs.
 """
 
 from typing import NamedTuple
@@ -33,7 +33,7 @@ class Documents(NamedTuple):
 
 
 class Heads(NamedTuple):
-    """What the heads make of some documents: queries, keys (b, n, h, r), values, z (b, n, h, s), maps (b, h, n, n)."""
+    """What the heads make of some documents: queries, keys (b, h, n, r), values, z (b, h, n, s), maps (b, h, n, n)."""
 
     q: jax.Array
     k: jax.Array
@@ -43,44 +43,47 @@ class Heads(NamedTuple):
 
 
 def project(A: jax.Array, *matrices: jax.Array) -> list[jax.Array]:
-    """A times each (h, d, ·) matrix, (b, n, h, ·), by one product."""
-    widths = [matrix.shape[2] for matrix in matrices]
+    """A times each (h, d, ·) matrix, (b, h, n, ·), by one product."""
     joined = jnp.concatenate(matrices, axis=2)
     h, d, width = joined.shape
     out = tt.matmul(A.reshape(-1, d), jnp.swapaxes(joined, 0, 1).reshape(d, h * width))
-    out = out.reshape(*A.shape[:2], h, width)
-    return jnp.split(out, [sum(widths[: i + 1]) for i in range(len(widths) - 1)], axis=3)
+    out = jnp.swapaxes(out.reshape(*A.shape[:2], h, width), 1, 2)
+    return jnp.split(out, _ends(matrices), axis=3)
 
 
 def lift(A: jax.Array, *parts: jax.Array) -> list[jax.Array]:
-    """`Aᵀ part` summed over documents for each (b, n, h, ·) part, (h, d, ·): the transpose of `project`."""
-    widths = [part.shape[3] for part in parts]
-    joined = jnp.concatenate(parts, axis=3)
+    """`Aᵀ part` summed over documents for each (b, h, n, ·) part, (h, d, ·): the transpose of `project`."""
+    joined = jnp.swapaxes(jnp.concatenate(parts, axis=3), 1, 2)
     h, width = joined.shape[2:]
     # (Gᵀ A)ᵀ: contracting the rows of A as the right operand is a third faster on CPUs than Aᵀ G.
     out = tt.matmul(joined.reshape(-1, h * width).T, A.reshape(-1, A.shape[2]))
-    out = jnp.swapaxes(out.reshape(h, width, A.shape[2]), 1, 2)
-    return jnp.split(out, [sum(widths[: i + 1]) for i in range(len(widths) - 1)], axis=2)
+    return jnp.split(jnp.swapaxes(out.reshape(h, width, A.shape[2]), 1, 2), _ends(parts), axis=2)
+
+
+def _ends(arrays) -> list[int]:
+    """Where to split a concatenation along the last axis."""
+    widths = [array.shape[-1] for array in arrays]
+    return [sum(widths[: i + 1]) for i in range(len(widths) - 1)]
 
 
 def written(z: jax.Array, O: jax.Array | None) -> jax.Array:
     """`Σ_h z_h O_h`, (b, n, c)."""
-    return jnp.sum(z, axis=2) if O is None else tt.einsum("bnhs,hsc->bnc", z, O)
+    return jnp.sum(z, axis=1) if O is None else tt.einsum("bhns,hsc->bnc", z, O)
 
 
 def read(w: jax.Array, O: jax.Array | None, heads: int) -> jax.Array:
-    """`w Oᵀ` for every head, (b, n, h, s): the transpose of `written`."""
+    """`w Oᵀ` for every head, (b, h, n, s): the transpose of `written`."""
     if O is None:
-        return jnp.broadcast_to(w[:, :, None, :], (*w.shape[:2], heads, w.shape[2]))
-    return tt.einsum("bnc,hsc->bnhs", w, O)
+        return jnp.broadcast_to(w[:, None], (w.shape[0], heads, *w.shape[1:]))
+    return tt.einsum("bnc,hsc->bhns", w, O)
 
 
 def run_heads(documents: Documents, weights: LayerWeights) -> Heads:
     """Queries, keys, values, maps and weighted values."""
     q, k, v = project(documents.A, weights.Q, weights.K, weights.V)
     mask = None if documents.mask is None else documents.mask[:, None]
-    F = softmax(tt.einsum("bnhr,bmhr->bhnm", q, k), mask)
-    return Heads(q, k, v, tt.einsum("bhnm,bmhs->bnhs", F, v), F)
+    F = softmax(tt.einsum("bhnr,bhmr->bhnm", q, k), mask)
+    return Heads(q, k, v, tt.einsum("bhnm,bhms->bhns", F, v), F)
 
 
 def residual(documents: Documents, heads: Heads, O: jax.Array | None) -> jax.Array:
@@ -88,28 +91,18 @@ def residual(documents: Documents, heads: Heads, O: jax.Array | None) -> jax.Arr
     return jnp.where(documents.live[:, :, None], written(heads.z, O) - documents.B, jnp.zeros((), documents.B.dtype))
 
 
-def _row_sums(G: jax.Array) -> jax.Array:
-    """Sums over keys of (b, h, n, m), as (b, n, h, 1)."""
-    return jnp.swapaxes(jnp.sum(G, axis=3), 1, 2)[..., None]
-
-
-def _by_head(x: jax.Array) -> jax.Array:
-    """(b, n, h) as (b, h, n, 1)."""
-    return jnp.swapaxes(x, 1, 2)[..., None]
-
-
 def pull_back(A: jax.Array, heads: Heads, O: jax.Array | None, w: jax.Array) -> LayerWeights:
     """The transposed derivative of the outputs, times w (b, n, c)."""
     q, k, v, z, F = heads
-    g = read(w, O, q.shape[2])
-    G = F * (tt.einsum("bnhs,bmhs->bhnm", g, v) - _by_head(jnp.sum(g * z, axis=3)))
+    g = read(w, O, q.shape[1])
+    G = F * (tt.einsum("bhns,bhms->bhnm", g, v) - jnp.sum(g * z, axis=3, keepdims=True))
     parts = lift(
         A,
-        tt.einsum("bhnm,bmhr->bnhr", G, k),
-        tt.einsum("bhnm,bnhr->bmhr", G, q),
-        tt.einsum("bhnm,bnhs->bmhs", F, g),
+        tt.einsum("bhnm,bhmr->bhnr", G, k),
+        tt.einsum("bhnm,bhnr->bhmr", G, q),
+        tt.einsum("bhnm,bhns->bhms", F, g),
     )
-    return LayerWeights(*parts, None if O is None else tt.einsum("bnhs,bnc->hsc", z, w))
+    return LayerWeights(*parts, None if O is None else tt.einsum("bhns,bnc->hsc", z, w))
 
 
 class Push(NamedTuple):
@@ -128,10 +121,10 @@ def push_forward(A: jax.Array, heads: Heads, O: jax.Array | None, direction: Lay
     """The derivative of the outputs along a direction."""
     q, k, v, z, F = heads
     dq, dk, dv = project(A, direction.Q, direction.K, direction.V)
-    t = tt.einsum("bnhr,bmhr->bhnm", jnp.concatenate([dq, q], axis=3), jnp.concatenate([k, dk], axis=3))
+    t = tt.einsum("bhnr,bhmr->bhnm", jnp.concatenate([dq, q], axis=3), jnp.concatenate([k, dk], axis=3))
     Ft = F * t
-    s = _row_sums(Ft)
-    dz = tt.einsum("bhnm,bmhs->bnhs", Ft, v) - s * z + tt.einsum("bhnm,bmhs->bnhs", F, dv)
+    s = jnp.sum(Ft, axis=3, keepdims=True)
+    dz = tt.einsum("bhnm,bhms->bhns", Ft, v) - s * z + tt.einsum("bhnm,bhms->bhns", F, dv)
     out = written(dz, O)
     if O is not None:
         out = out + written(z, direction.O)
@@ -141,21 +134,21 @@ def push_forward(A: jax.Array, heads: Heads, O: jax.Array | None, direction: Lay
 def curve(A: jax.Array, heads: Heads, O: jax.Array | None, w: jax.Array, push: Push, dO) -> LayerWeights:
     """`pull_back` of a fixed w, differentiated along a direction: what the exact Hessian adds to Gauss–Newton."""
     q, k, v, z, F = heads
-    g = read(w, O, q.shape[2])
-    dF = push.Ft - F * _by_head(push.s[..., 0])
-    inner = tt.einsum("bnhs,bmhs->bhnm", g, v) - _by_head(jnp.sum(g * z, axis=3))
+    g = read(w, O, q.shape[1])
+    dF = push.Ft - F * push.s
+    inner = tt.einsum("bhns,bhms->bhnm", g, v) - jnp.sum(g * z, axis=3, keepdims=True)
     G = F * inner
-    moved = tt.einsum("bnhs,bmhs->bhnm", g, push.v) - _by_head(jnp.sum(g * push.z, axis=3))
-    rest = tt.einsum("bhnm,bnhs->bmhs", dF, g)
+    moved = tt.einsum("bhns,bhms->bhnm", g, push.v) - jnp.sum(g * push.z, axis=3, keepdims=True)
+    rest = tt.einsum("bhnm,bhns->bhms", dF, g)
     if dO is not None:
-        dg = read(w, dO, q.shape[2])
-        moved = moved + tt.einsum("bnhs,bmhs->bhnm", dg, v) - _by_head(jnp.sum(dg * z, axis=3))
-        rest = rest + tt.einsum("bhnm,bnhs->bmhs", F, dg)
+        dg = read(w, dO, q.shape[1])
+        moved = moved + tt.einsum("bhns,bhms->bhnm", dg, v) - jnp.sum(dg * z, axis=3, keepdims=True)
+        rest = rest + tt.einsum("bhnm,bhns->bhms", F, dg)
     dG = dF * inner + F * moved
     parts = lift(
         A,
-        tt.einsum("bhnm,bmhr->bnhr", dG, k) + tt.einsum("bhnm,bmhr->bnhr", G, push.k),
-        tt.einsum("bhnm,bnhr->bmhr", dG, q) + tt.einsum("bhnm,bnhr->bmhr", G, push.q),
+        tt.einsum("bhnm,bhmr->bhnr", dG, k) + tt.einsum("bhnm,bhmr->bhnr", G, push.k),
+        tt.einsum("bhnm,bhnr->bhmr", dG, q) + tt.einsum("bhnm,bhnr->bhmr", G, push.q),
         rest,
     )
-    return LayerWeights(*parts, None if O is None else tt.einsum("bnhs,bnc->hsc", push.z, w))
+    return LayerWeights(*parts, None if O is None else tt.einsum("bhns,bnc->hsc", push.z, w))

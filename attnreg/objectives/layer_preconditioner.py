@@ -39,34 +39,31 @@ def sums(documents: Documents, heads: Heads, O: jax.Array | None, probes: jax.Ar
     Along an output direction ω row j of a head moves by `⟨c_j, q̇_j⟩` and by `⟨K̇, N_j ⊗ q_j⟩`, with
     `c_j = Σ_m G_jm k_m`, `N_j = Σ_m G_jm a_m` and `G = F∘(v O ω − z O ω)`: Q sees `Σ a aᵀ ⊗ c cᵀ`, K `Σ N Nᵀ ⊗ q qᵀ`.
     """
-    A, live = documents.A, documents.live[:, :, None]
+    A, live = documents.A, documents.live[:, None, :, None]
     q, k, v, z, F = heads
-    h = q.shape[2]
+    h = q.shape[1]
     sides = jnp.broadcast_to(probes, (h, *probes.shape)) if O is None else tt.einsum("hsc,cp->hsp", O, probes)
-    v_side, z_side = tt.einsum("bmhs,hsp->pbhm", v, sides), tt.einsum("bnhs,hsp->pbhn", z, sides)
-    lengths = jnp.broadcast_to(jnp.where(live, jnp.sum(A * A, axis=2, keepdims=True), 0), (*A.shape[:2], h))
-    totals = None
+    v_side, z_side = tt.einsum("bhms,hsp->pbhm", v, sides), tt.einsum("bhns,hsp->pbhn", z, sides)
+    lengths = jnp.broadcast_to(jnp.sum(A * A, axis=2)[:, None], q.shape[:3])
+    both = jnp.concatenate([k, jnp.broadcast_to(A[:, None], (*k.shape[:3], A.shape[2]))], axis=3)
+    q_size, c_size, Q_right, K_left, N_size = jnp.sum(q * q, axis=3), 0, 0, 0, 0
     for v_one, z_one in zip(v_side, z_side, strict=True):
         G = F * (v_one[:, :, None, :] - z_one[:, :, :, None])
-        c = jnp.where(live[..., None], tt.einsum("bhnm,bmhr->bnhr", G, k), 0)
-        N = jnp.where(live[..., None], tt.einsum("bhnm,bmd->bnhd", G, A), 0)
-        c_size, N_size, q_size = (jnp.sum(x * x, axis=3) for x in (c, N, q))
-        A_heads = jnp.broadcast_to(A[:, :, None, :], N.shape)
-        part = (
-            (_gram(A_heads, c_size), _gram(c, lengths), jnp.sum(c_size * lengths, axis=(0, 1))),
-            (_gram(N, q_size), _gram(q, N_size), jnp.sum(N_size * q_size, axis=(0, 1))),
-        )
-        totals = part if totals is None else jax.tree.map(jnp.add, totals, part)
-    attended = jnp.where(live[..., None], tt.einsum("bhnm,bmd->bnhd", F, A), 0)
-    ones = jnp.ones(attended.shape[:3], A.dtype)
-    values = None if O is None else _gram(jnp.where(live[..., None], z, 0), ones)
-    assert totals is not None
-    return Sums(*totals, _gram(attended, ones), values)
+        c, N = jnp.split(jnp.where(live, tt.einsum("bhnm,bhmx->bhnx", G, both), 0), [q.shape[3]], axis=3)
+        c_size, N_size = c_size + jnp.sum(c * c, axis=3), N_size + jnp.sum(N * N, axis=3)
+        Q_right, K_left = Q_right + _gram(c, lengths), K_left + _gram(N, q_size)
+    Q_left = tt.einsum("bni,bnhj->hij", A, jnp.swapaxes(c_size, 1, 2)[..., None] * A[:, :, None, :])
+    totals = (
+        (Q_left, Q_right, jnp.sum(c_size * lengths, axis=(0, 2))),
+        (K_left, _gram(q, N_size), jnp.sum(N_size * q_size, axis=(0, 2))),
+    )
+    attended = jnp.where(live, tt.einsum("bhnm,bmd->bhnd", F, A), 0)
+    return Sums(*totals, _gram(attended), None if O is None else _gram(jnp.where(live, z, 0)))
 
 
-def _gram(x: jax.Array, weight: jax.Array) -> jax.Array:
-    """`Σ weight x xᵀ` per head for x (b, n, h, ·) and weight (b, n, h)."""
-    return tt.einsum("bnhi,bnhj->hij", x * weight[..., None], x)
+def _gram(x: jax.Array, weight: jax.Array | None = None) -> jax.Array:
+    """`Σ weight x xᵀ` per head for x (b, h, n, ·) and weight (b, h, n)."""
+    return tt.einsum("bhni,bhnj->hij", x if weight is None else x * weight[..., None], x)
 
 
 @pytree_dataclass()
