@@ -16,18 +16,20 @@ from attnreg.solvers.base import tree_axpy, tree_dot
 
 
 class Options(NamedTuple):
-    """Constants of the loop, measured on heads of MiniLM (docs/guides/recover.md).
+    """Constants of the loop, measured on heads of MiniLM.
 
     damping: the first μ. forcing: conjugate gradients stop once the residual, in the norm of the preconditioner, has
-    fallen by this factor, or after max_products. smallest: the least μ. failures: rejected steps in a row that end it.
+    fallen by this factor, or after max_products. smallest: the least μ. shortest: how far a step that fails is
+    shortened. failures: steps in a row without a decrease that end it.
     """
 
     damping: float = 3e-3
     forcing: float = 0.05
-    max_products: int = 100
+    max_products: int = 150
     slice_length: int = 10
     smallest: float = 1e-10
-    failures: int = 6
+    shortest: float = 1 / 32
+    failures: int = 3
 
 
 class Subproblem(NamedTuple):
@@ -88,13 +90,39 @@ def _advance(sub: Subproblem, limit: jax.Array) -> Subproblem:
 
 
 @jax.jit
-def _finish(objective: Objective, x: Any, sub: Subproblem) -> tuple[Any, jax.Array, jax.Array]:
-    """The trial point, its loss, and the decrease that the linear model without damping predicts."""
-    trial = jax.tree.map(jnp.add, x, sub.s)
+def _predicted(sub: Subproblem) -> jax.Array:
+    """The decrease that the linear model without damping predicts for the step s."""
     # With (H + D) s = -g - r: -gᵀs - sᵀHs/2 = (-gᵀs + rᵀs + sᵀDs) / 2.
-    g = sub.line.gradient
-    predicted = (tree_dot(sub.r, sub.s) - tree_dot(g, sub.s) + tree_dot(sub.s, _damped(sub.damping, sub.s))) / 2
-    return trial, objective.value(trial), predicted
+    damped = tree_dot(sub.s, _damped(sub.damping, sub.s))
+    return (tree_dot(sub.r, sub.s) - tree_dot(sub.line.gradient, sub.s) + damped) / 2
+
+
+@jax.jit
+def _tried(objective: Objective, x: Any, s: Any, length: jax.Array) -> tuple[Any, jax.Array]:
+    """The point `x + length s` and its loss."""
+    trial = tree_axpy(length, s, x)
+    return trial, objective.value(trial)
+
+
+def _search(objective: Objective, x: Any, s: Any, value: float, predicted: float, shortest: float):
+    """The best of the whole step and, where it falls short, of its halves: point, loss, ratio of the whole step.
+
+    A loss costs as much as half a product, a step of conjugate gradients up to a hundred: shortening comes first.
+    """
+    dtype = jax.tree.leaves(x)[0].dtype
+    best, lowest, ratio, length = x, value, 0.0, 1.0
+    while length >= shortest:
+        trial, new = _tried(objective, x, s, jnp.asarray(length, dtype))
+        if length == 1.0 and predicted > 0:
+            ratio = (value - float(new)) / predicted
+        if float(new) < lowest:
+            best, lowest = trial, float(new)
+        elif lowest < value:
+            break
+        if ratio > 0.25:
+            break
+        length /= 2
+    return best, lowest, ratio
 
 
 def moved_damping(mu: float, ratio: float, smallest: float) -> float:
@@ -103,7 +131,7 @@ def moved_damping(mu: float, ratio: float, smallest: float) -> float:
         return max(mu / 4, smallest)
     if ratio > 0.25:
         return max(mu / 1.5, smallest)
-    return mu * 1.5 if ratio > 0 else mu * 8
+    return mu * 2 if ratio > 0 else mu * 4
 
 
 def gauss_newton_steps(
@@ -122,14 +150,8 @@ def gauss_newton_steps(
         while done < options.max_products and float(sub.rho) > goal and not late:
             sub = _advance(sub, jnp.int32(min(done + options.slice_length, options.max_products)))
             done, late = int(sub.products), expired()
-        trial, new, predicted = _finish(objective, x, sub)
-        decrease = value - float(new)
-        accepted = decrease > 0
-        mu = moved_damping(
-            mu, decrease / float(predicted) if accepted and float(predicted) > 0 else 0.0, options.smallest
-        )
+        x, new, ratio = _search(objective, x, sub.s, value, float(_predicted(sub)), options.shortest)
+        accepted, value, mu = new < value, new, moved_damping(mu, ratio, options.smallest)
         failures = 0 if accepted else failures + 1
-        if accepted:
-            x, value = trial, float(new)
         last = late or failures >= options.failures or done == 0
         yield Step(x, value, mu, done, accepted, last)
