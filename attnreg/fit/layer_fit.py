@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +11,13 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from attnreg.fit.coordinates import tokens_that_count
+from attnreg.objectives.factored import Factors
 from attnreg.objectives.layer import LayerObjective
+from attnreg.problems.attention import AttentionRegression
 from attnreg.problems.layer import LayerRegression, LayerWeights
 
-UNIT = "squared error / squared deviation from the column mean"
+LAYER_UNIT = "squared error / squared deviation from the column mean"
+MAP_UNIT = "squared error / squared norm of the maps"
 
 
 class Determined(NamedTuple):
@@ -44,19 +47,19 @@ class Determined(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class LayerFit:
-    """Outcome of `fit_layer`.
+class Fitted:
+    """What every fit from activations returns.
 
     Attributes:
-        weights: NumPy arrays Q, K (h, d, r), V (h, d, s), O (h, s, c) or None, for the inputs as they were given.
+        weights: NumPy arrays, for the inputs as they were given.
         train, heldout: losses in `unit`; heldout is NaN without held-out documents.
-        reason: why it ended: "tolerance", "seconds", "stalled", or "no basin".
+        reason: why it ended: "tolerance", "seconds" or "stalled".
         determined: what the inputs determine.
         seconds: wall time. trace: (seconds, phase, step, train, heldout) per event.
-        causal: whether the layer was taken to be causal.
+        causal: whether a query was taken to see earlier keys only.
     """
 
-    weights: LayerWeights
+    weights: Any
     train: float
     heldout: float
     reason: str
@@ -64,11 +67,8 @@ class LayerFit:
     seconds: float
     trace: tuple[tuple[float, str, int, float, float], ...]
     causal: bool = False
-    unit: str = UNIT
-
-    def predict(self, A: ArrayLike, mask: ArrayLike | None = None) -> np.ndarray:
-        """The outputs (k, n, c) of the fitted layer for inputs A (…, n, d)."""
-        return predict(self.weights, A, mask=mask, causal=self.causal)
+    unit: ClassVar[str]
+    kind: ClassVar[Any]
 
     def save(self, path: str | Path) -> None:
         """Write everything to one .npz file."""
@@ -80,17 +80,15 @@ class LayerFit:
         )  # fmt: skip
 
     @classmethod
-    def load(cls, path: str | Path) -> "LayerFit":
+    def load(cls, path: str | Path) -> Self:
         """Read what `save` wrote."""
         with np.load(path, allow_pickle=False) as file:
-            weights = LayerWeights(file["Q"], file["K"], file["V"], file.get("O"))
+            weights = cls.kind(*(file.get(name) for name in cls.kind._fields))
             columns = [file[f"trace_{i}"].tolist() for i in range(5)]
             train, heldout, seconds = (float(value) for value in file["losses"])
-            determined = Determined(*(int(value) for value in file["determined"]))
-            return cls(
-                weights, train, heldout, str(file["reason"]), determined, seconds,
-                tuple(zip(*columns, strict=True)), bool(file["causal"]),
-            )  # fmt: skip
+            known = Determined(*(int(value) for value in file["determined"]))
+            trace = tuple(zip(*columns, strict=True))
+            return cls(weights, train, heldout, str(file["reason"]), known, seconds, trace, bool(file["causal"]))
 
     def plot(self, axes: Any = None) -> Any:
         """Training and held-out loss over seconds, on Matplotlib axes; returns the axes."""
@@ -105,6 +103,35 @@ class LayerFit:
         axes.set(xlabel="seconds", ylabel=self.unit)
         axes.legend()
         return axes
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerFit(Fitted):
+    """Outcome of `fit_layer`: `Fitted` with `LayerWeights`; the unit is the deviation from the column mean."""
+
+    unit: ClassVar[str] = LAYER_UNIT
+    kind: ClassVar[Any] = LayerWeights
+
+    def predict(self, A: ArrayLike, mask: ArrayLike | None = None) -> np.ndarray:
+        """The outputs (k, n, c) of the fitted layer for inputs A (…, n, d)."""
+        return predict(self.weights, A, mask=mask, causal=self.causal)
+
+
+@dataclasses.dataclass(frozen=True)
+class MapFit(Fitted):
+    """Outcome of `fit_attention`: `Fitted` with `Factors` Q, K (d, r); the unit is the squared norm of the maps."""
+
+    unit: ClassVar[str] = MAP_UNIT
+    kind: ClassVar[Any] = Factors
+
+    def predict(self, A: ArrayLike, mask: ArrayLike | None = None) -> np.ndarray:
+        """The maps (k, n, n) of the fitted head for inputs A (…, n, d)."""
+        Q, K = (jnp.asarray(W) for W in self.weights)
+        A = jnp.asarray(A, Q.dtype)
+        A = A.reshape(-1, *A.shape[-2:])
+        reads = LayerRegression(A, A, mask, self.causal)
+        weights = LayerWeights(Q[None], K[None], jnp.zeros((1, A.shape[2], A.shape[2]), A.dtype))
+        return np.asarray(jax.jit(LayerObjective.maps)(LayerObjective(reads, 1, Q.shape[1]), weights))[:, 0]
 
 
 def predict(weights: LayerWeights, A: ArrayLike, *, mask: ArrayLike | None = None, causal: bool = False) -> np.ndarray:
@@ -125,12 +152,23 @@ def determined(objective: LayerObjective, input_rank: int) -> Determined:
     """`Determined` of an objective whose inputs have this rank."""
     _, _, d, c = objective.problem.sizes
     h, r, s = objective.heads, objective.rank, objective.value_rank
-    tokens, queries = tokens_that_count(objective.problem)
-    A = np.asarray(objective.problem.A, np.float64)[tokens]
-    ones = np.ones(A.shape[0])
-    w = np.linalg.lstsq(A, ones, rcond=None)[0]
-    constant = np.max(np.abs(A @ w - 1)) <= 1e4 * float(jnp.finfo(objective.problem.dtype).eps) if A.size else False
-    per_head = r * r + (0 if s is None else s * s) + (r if constant else 0)
+    queries = tokens_that_count(objective.problem)[1]
+    per_head = r * r + (0 if s is None else s * s) + (r if _reads_a_constant(objective.problem) else 0)
     outside = (d - input_rank) * (2 * r + (c if s is None else s))
     unknowns = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(objective.zeros)))
     return Determined(unknowns, input_rank, h * (per_head + outside), int(queries.sum()) * c)
+
+
+def determined_maps(problem: AttentionRegression, rank: int, input_rank: int) -> Determined:
+    """`Determined` of queries and keys seen through their maps."""
+    k, n, m, d, _ = problem.sizes
+    reads = LayerRegression(problem.A1, problem.A1, problem.mask, problem.causal)
+    free = rank**2 + (rank if _reads_a_constant(reads) else 0) + 2 * (d - input_rank) * rank
+    return Determined(2 * d * rank, input_rank, free, k * n * (m - 1))
+
+
+def _reads_a_constant(problem: LayerRegression) -> bool:
+    """Whether some w has A w = 1 on every token: adding it to the keys changes no map."""
+    A = np.asarray(problem.A, np.float64)[tokens_that_count(problem)[0]]
+    w = np.linalg.lstsq(A, np.ones(A.shape[0]), rcond=None)[0]
+    return bool(np.max(np.abs(A @ w - 1)) <= 1e4 * float(jnp.finfo(problem.dtype).eps))

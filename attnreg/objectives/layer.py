@@ -124,6 +124,9 @@ class LayerObjective(Objective):
             live = live & jnp.any(mask, axis=2)
         return lb.Documents(cut(self.problem.A), cut(self.problem.B), mask, live)
 
+    def _all(self) -> lb.Documents:
+        return replaced(self, block_documents=self.problem.sizes[0])._documents(0)
+
     def _blocks(self) -> int:
         return -(-self.problem.sizes[0] // self._documents_per_block())
 
@@ -151,6 +154,10 @@ class LayerObjective(Objective):
             return jax.lax.dynamic_update_slice_in_dim(out, part, jnp.minimum(i * per, k - per), 0)
 
         return jax.lax.fori_loop(0, self._blocks(), body, jnp.zeros((k, n, c), self.problem.dtype))
+
+    def maps(self, weights: LayerWeights) -> jax.Array:
+        """Every head's map of every document, (k, h, n, n), all at once."""
+        return lb.run_heads(self._all(), weights).F
 
     def value(self, x: LayerWeights) -> jax.Array:
         """The loss."""
