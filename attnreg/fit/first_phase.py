@@ -52,7 +52,9 @@ def _slice(objective: LayerObjective, x, state, key, options: Stochastic):
         few = replaced(objective, problem=batch(problem, index))
         value, gradient = few.value_and_grad(x)
         unit = jnp.asarray(1 / (documents * n * c * OUTPUT_SIZE**2), value.dtype)
-        updates, state = _optimizer(options).update(jax.tree.map(lambda g: g * unit, gradient), state, x)
+        gradient = jax.tree.map(lambda g: g * unit, gradient)
+        with jax.numpy_dtype_promotion("standard"):  # optax raises an int32 count to a Python float
+            updates, state = _optimizer(options).update(gradient, state, x)
         return (optax.apply_updates(x, updates), state), value * unit
 
     (x, state), losses = jax.lax.scan(step, (x, state), jax.random.split(key, options.slice_steps))

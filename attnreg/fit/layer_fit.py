@@ -23,9 +23,9 @@ MAP_UNIT = "squared error / squared norm of the maps"
 class Determined(NamedTuple):
     """What the inputs determine, by counting: unknowns, the rank of the inputs, and directions that change no output.
 
-    free: per head, r² for (QG, KG⁻ᵀ); s² for (VG, G⁻¹O); r for K + w cᵀ when some w has A w = 1 (softmax ignores it);
-    and the unknowns outside the span of the inputs. equations: numbers written on the queries that count. More
-    equations than `unknowns - free` are necessary for uniqueness.
+    free: per head, r² for (QG, KG⁻ᵀ); s² for (VG, G⁻¹O); the unknowns outside the span of the inputs; and where some w
+    has A w = 1, r for K + w cᵀ, which softmax ignores, and the constant outputs that one head can hand to another.
+    equations: numbers written on the queries that count; uniqueness needs at least `unknowns - free` of them.
     """
 
     unknowns: int
@@ -153,10 +153,12 @@ def determined(objective: LayerObjective, input_rank: int) -> Determined:
     _, _, d, c = objective.problem.sizes
     h, r, s = objective.heads, objective.rank, objective.value_rank
     queries = tokens_that_count(objective.problem)[1]
-    per_head = r * r + (0 if s is None else s * s) + (r if _reads_a_constant(objective.problem) else 0)
-    outside = (d - input_rank) * (2 * r + (c if s is None else s))
+    width = c if s is None else s
+    constant = _reads_a_constant(objective.problem)
+    per_head = r * r + (0 if s is None else s * s) + (r if constant else 0) + (d - input_rank) * (2 * r + width)
+    shared = max(h * width - c, 0) if constant else 0
     unknowns = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(objective.zeros)))
-    return Determined(unknowns, input_rank, h * (per_head + outside), int(queries.sum()) * c)
+    return Determined(unknowns, input_rank, h * per_head + shared, int(queries.sum()) * c)
 
 
 def determined_maps(problem: AttentionRegression, rank: int, input_rank: int) -> Determined:
