@@ -17,7 +17,8 @@ from attnreg.fit.gauss_newton import Options, gauss_newton_steps
 from attnreg.fit.layer_fit import MapFit, determined_maps
 from attnreg.fit.watch import Progress, Watch
 from attnreg.lift import tensor_trick as tt
-from attnreg.objectives.factored import FactoredObjective, Factors
+from attnreg.objectives.factored import FactoredObjective
+from attnreg.objectives.factors import Factors
 from attnreg.problems.attention import AttentionRegression
 from attnreg.problems.checks import ProblemError, check_integer, check_number, replaced
 from attnreg.problems.layer import LayerRegression
@@ -149,7 +150,7 @@ def _run(objective: FactoredObjective, watch: Watch, coordinates, options: Optio
         return jax.tree.map(lambda W: jnp.asarray(coordinates.into @ np.asarray(W, np.float64), W.dtype), x)
 
     x = logarithm_start(objective.problem, objective.rank)
-    if watch.note("logarithms", 1, float(_value(objective, x)) / watch.unit, back(x)):
+    if watch.note("logarithms", 1, float(objective.value(x)) / watch.unit, back(x)):
         return
     for number, step in enumerate(gauss_newton_steps(objective, x, options, watch.expired), 1):
         if watch.note("gauss_newton", number, step.value / watch.unit, back(step.params)):
@@ -158,7 +159,4 @@ def _run(objective: FactoredObjective, watch: Watch, coordinates, options: Optio
 
 def _judge(problem: AttentionRegression, rank: int):
     objective, unit = FactoredObjective(problem, rank), float(jnp.sum(problem.B**2))
-    return lambda weights: float(_value(objective, weights)) / unit
-
-
-_value = jax.jit(lambda objective, x: objective.value(x))
+    return lambda weights: float(objective.value(weights)) / unit

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from attnreg.objectives.base import Linearization, Objective
-from attnreg.solvers.base import tree_axpy, tree_dot
+from attnreg.lift.kronecker import Preconditioner
+from attnreg.objectives.base import Linearization, SecondOrderObjective
+from attnreg.solvers.state import tree_axpy, tree_dot
 
 
 class Options(NamedTuple):
@@ -36,8 +37,8 @@ class Subproblem(NamedTuple):
     """Conjugate gradients under way: the point, its damping, and the iterates."""
 
     line: Linearization
-    preconditioner: Any
-    damping: Any
+    preconditioner: Preconditioner
+    mu: jax.Array
     s: Any
     r: Any
     p: Any
@@ -58,20 +59,20 @@ class Step(NamedTuple):
 
 
 @jax.jit
-def _begin(objective: Objective, x: Any, mu: jax.Array, forcing: jax.Array) -> Subproblem:
+def _begin(objective: SecondOrderObjective, x: Any, mu: jax.Array, forcing: jax.Array) -> Subproblem:
     line = objective.linearize(x, gauss_newton=True)
-    preconditioner = objective.kronecker(x)
-    damping = jax.tree.map(lambda mean: mu * mean, preconditioner.mean())
+    preconditioner = objective.preconditioner(x)
     r = jax.tree.map(jnp.negative, line.gradient)
-    y = preconditioner.solve(r, damping)
+    y = preconditioner.solve(r, relative=mu)
     rho = tree_dot(r, y)
     zero = jax.tree.map(jnp.zeros_like, r)
-    return Subproblem(line, preconditioner, damping, zero, r, y, rho, forcing**2 * rho, jnp.int32(0))
+    return Subproblem(line, preconditioner, mu, zero, r, y, rho, forcing**2 * rho, jnp.int32(0))
 
 
-def _damped(damping: Any, v: Any) -> Any:
-    """`λ_b v_b`, λ of shape () or (h,) against v (…) or (h, …)."""
-    return jax.tree.map(lambda lam, a: lam.reshape(lam.shape + (1,) * (a.ndim - lam.ndim)) * a, damping, v)
+def _damped(sub: Subproblem, v: Any) -> Any:
+    """`μ × scale × v` for each block; scales have shape () or (h,), blocks (…) or (h, …)."""
+    scale = sub.preconditioner.scale()
+    return jax.tree.map(lambda c, a: sub.mu * c.reshape(c.shape + (1,) * (a.ndim - c.ndim)) * a, scale, v)
 
 
 @jax.jit
@@ -79,10 +80,10 @@ def _advance(sub: Subproblem, limit: jax.Array) -> Subproblem:
     """Conjugate gradients up to `limit` products in all."""
 
     def body(c: Subproblem) -> Subproblem:
-        hp = jax.tree.map(jnp.add, c.line.hvp(c.p), _damped(c.damping, c.p))
+        hp = jax.tree.map(jnp.add, c.line.hvp(c.p), _damped(c, c.p))
         alpha = c.rho / tree_dot(c.p, hp)
         s, r = tree_axpy(alpha, c.p, c.s), tree_axpy(-alpha, hp, c.r)
-        y = c.preconditioner.solve(r, c.damping)
+        y = c.preconditioner.solve(r, relative=c.mu)
         rho = tree_dot(r, y)
         return c._replace(s=s, r=r, p=tree_axpy(rho / c.rho, c.p, y), rho=rho, products=c.products + 1)
 
@@ -93,18 +94,18 @@ def _advance(sub: Subproblem, limit: jax.Array) -> Subproblem:
 def _predicted(sub: Subproblem) -> jax.Array:
     """The decrease that the linear model without damping predicts for the step s."""
     # With (H + D) s = -g - r: -gᵀs - sᵀHs/2 = (-gᵀs + rᵀs + sᵀDs) / 2.
-    damped = tree_dot(sub.s, _damped(sub.damping, sub.s))
+    damped = tree_dot(sub.s, _damped(sub, sub.s))
     return (tree_dot(sub.r, sub.s) - tree_dot(sub.line.gradient, sub.s) + damped) / 2
 
 
 @jax.jit
-def _tried(objective: Objective, x: Any, s: Any, length: jax.Array) -> tuple[Any, jax.Array]:
+def _tried(objective: SecondOrderObjective, x: Any, s: Any, length: jax.Array) -> tuple[Any, jax.Array]:
     """The point `x + length s` and its loss."""
     trial = tree_axpy(length, s, x)
     return trial, objective.value(trial)
 
 
-def _search(objective: Objective, x: Any, s: Any, value: float, predicted: float, shortest: float):
+def _search(objective: SecondOrderObjective, x: Any, s: Any, value: float, predicted: float, shortest: float):
     """The best of the whole step and, where it falls short, of its halves: point, loss, ratio of the whole step.
 
     A loss costs as much as half a product, a step of conjugate gradients up to a hundred: shortening comes first.
@@ -135,7 +136,7 @@ def moved_damping(mu: float, ratio: float, smallest: float) -> float:
 
 
 def gauss_newton_steps(
-    objective: Objective, x: Any, options: Options | None = None, expired: Callable[[], bool] = lambda: False
+    objective: SecondOrderObjective, x: Any, options: Options | None = None, expired: Callable[[], bool] = lambda: False
 ) -> Iterator[Step]:
     """Steps from x, one at a time; the caller decides when to stop. `expired()` true cuts a step short, and ends it.
 

@@ -11,7 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from attnreg.fit.coordinates import tokens_that_count
-from attnreg.objectives.factored import Factors
+from attnreg.objectives.factors import Factors
 from attnreg.objectives.layer import LayerObjective
 from attnreg.problems.attention import AttentionRegression
 from attnreg.problems.layer import LayerRegression, LayerWeights
@@ -131,7 +131,7 @@ class MapFit(Fitted):
         A = A.reshape(-1, *A.shape[-2:])
         reads = LayerRegression(A, A, mask, self.causal)
         weights = LayerWeights(Q[None], K[None], jnp.zeros((1, A.shape[2], A.shape[2]), A.dtype))
-        return np.asarray(jax.jit(LayerObjective.maps)(LayerObjective(reads, 1, Q.shape[1]), weights))[:, 0]
+        return np.asarray(LayerObjective(reads, 1, Q.shape[1]).maps(weights))[:, 0]
 
 
 def predict(weights: LayerWeights, A: ArrayLike, *, mask: ArrayLike | None = None, causal: bool = False) -> np.ndarray:
@@ -141,7 +141,7 @@ def predict(weights: LayerWeights, A: ArrayLike, *, mask: ArrayLike | None = Non
     width = (weights.V if weights.O is None else weights.O).shape[2]
     problem = LayerRegression(A, jnp.zeros((*A.shape[:-1], width), A.dtype), mask, causal)
     objective = LayerObjective(problem, *_sizes(weights))
-    return np.asarray(jax.jit(LayerObjective.predict)(objective, weights))
+    return np.asarray(objective.predict(weights))
 
 
 def _sizes(weights: LayerWeights) -> tuple[int, int, int | None]:

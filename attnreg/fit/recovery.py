@@ -105,10 +105,7 @@ def _judge(objective: LayerObjective | None):
     if objective is None:
         return None
     unit = variation(objective.problem) or 1.0
-    return lambda weights: float(_value(objective, weights)) / unit
-
-
-_value = jax.jit(lambda objective, x: objective.value(x))
+    return lambda weights: float(objective.value(weights)) / unit
 
 
 def _run(objective: LayerObjective, watch: Watch, key, start, first: Stochastic, second: Options) -> None:

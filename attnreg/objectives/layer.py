@@ -1,14 +1,14 @@
 """The objective of a self-attention layer in the factors of its heads, in closed form and streamed over documents."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from attnreg.objectives import layer_blocks as lb
-from attnreg.objectives.base import Cache, Costs, Linearization, Objective
+from attnreg.objectives.base import Cache, Costs, Linearization, SecondOrderObjective, compiled
 from attnreg.objectives.layer_preconditioner import LayerPreconditioner, signs, sums
 from attnreg.problems.checks import check_integer, pytree_dataclass, replaced
 from attnreg.problems.layer import LayerRegression, LayerWeights
@@ -22,7 +22,7 @@ LAYER_CACHE_BYTES = 2**29
 
 
 @pytree_dataclass("heads", "rank", "value_rank", "block_documents")
-class LayerObjective(Objective):
+class LayerObjective(SecondOrderObjective):
     """`‖Σ_h softmax(A Q_h K_hᵀ Aᵀ) A V_h O_h − B‖²` in the unknowns `LayerWeights`.
 
     Args:
@@ -45,6 +45,8 @@ class LayerObjective(Objective):
         >>> gradient.V.shape
         (1, 3, 2)
     """
+
+    CACHES: ClassVar[tuple[str, ...]] = ("auto", "none", "entries")
 
     problem: LayerRegression
     heads: int = 1
@@ -69,6 +71,10 @@ class LayerObjective(Objective):
     def zeros(self) -> LayerWeights:
         """All zero, a saddle: start from `small_start`."""
         return LayerWeights(*(None if s is None else jnp.zeros(s, self.problem.dtype) for s in self._shapes()))
+
+    def start(self) -> LayerWeights:
+        """`small_start` from key 0."""
+        return self.small_start(jax.random.key(0))
 
     def small_start(self, key: jax.Array, scale: float = 0.2) -> LayerWeights:
         """Random weights whose logits have standard deviation about scale²·√(r/d) for inputs of unit variance.
@@ -143,9 +149,9 @@ class LayerObjective(Objective):
 
         return jax.lax.fori_loop(0, self._blocks(), body, zeros)
 
+    @compiled()
     def predict(self, weights: LayerWeights) -> jax.Array:
         """The outputs, (k, n, c); rows that count for nothing are 0 where their mask allows no key."""
-        self.problem.check_weights(weights)
         n, c = self.problem.sizes[1], self.problem.sizes[3]
         per, k = self._documents_per_block(), self.problem.sizes[0]
 
@@ -155,13 +161,14 @@ class LayerObjective(Objective):
 
         return jax.lax.fori_loop(0, self._blocks(), body, jnp.zeros((k, n, c), self.problem.dtype))
 
+    @compiled()
     def maps(self, weights: LayerWeights) -> jax.Array:
         """Every head's map of every document, (k, h, n, n), all at once."""
         return lb.run_heads(self._all(), weights).F
 
+    @compiled()
     def value(self, x: LayerWeights) -> jax.Array:
         """The loss."""
-        self.problem.check_weights(x)
 
         def emit(documents, _):
             r = lb.residual(documents, lb.run_heads(documents, x), x.O)
@@ -169,9 +176,9 @@ class LayerObjective(Objective):
 
         return self._sum(emit)
 
+    @compiled()
     def value_and_grad(self, x: LayerWeights) -> tuple[jax.Array, LayerWeights]:
         """The loss and its gradient."""
-        self.problem.check_weights(x)
 
         def emit(documents, _):
             heads = lb.run_heads(documents, x)
@@ -180,6 +187,7 @@ class LayerObjective(Objective):
 
         return self._sum(emit)
 
+    @compiled("gauss_newton", "cache")
     def linearize(self, x: LayerWeights, *, gauss_newton: bool = False, cache: Cache = "auto") -> "LayerLinearization":
         """Value, gradient and products at x; cache "entries" keeps what the heads make of every document, or "none"."""
         k, n, _, c = self.problem.sizes
@@ -187,8 +195,6 @@ class LayerObjective(Objective):
             numbers = k * self.heads * n * (n + 2 * self.rank + 2 * (self.value_rank or c))
             fits = numbers * jnp.finfo(self.problem.dtype).bits // 8 <= LAYER_CACHE_BYTES
             cache = "entries" if fits else "none"
-        if cache not in ("entries", "none"):
-            raise ValueError(f"cache is {cache!r}; for a layer it must be 'auto', 'none' or 'entries'")
         value, gradient = self.value_and_grad(x)
         kept = None
         if cache == "entries":
@@ -197,6 +203,7 @@ class LayerObjective(Objective):
             )
         return LayerLinearization(value, gradient, x, kept, self, gauss_newton)
 
+    @compiled("gauss_newton")
     def value_grad_hessian(self, x: LayerWeights, *, gauss_newton: bool = False):
         """Value, gradient and the dense Hessian by one product per unknown: for small sizes."""
         line = self.linearize(x, gauss_newton=gauss_newton)
@@ -220,7 +227,8 @@ class LayerObjective(Objective):
         )
         return replaced(self, problem=problem), k / few
 
-    def kronecker(self, x: LayerWeights) -> LayerPreconditioner:
+    @compiled()
+    def preconditioner(self, x: LayerWeights) -> LayerPreconditioner:
         """A Kronecker factor per head and unknown, from `SAMPLE_ROWS` rows per input.
 
         Cost: `h·d·(n + d)·6` flops per sampled row, and O(h d³) for eigendecompositions.
@@ -243,6 +251,7 @@ class LayerLinearization(Linearization):
     objective: LayerObjective
     gauss_newton: bool = False
 
+    @compiled()
     def hvp(self, v: LayerWeights) -> LayerWeights:
         """`2 JᵀJ v`, and when exact the curvature of the outputs under the residual."""
 

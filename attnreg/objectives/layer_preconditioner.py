@@ -89,17 +89,24 @@ class LayerPreconditioner:
         writes = None if total.values is None else many(2 * total.values, outputs)
         return cls(pair(*total.Q), pair(*total.K), many(2 * total.inputs, seen), writes)
 
-    def mean(self) -> LayerWeights:
-        """Mean eigenvalue of each block, (h,) per unknown."""
-        return LayerWeights(*(None if b is None else jax.vmap(Kronecker.mean)(b) for b in self._blocks()))
+    def _each(self, function: Any, *trees: Any) -> LayerWeights:
+        """`function(block, parts of the trees)` for every block, over its heads."""
+        blocks = (self.Q, self.K, self.V, self.O)
+        parts = zip(blocks, *trees, strict=True)
+        return LayerWeights(*(None if block is None else jax.vmap(function)(block, *rest) for block, *rest in parts))
 
-    def _blocks(self) -> tuple[Kronecker | None, ...]:
-        return self.Q, self.K, self.V, self.O
+    def scale(self) -> LayerWeights:
+        """Mean eigenvalue of each block, (h,) for each unknown."""
+        return self._each(Kronecker.scale)
 
-    def solve(self, v: LayerWeights, damping: LayerWeights) -> LayerWeights:
-        """Blockwise damped inverse; damping (h,) per unknown."""
-        parts = (
-            None if block is None else jax.vmap(Kronecker.solve)(block, part, lam)
-            for block, part, lam in zip(self._blocks(), v, damping, strict=True)
-        )
-        return LayerWeights(*parts)
+    def largest(self) -> jax.Array:
+        """Largest eigenvalue of all blocks, a scalar."""
+        return jnp.max(jnp.stack(jax.tree.leaves(self._each(Kronecker.largest))))
+
+    def apply(self, v: LayerWeights, *, relative: jax.Array | float = 0.0) -> LayerWeights:
+        """Each block's `(P + relative·scale) v`, shaped like v."""
+        return self._each(lambda block, x: block.apply(x, relative=relative), v)
+
+    def solve(self, v: LayerWeights, *, relative: jax.Array | float = 0.0) -> LayerWeights:
+        """Each block's `(P + relative·scale)⁻¹ v`, shaped like v."""
+        return self._each(lambda block, x: block.solve(x, relative=relative), v)

@@ -1,28 +1,21 @@
 """A whole self-attention layer from what it reads and writes: the data, and the weights that explain them."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from attnreg.problems.checks import (
-    ProblemError,
-    as_array,
-    check_axes,
-    check_finite,
-    check_flag,
-    check_same_dtype,
-    pytree_dataclass,
-    with_documents,
-)
-from attnreg.problems.one_layer import _fitted
+from attnreg.problems import arrays as checked
+from attnreg.problems.checks import pytree_dataclass
 
 
 class LayerWeights(NamedTuple):
-    """The weights of h heads: Q, K (h, d, r), V (h, d, s) and O (h, s, c), any scale of the logits folded into Q and K.
+    """The weights of h heads, any scale of the logits folded into Q and K.
 
-    O may be None; then s = c, and V is each head's whole map from inputs to outputs.
+    Args:
+        Q, K: (h, d, r) floats. V: (h, d, s).
+        O: (h, s, c), or None: then s = c, and V is each head's whole map from inputs to outputs.
     """
 
     Q: jax.Array
@@ -39,13 +32,15 @@ class LayerRegression:
     whatever its row of B: padded documents need nothing more than a mask.
 
     Args:
-        A: (…, n, d) what the layer reads. Leading axes are documents, which share the weights.
+        A: (…, n, d) what the layer reads, float32 or float64. Leading axes are documents, which share the weights.
         B: (…, n, c) what it writes, any width c.
         mask: boolean, broadcastable to (…, n, n), True where a query may attend a key; None allows all.
         causal: query i may attend keys ≤ i.
 
     Raises:
         ProblemError: shape, dtype, finiteness; names the argument, what it has and what it must have.
+
+    Source: arXiv 2309.07418 for one head with one matrix in the place of Q Kᵀ; docs/theory/one_layer.md.
 
     Example:
         >>> import jax.numpy as jnp
@@ -58,16 +53,16 @@ class LayerRegression:
     mask: jax.Array | None = None
     causal: bool = False
 
+    if TYPE_CHECKING:
+
+        def __init__(self, A: ArrayLike, B: ArrayLike, mask: ArrayLike | None = None, causal: bool = False) -> None: ...
+
     def __post_init__(self):
-        A = with_documents("A", as_array("A", self.A, "(…, n, d)"), 2, "(…, n, d)")
-        B = with_documents("B", as_array("B", self.B, "(…, n, c)"), 2, "(…, n, c)")
-        k, n = A.shape[:2]
-        check_axes("B", B, documents=(0, k, "A"), n=(1, n, "A"))
-        check_same_dtype(A=A, B=B)
-        check_finite(A=A, B=B)
-        check_flag("causal", self.causal)
-        mask = _fitted("mask", self.mask, (k, n, n), jnp.bool_)
-        for name, value in dict(A=A, B=B, mask=mask).items():
+        found, lead = checked.checked_arrays(A=(self.A, "n d"), B=(self.B, "n c"))
+        n = found["A"].shape[1]
+        checked.check_causal(self.causal, n, n)
+        values: dict[str, jax.Array | None] = dict(found, mask=checked.checked_mask(self.mask, lead, n, n))
+        for name, value in values.items():
             object.__setattr__(self, name, value)
 
     @property
@@ -79,17 +74,3 @@ class LayerRegression:
     def dtype(self) -> np.dtype:
         """The one dtype of all arrays."""
         return self.A.dtype
-
-    def check_weights(self, weights: LayerWeights) -> None:
-        """Refuse weights that do not fit the data or each other."""
-        d, c = self.A.shape[2], self.B.shape[2]
-        (h, _, r), s = weights.Q.shape, weights.V.shape[2]
-        wanted: dict[str, tuple[int, ...]] = dict(Q=(h, d, r), K=(h, d, r), V=(h, d, c if weights.O is None else s))
-        if weights.O is not None:
-            wanted["O"] = (h, s, c)
-        for name, shape in wanted.items():
-            array = getattr(weights, name)
-            if array.shape != shape:
-                raise ProblemError(f"{name} has shape {array.shape}; it must be {shape}")
-            if array.dtype != self.dtype:
-                raise ProblemError(f"{name} has dtype {array.dtype}, the data have {self.dtype}; cast one of them")

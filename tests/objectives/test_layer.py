@@ -135,8 +135,7 @@ def test_a_padded_document_is_the_short_one():
 
 @jax.jit
 def solved(objective, x, v, damping):
-    preconditioner = objective.kronecker(x)
-    return preconditioner.solve(v, jax.tree.map(lambda mean: damping * mean, preconditioner.mean()))
+    return objective.preconditioner(x).solve(v, relative=damping)
 
 
 def test_the_value_block_of_the_preconditioner_is_exact():
@@ -156,8 +155,7 @@ def test_the_preconditioner_evens_out_the_scales_of_inputs():
     @jax.jit
     def residuals(objective, x, v):
         line = objective.linearize(x, gauss_newton=True)
-        preconditioner = objective.kronecker(x)
-        damping = jax.tree.map(lambda mean: 1e-3 * mean, preconditioner.mean())
+        preconditioner = objective.preconditioner(x)
 
         def error(M):
             b = line.hvp(v)
@@ -165,7 +163,7 @@ def test_the_preconditioner_evens_out_the_scales_of_inputs():
             gap = jax.tree.map(jnp.subtract, s, v)
             return dot(gap, line.hvp(gap)) / dot(v, b)
 
-        return error(lambda r: preconditioner.solve(r, damping)), error(None)
+        return error(lambda r: preconditioner.solve(r, relative=1e-3)), error(None)
 
     with_it, without = residuals(moved, x, jax.tree.map(lambda W: W / scale[None, :, None], v))
     assert float(with_it) < 0.5 * float(without)
@@ -173,9 +171,11 @@ def test_the_preconditioner_evens_out_the_scales_of_inputs():
 
 def test_wrong_shapes_are_named():
     objective, x, _ = draw(CASES["heads with O, masked"])
-    with pytest.raises(ProblemError, match=r"K has shape \(3, 3, 1\)"):
+    with pytest.raises(ProblemError, match=r"K has shape \(3, 3, 1\); it must be \(3, 3, 2\)"):
         objective.value(x._replace(K=x.K[:, :, :1]))
     with pytest.raises(ProblemError, match=r"B has shape .* its n is 4"):
         LayerRegression(jnp.ones((2, 5, 3)), jnp.ones((2, 4, 3)))
-    with pytest.raises(ValueError, match="it must be 'auto', 'none' or 'entries'"):
+    with pytest.raises(ProblemError, match="O is a NoneType; it must be an array"):
+        objective.value(x._replace(O=None))
+    with pytest.raises(ProblemError, match="it must be one of 'auto', 'none', 'entries'"):
         objective.linearize(x, cache="blocks")
