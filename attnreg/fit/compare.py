@@ -11,9 +11,12 @@ from attnreg.problems.layer import LayerWeights
 class HeadComparison(NamedTuple):
     """One fitted head against one true head, on given inputs.
 
-    fitted, true: which heads. cosine, distance: of the row-centred logits; distance relative to the true ones.
-    angle_q, angle_k: largest principal angle, in radians, between what the queries (the centred keys) span on the
-    inputs. values: relative distance of A V O, the values as they are written.
+    Args:
+        fitted, true: which heads, integers.
+        cosine, distance: of the row-centred logits, floats; distance relative to the true ones.
+        angle_q, angle_k: largest principal angle, in radians, between what the queries (the centred keys) span on the
+            inputs.
+        values: relative distance of A V O, the values as they are written.
     """
 
     fitted: int
@@ -33,17 +36,21 @@ def compare_layers(fitted: LayerWeights, true: LayerWeights, A: ArrayLike) -> tu
     of their centred logits.
 
     Args:
-        fitted, true: weights with equally many heads. A: (…, n, d) inputs, best unseen ones.
+        fitted, true: weights with equally many heads, floats (h, d, r) and so on.
+        A: (…, n, d) inputs, best unseen ones.
 
+    Returns:
+        One `HeadComparison` per true head.
+
+    Precision: float64.
     Cost: `h²` sums over the logits of every document, in float64 on the host.
+    Source: the gauge is derived in docs/theory/closed_forms.md.
     """
     from scipy.optimize import linear_sum_assignment
 
     A = np.asarray(A, np.float64)
     A = A.reshape(-1, *A.shape[-2:])
-    mine, theirs = (
-        LayerWeights(*(None if W is None else np.asarray(W, np.float64) for W in w)) for w in (fitted, true)
-    )
+    mine, theirs = _wide(fitted), _wide(true)
     inner, mine_size, true_size = _inner_products(mine, theirs, A)
     lengths = np.sqrt(mine_size[:, None] * true_size[None, :])
     cosines = inner / np.where(lengths > 0, lengths, 1)
@@ -63,12 +70,13 @@ def compare_layers(fitted: LayerWeights, true: LayerWeights, A: ArrayLike) -> tu
 
 
 def _wide(weights: LayerWeights) -> LayerWeights:
-    return LayerWeights(*(None if W is None else np.asarray(W, np.float64) for W in weights))
+    return LayerWeights._make(None if W is None else np.asarray(W, np.float64) for W in weights)
 
 
 def _values(weights: LayerWeights, head: int) -> np.ndarray:
     """V O of one head, (d, c)."""
-    return weights.V[head] if weights.O is None else weights.V[head] @ weights.O[head]
+    values = np.asarray(weights.V[head])
+    return values if weights.O is None else values @ np.asarray(weights.O[head])
 
 
 def _inner_products(mine: LayerWeights, theirs: LayerWeights, A: np.ndarray):

@@ -13,7 +13,7 @@ from attnreg.problems.checks import replaced
 
 
 class Stochastic(NamedTuple):
-    """Constants of the phase, measured on heads of MiniLM (docs/guides/recover.md).
+    """Constants of the phase, measured on heads of MiniLM.
 
     The start is what matters: `scale` 0.2 keeps the maps near uniform at first, and sharp heads then find their basin;
     from 1 they end in a local minimum. documents: per step. slice_steps: steps of one compiled slice.
@@ -69,7 +69,7 @@ def stochastic_slices(objective: LayerObjective, key: jax.Array, options: Stocha
     options = options or Stochastic()
     key, sub = jax.random.split(key)
     x = objective.small_start(sub, options.scale)
-    state = _optimizer(options).init(x)
+    state = _optimizer(options).init(x)  # type: ignore[arg-type]
     for done in range(options.slice_steps, options.steps + 1, options.slice_steps):
         key, sub = jax.random.split(key)
         x, state, loss = _slice(objective, x, state, sub, options)

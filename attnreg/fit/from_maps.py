@@ -29,11 +29,12 @@ TRUSTED = 1e3
 
 def _masked(problem: AttentionRegression, i) -> jax.Array:
     """Where the logarithm of document i's map can be trusted, (n, n)."""
-    B = problem.B[i]
+    B = jnp.asarray(problem.B)[i]
     seen = TRUSTED * jnp.finfo(B.dtype).tiny < B
     if problem.mask is not None:
-        seen = seen & problem.mask[jnp.minimum(i, problem.mask.shape[0] - 1)]
-    return seen & jnp.tril(jnp.ones(B.shape, bool)) if problem.causal else seen
+        mask = jnp.asarray(problem.mask)
+        seen = seen & mask[jnp.minimum(i, mask.shape[0] - 1)]
+    return jnp.tril(seen) if problem.causal else seen
 
 
 def _centred(T: jax.Array, seen: jax.Array) -> jax.Array:
@@ -57,7 +58,7 @@ def logit_least_squares(problem: AttentionRegression, products: int) -> jax.Arra
 
     def right(i):
         seen = _masked(problem, i)
-        logs = jnp.log(jnp.where(seen, problem.B[i], 1))
+        logs = jnp.log(jnp.where(seen, jnp.asarray(problem.B)[i], 1))
         return tt.lift_gradient(A[i], _centred(logs, seen), A[i])
 
     def normal(X):
@@ -107,6 +108,7 @@ def fit_attention(
     Cost: about 60 products with `8·n·d·(n + d)` flops per document, then steps on `FactoredObjective`.
     Raises:
         ProblemError: for data or options that do not fit.
+    Source: derived at the head of this file.
 
     Example:
         >>> import numpy as np
@@ -134,7 +136,7 @@ def fit_attention(
     reads = LayerRegression(problem.A1, problem.A1, problem.mask, causal)
     coordinates, input_rank = whitened(reads)
     white = coordinates.problem(reads).A
-    watch = Watch(float(jnp.sum(problem.B**2)), judge, tol, seconds, callback)
+    watch = Watch(float(jnp.sum(jnp.asarray(problem.B) ** 2)), judge, tol, seconds, callback)
     objective = FactoredObjective(replaced(problem, A1=white, A2=white), rank)
     _run(objective, watch, coordinates, second or Options())
     train, held, weights = watch.best()
@@ -158,5 +160,5 @@ def _run(objective: FactoredObjective, watch: Watch, coordinates, options: Optio
 
 
 def _judge(problem: AttentionRegression, rank: int):
-    objective, unit = FactoredObjective(problem, rank), float(jnp.sum(problem.B**2))
+    objective, unit = FactoredObjective(problem, rank), float(jnp.sum(jnp.asarray(problem.B) ** 2))
     return lambda weights: float(objective.value(weights)) / unit

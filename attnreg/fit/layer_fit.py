@@ -72,8 +72,8 @@ class Fitted:
 
     def save(self, path: str | Path) -> None:
         """Write everything to one .npz file."""
-        arrays = {name: W for name, W in self.weights._asdict().items() if W is not None}
-        trace = {f"trace_{i}": np.asarray([row[i] for row in self.trace]) for i in range(5)}
+        arrays: dict[str, Any] = {name: W for name, W in self.weights._asdict().items() if W is not None}
+        trace: dict[str, Any] = {f"trace_{i}": np.asarray([row[i] for row in self.trace]) for i in range(5)}
         np.savez(
             path, **arrays, **trace, losses=[self.train, self.heldout, self.seconds], reason=self.reason,
             determined=self.determined, causal=self.causal,
@@ -107,7 +107,17 @@ class Fitted:
 
 @dataclasses.dataclass(frozen=True)
 class LayerFit(Fitted):
-    """Outcome of `fit_layer`: `Fitted` with `LayerWeights`; the unit is the deviation from the column mean."""
+    """Outcome of `fit_layer`; the unit of losses is the squared deviation from the column mean.
+
+    Args:
+        weights: `LayerWeights` of NumPy floats Q, K (h, d, r), V (h, d, s), O (h, s, c) or None, for the inputs as
+            given.
+        train, heldout, reason, determined, seconds, trace, causal: see `Fitted`; losses are plain floats.
+
+    Precision: `predict` runs in the dtype of the weights.
+    Cost: `predict` is one forward pass.
+    Source: what `attnreg.fit.recovery` and `attnreg.fit.from_maps` found.
+    """
 
     unit: ClassVar[str] = LAYER_UNIT
     kind: ClassVar[Any] = LayerWeights
@@ -119,7 +129,16 @@ class LayerFit(Fitted):
 
 @dataclasses.dataclass(frozen=True)
 class MapFit(Fitted):
-    """Outcome of `fit_attention`: `Fitted` with `Factors` Q, K (d, r); the unit is the squared norm of the maps."""
+    """Outcome of `fit_attention`; the unit of losses is the squared norm of the maps.
+
+    Args:
+        weights: `Factors` of NumPy floats Q, K (d, r), for the inputs as given.
+        train, heldout, reason, determined, seconds, trace, causal: see `Fitted`; losses are plain floats.
+
+    Precision: `predict` runs in the dtype of the weights.
+    Cost: `predict` is one forward pass.
+    Source: what `attnreg.fit.recovery` and `attnreg.fit.from_maps` found.
+    """
 
     unit: ClassVar[str] = MAP_UNIT
     kind: ClassVar[Any] = Factors
@@ -136,7 +155,7 @@ class MapFit(Fitted):
 
 def predict(weights: LayerWeights, A: ArrayLike, *, mask: ArrayLike | None = None, causal: bool = False) -> np.ndarray:
     """`Σ_h softmax(A Q_h K_hᵀ Aᵀ) A V_h O_h`, (k, n, c), for inputs A (…, n, d)."""
-    weights = LayerWeights(*(None if W is None else jnp.asarray(W) for W in weights))
+    weights = LayerWeights._make(None if W is None else jnp.asarray(W) for W in weights)
     A = jnp.asarray(A, weights.Q.dtype)
     width = (weights.V if weights.O is None else weights.O).shape[2]
     problem = LayerRegression(A, jnp.zeros((*A.shape[:-1], width), A.dtype), mask, causal)

@@ -6,9 +6,13 @@ from typing import Any, NamedTuple
 
 
 class Progress(NamedTuple):
-    """One line of a fit: seconds since its start, phase, step in the phase, losses in the fit's unit (NaN if unknown).
+    """One line of a fit.
 
-    weights: the current ones, for the inputs and outputs as they were given: what a checkpoint needs (`start=`).
+    Args:
+        seconds: since its start. phase, step: which phase, and how far it is.
+        train, heldout: losses as plain floats in the fit's unit; NaN without held-out documents.
+        weights: the current ones, floats shaped like those of the result (…), for the inputs and outputs as given: what
+            a checkpoint needs (`start=`).
     """
 
     seconds: float

@@ -36,6 +36,7 @@ class LayerObjective(SecondOrderObjective):
     Cost: value and gradient per head and document `6·n·d·(2r + s)` + `10·n²·r` flops (s = r) and one exp per entry of
     the map; a Gauss–Newton product with cached maps `4·n·d·(2r + s)` + `16·n²·r`. Memory: the data, one block of maps
     (a document of one block is never split), and with a cache `h·n·(n + 2r + 2s)` numbers per document.
+    Raises: ProblemError for options, and for weights that do not fit the data.
     Source: derived in `attnreg.objectives.layer_blocks`.
 
     Example:
@@ -61,16 +62,15 @@ class LayerObjective(SecondOrderObjective):
             if getattr(self, name) is not None:
                 check_integer(name, getattr(self, name), at_least=1)
 
-    def _shapes(self) -> Any:
-        (_, _, d, c), h = self.problem.sizes, self.heads
+    def _shapes(self) -> tuple[tuple[int, int, int] | None, ...]:
+        """Shapes of Q, K, V and O."""
+        (_, _, d, c), h, s = self.problem.sizes, self.heads, self.value_rank
         pair = (h, d, self.rank)
-        if self.value_rank is None:
-            return LayerWeights(pair, pair, (h, d, c), None)
-        return LayerWeights(pair, pair, (h, d, self.value_rank), (h, self.value_rank, c))
+        return (pair, pair, (h, d, c), None) if s is None else (pair, pair, (h, d, s), (h, s, c))
 
     def zeros(self) -> LayerWeights:
         """All zero, a saddle: start from `small_start`."""
-        return LayerWeights(*(None if s is None else jnp.zeros(s, self.problem.dtype) for s in self._shapes()))
+        return LayerWeights._make(None if s is None else jnp.zeros(s, self.problem.dtype) for s in self._shapes())
 
     def start(self) -> LayerWeights:
         """`small_start` from key 0."""
@@ -82,17 +82,17 @@ class LayerObjective(SecondOrderObjective):
         Small logits keep the maps near uniform at first; from there the heads grow direction by direction, which finds
         the basin of sharp heads too. From larger ones they end in a local minimum.
         """
-        dtype, (_, d, _) = self.problem.dtype, self._shapes().Q
+        dtype, d = self.problem.dtype, self.problem.sizes[2]
         keys = jax.random.split(key, 4)
-        sizes = LayerWeights(scale, scale, 0.1 if self.value_rank is None else 1.0, 0.1)
-        fan = LayerWeights(d, d, d, self.value_rank)
+        sizes = (scale, scale, 0.1 if self.value_rank is None else 1.0, 0.1)
+        fan = (d, d, d, self.value_rank)
 
         def draw(key, shape, size, width):
             return (
                 None if shape is None else size * jax.random.normal(key, shape, dtype) / jnp.sqrt(width).astype(dtype)
             )
 
-        return LayerWeights(*(draw(*of) for of in zip(keys, self._shapes(), sizes, fan, strict=True)))
+        return LayerWeights._make(draw(*of) for of in zip(keys, self._shapes(), sizes, fan, strict=True))
 
     def costs(self) -> Costs:
         """From the formulas of the class docstring."""
@@ -136,7 +136,7 @@ class LayerObjective(SecondOrderObjective):
     def _blocks(self) -> int:
         return -(-self.problem.sizes[0] // self._documents_per_block())
 
-    def _sum(self, emit: Callable[[Any], Any], kept: Any = None) -> Any:
+    def _sum(self, emit: Callable[[Any, Any], Any], kept: Any = None) -> Any:
         """`Σ emit(documents, kept of the block)` over all blocks."""
         take = lambda i: jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), kept)  # noqa: E731
         if self._blocks() == 1:
@@ -204,7 +204,9 @@ class LayerObjective(SecondOrderObjective):
         return LayerLinearization(value, gradient, x, kept, self, gauss_newton)
 
     @compiled("gauss_newton")
-    def value_grad_hessian(self, x: LayerWeights, *, gauss_newton: bool = False):
+    def value_grad_hessian(
+        self, x: LayerWeights, *, gauss_newton: bool = False
+    ) -> tuple[jax.Array, LayerWeights, jax.Array]:
         """Value, gradient and the dense Hessian by one product per unknown: for small sizes."""
         line = self.linearize(x, gauss_newton=gauss_newton)
         flat, unravel = ravel_pytree(x)

@@ -102,7 +102,7 @@ def pull_back(A: jax.Array, heads: Heads, O: jax.Array | None, w: jax.Array) -> 
         tt.einsum("bhnm,bhnr->bhmr", G, q),
         tt.einsum("bhnm,bhns->bhms", F, g),
     )
-    return LayerWeights(*parts, None if O is None else tt.einsum("bhns,bnc->hsc", z, w))
+    return LayerWeights._make([*parts, None if O is None else tt.einsum("bhns,bnc->hsc", z, w)])
 
 
 class Push(NamedTuple):
@@ -131,7 +131,9 @@ def push_forward(A: jax.Array, heads: Heads, O: jax.Array | None, direction: Lay
     return Push(dq, dk, dv, Ft, s, dz, out)
 
 
-def curve(A: jax.Array, heads: Heads, O: jax.Array | None, w: jax.Array, push: Push, dO) -> LayerWeights:
+def curve(
+    A: jax.Array, heads: Heads, O: jax.Array | None, w: jax.Array, push: Push, dO: jax.Array | None
+) -> LayerWeights:
     """`pull_back` of a fixed w, differentiated along a direction: what the exact Hessian adds to Gauss–Newton."""
     q, k, v, z, F = heads
     g = read(w, O, q.shape[1])
@@ -151,4 +153,4 @@ def curve(A: jax.Array, heads: Heads, O: jax.Array | None, w: jax.Array, push: P
         tt.einsum("bhnm,bhnr->bhmr", dG, q) + tt.einsum("bhnm,bhnr->bhmr", G, push.q),
         rest,
     )
-    return LayerWeights(*parts, None if O is None else tt.einsum("bhns,bnc->hsc", push.z, w))
+    return LayerWeights._make([*parts, None if O is None else tt.einsum("bhns,bnc->hsc", push.z, w)])

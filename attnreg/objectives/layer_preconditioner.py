@@ -46,7 +46,9 @@ def sums(documents: Documents, heads: Heads, O: jax.Array | None, probes: jax.Ar
     v_side, z_side = tt.einsum("bhms,hsp->pbhm", v, sides), tt.einsum("bhns,hsp->pbhn", z, sides)
     lengths = jnp.broadcast_to(jnp.sum(A * A, axis=2)[:, None], q.shape[:3])
     both = jnp.concatenate([k, jnp.broadcast_to(A[:, None], (*k.shape[:3], A.shape[2]))], axis=3)
-    q_size, c_size, Q_right, K_left, N_size = jnp.sum(q * q, axis=3), 0, 0, 0, 0
+    q_size = jnp.sum(q * q, axis=3)
+    c_size = N_size = jnp.zeros_like(q_size)
+    Q_right, K_left = (jnp.zeros((h, x, x), A.dtype) for x in (q.shape[3], A.shape[2]))
     for v_one, z_one in zip(v_side, z_side, strict=True):
         G = F * (v_one[:, :, None, :] - z_one[:, :, :, None])
         c, N = jnp.split(jnp.where(live, tt.einsum("bhnm,bhmx->bhnx", G, both), 0), [q.shape[3]], axis=3)
@@ -93,7 +95,7 @@ class LayerPreconditioner:
         """`function(block, parts of the trees)` for every block, over its heads."""
         blocks = (self.Q, self.K, self.V, self.O)
         parts = zip(blocks, *trees, strict=True)
-        return LayerWeights(*(None if block is None else jax.vmap(function)(block, *rest) for block, *rest in parts))
+        return LayerWeights._make(None if block is None else jax.vmap(function)(block, *rest) for block, *rest in parts)
 
     def scale(self) -> LayerWeights:
         """Mean eigenvalue of each block, (h,) for each unknown."""

@@ -68,7 +68,8 @@ class LayerRegression:
     @property
     def sizes(self) -> tuple[int, int, int, int]:
         """(k documents, n tokens, width d read, width c written)."""
-        return (*self.A.shape, self.B.shape[2])
+        (k, n, d), c = self.A.shape, self.B.shape[2]
+        return (k, n, d, c)
 
     @property
     def dtype(self) -> np.dtype:

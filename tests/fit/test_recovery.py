@@ -21,7 +21,8 @@ def layer(heads=1, rank=2, value_rank=None, documents=16, seed=0):
     A = rng.normal(size=(documents, 24, 6))
     V = (heads, 6, 3 if value_rank is None else value_rank)
     O = None if value_rank is None else rng.normal(size=(heads, value_rank, 3))
-    true = LayerWeights(rng.normal(size=(heads, 6, rank)), rng.normal(size=(heads, 6, rank)) / 2, rng.normal(size=V), O)
+    Q, K = rng.normal(size=(heads, 6, rank)), rng.normal(size=(heads, 6, rank)) / 2
+    true = LayerWeights._make([Q, K, rng.normal(size=V), O])
     return A, true, predict(true, A)
 
 

@@ -115,7 +115,9 @@ def test_blocks_and_documents_add_up():
     for block in (1, 2, 3, 5):
         np.testing.assert_allclose(LayerObjective(problem, 3, 2, 2, block).value(x), whole.value(x), rtol=1e-14)
     parts = sum(
-        float(LayerObjective(LayerRegression(problem.A[i], problem.B[i], problem.mask[i]), 3, 2, 2).value(x))
+        float(
+            LayerObjective(LayerRegression(problem.A[i], problem.B[i], jnp.asarray(problem.mask)[i]), 3, 2, 2).value(x)
+        )
         for i in range(5)
     )
     np.testing.assert_allclose(parts, float(whole.value(x)), rtol=1e-13)
@@ -128,7 +130,7 @@ def test_a_padded_document_is_the_short_one():
     valid[:, 4:] = False
     padded = [np.concatenate([a, rng.normal(size=(2, 2, a.shape[2]))], axis=1) for a in (A, B)]
     short = LayerObjective(LayerRegression(A, B), rank=2)
-    long = LayerObjective(LayerRegression(*padded, valid[:, :, None] & valid[:, None, :]), rank=2)
+    long = LayerObjective(LayerRegression(padded[0], padded[1], valid[:, :, None] & valid[:, None, :]), rank=2)
     x = short.small_start(jax.random.key(0), 1.0)
     close(long.value_and_grad(x), short.value_and_grad(x), short.value_and_grad(x), 1e-14)
 
