@@ -34,7 +34,7 @@ def _masked(problem: AttentionRegression, i) -> jax.Array:
     if problem.mask is not None:
         mask = jnp.asarray(problem.mask)
         seen = seen & mask[jnp.minimum(i, mask.shape[0] - 1)]
-    return jnp.tril(seen) if problem.causal else seen
+    return jnp.asarray(jnp.tril(seen) if problem.causal else seen)
 
 
 def _centred(T: jax.Array, seen: jax.Array) -> jax.Array:
