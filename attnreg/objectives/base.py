@@ -156,8 +156,8 @@ def _hvp(objective: SecondOrderObjective, x: Any, v: Any, *, gauss_newton: bool)
 def check_like(x: Any, want: Any, name: str = "") -> None:
     """Refuse an `x` whose structure, shapes or dtypes are not those of `want`.
 
-    `want` is an array (or its shape) or a NamedTuple of them. An unnamed array is called X, the fields of an unnamed
-    tuple have their own names, and those of a named one are `name.field`.
+    `want` is an array (or its shape) or a NamedTuple of them, some of which may be None. An unnamed array is called X,
+    the fields of an unnamed tuple have their own names, and those of a named one are `name.field`.
     """
     if isinstance(want, tuple):
         if type(x) is not type(want):
@@ -166,12 +166,15 @@ def check_like(x: Any, want: Any, name: str = "") -> None:
                 f"{name or 'the unknown'} is a {type(x).__name__}; it must be {type(want).__name__}({fields})"
             )
         for field, part, like in zip(type(want)._fields, x, want, strict=True):  # type: ignore[attr-defined]
-            _check_array(part, like, f"{name}.{field}" if name else field)
+            if part is not None or like is not None:
+                _check_array(part, like, f"{name}.{field}" if name else field)
     else:
         _check_array(x, want, name or "X")
 
 
 def _check_array(x: Any, want: Any, name: str) -> None:
+    if want is None:
+        raise ProblemError(f"{name} is a {type(x).__name__}; it must be None")
     if not isinstance(x, jax.Array | np.ndarray | jax.ShapeDtypeStruct):
         raise ProblemError(f"{name} is a {type(x).__name__}; it must be an array of shape {want.shape}")
     if x.shape != want.shape:

@@ -2,12 +2,15 @@
 
 from attnreg.problems.attention import AttentionRegression, LinearRegression, SoftmaxRegression, Teacher
 from attnreg.problems.checks import ProblemError
+from attnreg.problems.layer import LayerRegression, LayerWeights
 from attnreg.problems.one_layer import OneLayerRegression, Unknowns
 from attnreg.problems.registry import Loss, find_loss, loss_names, register_loss, unregister_loss
 from attnreg.problems.verify import LossReport, check_loss
 
 __all__ = [
     "AttentionRegression",
+    "LayerRegression",
+    "LayerWeights",
     "LinearRegression",
     "Loss",
     "LossReport",

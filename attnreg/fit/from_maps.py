@@ -1,0 +1,164 @@
+"""`fit_attention`: queries and keys from what a head reads and its attention maps, by way of the maps' logarithms.
+
+A softmax gives its logits away up to a constant per row: with C centring the allowed keys of a row,
+`C(A X Aᵀ) = C log B` is linear in X. Its least-squares solution, cut to rank r, is exact for maps without noise; from
+there Levenberg–Marquardt on the maps themselves gives the answer for rounded or noisy ones.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from attnreg.fit.coordinates import whitened
+from attnreg.fit.gauss_newton import Options, gauss_newton_steps
+from attnreg.fit.layer_fit import MapFit, determined_maps
+from attnreg.fit.watch import Progress, Watch
+from attnreg.lift import tensor_trick as tt
+from attnreg.objectives.factored import FactoredObjective
+from attnreg.objectives.factors import Factors
+from attnreg.problems.attention import AttentionRegression
+from attnreg.problems.checks import ProblemError, check_integer, check_number, replaced
+from attnreg.problems.layer import LayerRegression
+
+# Entries of a map below this many times the smallest normal number may have been rounded: their logarithms say nothing.
+TRUSTED = 1e3
+
+
+def _masked(problem: AttentionRegression, i) -> jax.Array:
+    """Where the logarithm of document i's map can be trusted, (n, n)."""
+    B = jnp.asarray(problem.B)[i]
+    seen = TRUSTED * jnp.finfo(B.dtype).tiny < B
+    if problem.mask is not None:
+        mask = jnp.asarray(problem.mask)
+        seen = seen & mask[jnp.minimum(i, mask.shape[0] - 1)]
+    return jnp.asarray(jnp.tril(seen) if problem.causal else seen)
+
+
+def _centred(T: jax.Array, seen: jax.Array) -> jax.Array:
+    """T minus its mean over the seen keys of each row, 0 elsewhere: a symmetric projection."""
+    T = jnp.where(seen, T, 0)
+    count = jnp.maximum(jnp.sum(seen, axis=1, keepdims=True), 1).astype(T.dtype)
+    return jnp.where(seen, T - jnp.sum(T, axis=1, keepdims=True) / count, 0)
+
+
+@jax.jit(static_argnames="products")
+def logit_least_squares(problem: AttentionRegression, products: int) -> jax.Array:
+    """X (d, d) minimising `Σ ‖C(A X Aᵀ) − C log B‖²`, by conjugate gradients from 0; the inputs should be white.
+
+    Cost: `products` times `8·n·d·(n + d)` flops per document.
+    """
+    A, documents = problem.A1, jnp.arange(problem.A1.shape[0], dtype=jnp.int32)
+    zero = jnp.zeros(problem.shape, problem.dtype)
+
+    def total(emit):
+        return jax.lax.fori_loop(0, documents.shape[0], lambda i, out: out + emit(i), zero)
+
+    def right(i):
+        seen = _masked(problem, i)
+        logs = jnp.log(jnp.where(seen, jnp.asarray(problem.B)[i], 1))
+        return tt.lift_gradient(A[i], _centred(logs, seen), A[i])
+
+    def normal(X):
+        return total(lambda i: tt.lift_gradient(A[i], _centred(tt.logits(A[i], X, A[i]), _masked(problem, i)), A[i]))
+
+    b = total(right)
+    eps = jnp.finfo(problem.dtype).eps
+    return jax.scipy.sparse.linalg.cg(normal, b, tol=float(eps), maxiter=products)[0]
+
+
+def logarithm_start(problem: AttentionRegression, rank: int, products: int = 60) -> Factors:
+    """Factors of the best rank-r part of `logit_least_squares`, split evenly between Q and K."""
+    left, sizes, right = jnp.linalg.svd(logit_least_squares(problem, products), full_matrices=False)
+    root = jnp.sqrt(sizes[:rank])
+    return Factors(left[:, :rank] * root[None, :], right[:rank].T * root[None, :])
+
+
+def fit_attention(
+    A: ArrayLike,
+    maps: ArrayLike,
+    *,
+    rank: int,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    heldout: tuple[ArrayLike, ...] | None = None,
+    tol: float = 1e-10,
+    seconds: float = 120.0,
+    callback: Callable[[Progress], None] | None = None,
+    second: Options | None = None,
+) -> MapFit:
+    """Q, K (d, r) with which `softmax(A Q Kᵀ Aᵀ)` is near `maps`.
+
+    Args:
+        A: (…, n, d) what the head reads; leading axes are documents. maps: (…, n, n) its attention maps.
+        rank: r. mask: boolean, broadcastable to (…, n, n), True where a query may attend a key. causal: keys ≤ query.
+        heldout: documents to judge by, `(A, maps)` or `(A, maps, mask)`.
+        tol: loss at which to stop, held out if there is such, relative to the squared norm of the maps.
+        seconds: wall time after which it ends with what it has.
+        callback: called with `Progress`.
+        second: constants of Levenberg–Marquardt.
+
+    Returns:
+        `MapFit`, with the weights of the best held-out (else training) loss.
+
+    Precision: exact to the rounding of the maps when such weights exist; entries that underflowed are left to the
+        second phase.
+    Cost: about 60 products with `8·n·d·(n + d)` flops per document, then steps on `FactoredObjective`.
+    Raises:
+        ProblemError: for data or options that do not fit.
+    Source: derived at the head of this file.
+
+    Example:
+        >>> import numpy as np
+        >>> rng = np.random.default_rng(0)
+        >>> A, Q, K = (rng.normal(size=s).astype("float32") for s in ((4, 20, 6), (6, 2), (6, 2)))
+        >>> S = 3 * A @ Q @ K.T @ np.swapaxes(A, 1, 2)
+        >>> maps = np.exp(S - S.max(-1, keepdims=True))
+        >>> maps /= maps.sum(-1, keepdims=True)
+        >>> fit = fit_attention(A[:3], maps[:3], rank=2, heldout=(A[3:], maps[3:]))
+        >>> fit.heldout < 1e-8, fit.weights.Q.shape
+        (True, (6, 2))
+    """
+    check_number("tol", tol, at_least=0)
+    check_number("seconds", seconds, above=0)
+    check_integer("rank", rank, at_least=1)
+    A = jnp.asarray(A)
+    problem = AttentionRegression(A, A, jnp.asarray(maps), mask=mask, causal=causal)
+    judge = None
+    if heldout is not None:
+        if len(heldout) not in (2, 3):
+            raise ProblemError(f"heldout has {len(heldout)} parts; it must be (A, maps) or (A, maps, mask)")
+        Ah, *rest = map(jnp.asarray, heldout)
+        unseen = AttentionRegression(Ah, Ah, rest[0], mask=rest[1] if len(rest) == 2 else None, causal=causal)
+        judge = _judge(unseen, rank)
+    reads = LayerRegression(problem.A1, problem.A1, problem.mask, causal)
+    coordinates, input_rank = whitened(reads)
+    white = coordinates.problem(reads).A
+    watch = Watch(float(jnp.sum(jnp.asarray(problem.B) ** 2)), judge, tol, seconds, callback)
+    objective = FactoredObjective(replaced(problem, A1=white, A2=white), rank)
+    _run(objective, watch, coordinates, second or Options())
+    train, held, weights = watch.best()
+    host = jax.tree.map(np.asarray, weights)
+    known = determined_maps(problem, rank, input_rank)
+    return MapFit(host, train, held, watch.reason or "stalled", known, watch.elapsed(), tuple(watch.trace), causal)
+
+
+def _run(objective: FactoredObjective, watch: Watch, coordinates, options: Options) -> None:
+    """The start and the steps, until the watch says stop."""
+
+    def back(x: Factors) -> Factors:
+        return jax.tree.map(lambda W: jnp.asarray(coordinates.into @ np.asarray(W, np.float64), W.dtype), x)
+
+    x = logarithm_start(objective.problem, objective.rank)
+    if watch.note("logarithms", 1, float(objective.value(x)) / watch.unit, back(x)):
+        return
+    for number, step in enumerate(gauss_newton_steps(objective, x, options, watch.expired), 1):
+        if watch.note("gauss_newton", number, step.value / watch.unit, back(step.params)):
+            return
+
+
+def _judge(problem: AttentionRegression, rank: int):
+    objective, unit = FactoredObjective(problem, rank), float(jnp.sum(jnp.asarray(problem.B) ** 2))
+    return lambda weights: float(objective.value(weights)) / unit

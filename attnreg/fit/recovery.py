@@ -1,0 +1,146 @@
+"""`fit_layer`: the weights of an attention layer from what it reads and what it writes."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from attnreg.fit.coordinates import scaled, variation, whitened
+from attnreg.fit.first_phase import Stochastic, stochastic_slices
+from attnreg.fit.gauss_newton import Options, gauss_newton_steps
+from attnreg.fit.layer_fit import LayerFit, determined
+from attnreg.fit.watch import Progress, Watch
+from attnreg.objectives.layer import LayerObjective
+from attnreg.problems.checks import ProblemError, check_integer, check_number
+from attnreg.problems.layer import LayerRegression, LayerWeights
+
+# A first phase whose loss stays above this has not found a basin; it is then drawn again, this many times in all.
+LOST, ATTEMPTS = 0.5, 3
+
+
+def fit_layer(
+    A: ArrayLike,
+    outputs: ArrayLike,
+    *,
+    rank: int,
+    heads: int = 1,
+    value_rank: int | None = None,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    heldout: tuple[ArrayLike, ...] | None = None,
+    tol: float = 1e-8,
+    seconds: float = 120.0,
+    key: jax.Array | None = None,
+    start: LayerWeights | None = None,
+    callback: Callable[[Progress], None] | None = None,
+    first: Stochastic | None = None,
+    second: Options | None = None,
+) -> LayerFit:
+    """Weights with which `Σ_h softmax(A Q_h K_hᵀ Aᵀ) A V_h O_h` is near `outputs`.
+
+    First Adam on a few documents at a time from small weights, which finds the basin; then Levenberg–Marquardt on all
+    documents in whitened inputs, which goes down to rounding if such weights exist.
+
+    Args:
+        A: (…, n, d) what the layer reads; leading axes are documents. outputs: (…, n, c) what it writes.
+        rank: r, the width of queries and keys. heads: h, their outputs add up.
+        value_rank: s, the width of the values; None takes V (h, d, c) whole and no O.
+        mask: boolean, broadcastable to (…, n, n), True where a query may attend a key. causal: keys ≤ query only.
+        heldout: documents to judge by, `(A, outputs)` or `(A, outputs, mask)`.
+        tol: loss at which to stop, held out if there is such, in units of the deviation from the column mean.
+        seconds: wall time after which it ends with what it has (compiling counts too).
+        key: PRNG key; None is `jax.random.key(0)`.
+        start: weights to go on from instead of the first phase.
+        callback: called with `Progress`.
+        first, second: constants of the two phases.
+
+    Returns:
+        `LayerFit`, with the weights of the best held-out (else training) loss.
+
+    Precision: weights have the dtype of A.
+    Cost: `Stochastic.steps` gradients of a few documents, then per step up to `Options.max_products` products of
+        `LayerObjective`; memory as there.
+    Raises:
+        ProblemError: for data or options that do not fit.
+    Source: Levenberg–Marquardt in the metric of a Kronecker-factored curvature; closed forms in
+        `attnreg.objectives.layer_blocks`.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from attnreg.fit.layer_fit import predict
+        >>> rng = np.random.default_rng(0)
+        >>> A, X, V = (rng.normal(size=s).astype("float32") for s in ((12, 32, 6), (6, 2), (6, 3)))
+        >>> file = tempfile.NamedTemporaryFile(suffix=".npz")  # stands for your own file
+        >>> np.savez(file.name, A=A, B=predict(LayerWeights(X[None], X[None] / 2, V[None]), A))
+        >>> data = np.load(file.name)
+        >>> fit = fit_layer(data["A"][:8], data["B"][:8], rank=2, heldout=(data["A"][8:], data["B"][8:]))
+        >>> fit.heldout < 1e-6, fit.weights.Q.shape, fit.predict(data["A"]).shape
+        (True, (1, 6, 2), (12, 32, 3))
+    """
+    check_number("tol", tol, at_least=0)
+    check_number("seconds", seconds, above=0)
+    check_integer("rank", rank, at_least=1)
+    problem = LayerRegression(jnp.asarray(A), jnp.asarray(outputs), mask, causal)
+    objective = LayerObjective(problem, heads, rank, value_rank)
+    judge = None
+    if heldout is not None:
+        if len(heldout) not in (2, 3):
+            raise ProblemError(f"heldout has {len(heldout)} parts; it must be (A, outputs) or (A, outputs, mask)")
+        unseen = LayerRegression(*map(jnp.asarray, heldout), causal=causal)
+        judge = LayerObjective(unseen, heads, rank, value_rank)
+    watch = Watch(variation(problem), _judge(judge), tol, seconds, callback)
+    if start is not None:
+        start = jax.tree.map(lambda W: jnp.asarray(W, problem.dtype), start)
+    _run(objective, watch, jax.random.key(0) if key is None else key, start, first or Stochastic(), second or Options())
+    train, held, weights = watch.best()
+    host = jax.tree.map(np.asarray, weights)
+    known = determined(objective, whitened(problem)[1])
+    return LayerFit(host, train, held, watch.reason or "stalled", known, watch.elapsed(), tuple(watch.trace), causal)
+
+
+def _judge(objective: LayerObjective | None):
+    """The held-out loss of weights, or None."""
+    if objective is None:
+        return None
+    unit = variation(objective.problem) or 1.0
+    return lambda weights: float(objective.value(weights)) / unit
+
+
+def _run(objective: LayerObjective, watch: Watch, key, start, first: Stochastic, second: Options) -> None:
+    """Both phases, until the watch says stop."""
+    weights = start
+    if weights is None:
+        weights = _find_basin(objective, watch, key, first)
+    if watch.reason:
+        return
+    coordinates, _ = whitened(objective.problem)
+    white = dataclasses.replace(objective, problem=coordinates.problem(objective.problem))
+    unit = watch.unit / coordinates.size**2
+    steps = gauss_newton_steps(white, coordinates.weights_in(weights), second, watch.expired)
+    for number, step in enumerate(steps, 1):
+        if watch.note("gauss_newton", number, step.value / unit, coordinates.weights_back(step.params)):
+            return
+
+
+def _find_basin(objective: LayerObjective, watch: Watch, key, options: Stochastic) -> LayerWeights:
+    """The first phase, drawn again while it ends lost; the weights of the attempt that ended lowest."""
+    coordinates = scaled(objective.problem)
+    small = dataclasses.replace(objective, problem=coordinates.problem(objective.problem))
+    lowest, found = float("inf"), None
+    for attempt in range(ATTEMPTS):
+        part, loss = None, float("inf")
+        for part in stochastic_slices(small, jax.random.fold_in(key, attempt), options):
+            loss = part.loss
+            if watch.note("stochastic", part.steps, loss, coordinates.weights_back(part.params)):
+                break
+        assert part is not None
+        if found is None or loss < lowest:
+            lowest, found = loss, coordinates.weights_back(part.params)
+        if watch.reason or lowest <= LOST:
+            break
+    assert found is not None
+    return found

@@ -1,0 +1,72 @@
+"""The watch over a fit: the clock, the best weights so far, and the caller who is told."""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Progress(NamedTuple):
+    """One line of a fit.
+
+    Args:
+        seconds: since its start. phase, step: which phase, and how far it is.
+        train, heldout: losses as plain floats in the fit's unit; NaN without held-out documents.
+        weights: the current ones, floats shaped like those of the result (…), for the inputs and outputs as given: what
+            a checkpoint needs (`start=`).
+    """
+
+    seconds: float
+    phase: str
+    step: int
+    train: float
+    heldout: float
+    weights: Any
+
+
+class Watch:
+    """Judges weights, keeps the best, and says when and why to stop.
+
+    unit: what training losses are relative to. judge: the held-out loss of weights, or None.
+    """
+
+    def __init__(
+        self,
+        unit: float,
+        judge: Callable[[Any], float] | None,
+        tol: float,
+        seconds: float,
+        callback: Callable[[Progress], None] | None,
+    ):
+        self.began = time.perf_counter()
+        self.unit, self.judge, self.tol, self.seconds, self.callback = unit or 1.0, judge, tol, seconds, callback
+        self.kept: tuple[float, float, float, Any] | None = None
+        self.trace: list[tuple[float, str, int, float, float]] = []
+        self.reason = ""
+
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self.began
+
+    def expired(self) -> bool:
+        """Whether the time is over."""
+        return self.elapsed() >= self.seconds
+
+    def note(self, phase: str, step: int, train: float, weights: Any) -> bool:
+        """Judge weights, keep the best, tell the caller; true when it is time to stop."""
+        held = float("nan") if self.judge is None else self.judge(weights)
+        decides = train if self.judge is None else held
+        if self.kept is None or decides < self.kept[0]:
+            self.kept = (decides, train, held, weights)
+        self.trace.append((self.elapsed(), phase, step, train, held))
+        if self.callback is not None:
+            self.callback(Progress(*self.trace[-1], weights))
+        if decides <= self.tol:
+            self.reason = "tolerance"
+        elif self.expired():
+            self.reason = "seconds"
+        return bool(self.reason)
+
+    def best(self) -> tuple[float, float, Any]:
+        """Training loss, held-out loss and weights of the best point."""
+        assert self.kept is not None
+        return self.kept[1:]

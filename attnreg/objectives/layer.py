@@ -1,0 +1,270 @@
+"""The objective of a self-attention layer in the factors of its heads, in closed form and streamed over documents."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from attnreg.objectives import layer_blocks as lb
+from attnreg.objectives.base import Cache, Costs, Linearization, SecondOrderObjective, compiled
+from attnreg.objectives.layer_preconditioner import LayerPreconditioner, signs, sums
+from attnreg.problems.checks import check_integer, pytree_dataclass, replaced
+from attnreg.problems.layer import LayerRegression, LayerWeights
+
+# Entries (heads × documents × queries × keys) of one block: measured best from 2¹⁸ to 2²⁰ on a CPU with 32 MB of cache.
+BLOCK_ENTRIES = 2**19
+# Rows per input from which the preconditioner is estimated.
+SAMPLE_ROWS = 16
+# What `cache="auto"` may keep: the maps of 100 documents of 256 tokens take 39 MB a head.
+LAYER_CACHE_BYTES = 2**29
+
+
+@pytree_dataclass("heads", "rank", "value_rank", "block_documents")
+class LayerObjective(SecondOrderObjective):
+    """`‖Σ_h softmax(A Q_h K_hᵀ Aᵀ) A V_h O_h − B‖²` in the unknowns `LayerWeights`.
+
+    Args:
+        problem: the data.
+        heads, rank: h and r.
+        value_rank: s, the inner width of V O; None takes V (h, d, c) whole and no O.
+        block_documents: documents per streamed block; None chooses from the sizes.
+
+    Precision: value, gradient and products agree with autodiff of the plain loss to a small multiple of eps × natural
+    scale, in float64 and float32 (tests/objectives/test_layer.py).
+    Cost: value and gradient per head and document `6·n·d·(2r + s)` + `10·n²·r` flops (s = r) and one exp per entry of
+    the map; a Gauss–Newton product with cached maps `4·n·d·(2r + s)` + `16·n²·r`. Memory: the data, one block of maps
+    (a document of one block is never split), and with a cache `h·n·(n + 2r + 2s)` numbers per document.
+    Raises: ProblemError for options, and for weights that do not fit the data.
+    Source: derived in `attnreg.objectives.layer_blocks`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> objective = LayerObjective(LayerRegression(jnp.eye(3), jnp.full((3, 2), 1 / 3)), heads=1, rank=1)
+        >>> value, gradient = objective.value_and_grad(objective.zeros())
+        >>> gradient.V.shape
+        (1, 3, 2)
+    """
+
+    CACHES: ClassVar[tuple[str, ...]] = ("auto", "none", "entries")
+
+    problem: LayerRegression
+    heads: int = 1
+    rank: int = 32
+    value_rank: int | None = None
+    block_documents: int | None = None
+
+    def __post_init__(self):
+        check_integer("heads", self.heads, at_least=1)
+        check_integer("rank", self.rank, at_least=1)
+        for name in ("value_rank", "block_documents"):
+            if getattr(self, name) is not None:
+                check_integer(name, getattr(self, name), at_least=1)
+
+    def _shapes(self) -> tuple[tuple[int, int, int] | None, ...]:
+        """Shapes of Q, K, V and O."""
+        (_, _, d, c), h, s = self.problem.sizes, self.heads, self.value_rank
+        pair = (h, d, self.rank)
+        return (pair, pair, (h, d, c), None) if s is None else (pair, pair, (h, d, s), (h, s, c))
+
+    def zeros(self) -> LayerWeights:
+        """All zero, a saddle: start from `small_start`."""
+        return LayerWeights._make(None if s is None else jnp.zeros(s, self.problem.dtype) for s in self._shapes())
+
+    def start(self) -> LayerWeights:
+        """`small_start` from key 0."""
+        return self.small_start(jax.random.key(0))
+
+    def small_start(self, key: jax.Array, scale: float = 0.2) -> LayerWeights:
+        """Random weights whose logits have standard deviation about scale²·√(r/d) for inputs of unit variance.
+
+        Small logits keep the maps near uniform at first; from there the heads grow direction by direction, which finds
+        the basin of sharp heads too. From larger ones they end in a local minimum.
+        """
+        dtype, d = self.problem.dtype, self.problem.sizes[2]
+        keys = jax.random.split(key, 4)
+        sizes = (scale, scale, 0.1 if self.value_rank is None else 1.0, 0.1)
+        fan = (d, d, d, self.value_rank)
+
+        def draw(key, shape, size, width):
+            return (
+                None if shape is None else size * jax.random.normal(key, shape, dtype) / jnp.sqrt(width).astype(dtype)
+            )
+
+        return LayerWeights._make(draw(*of) for of in zip(keys, self._shapes(), sizes, fan, strict=True))
+
+    def costs(self) -> Costs:
+        """From the formulas of the class docstring."""
+        k, n, d, c = self.problem.sizes
+        s = self.value_rank or c
+        per_head = 6.0 * n * d * (2 * self.rank + s) + 2.0 * n * n * (3 * self.rank + 3 * s)
+        gradient = k * self.heads * per_head
+        p = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(self.zeros)))
+        return Costs(gradient, 2 * p * gradient, p)
+
+    def _documents_per_block(self) -> int:
+        k, n = self.problem.sizes[:2]
+        most = self.block_documents or max(1, BLOCK_ENTRIES // (self.heads * n * n))
+        blocks = -(-k // most)
+        return -(-k // blocks)
+
+    def _documents(self, i) -> lb.Documents:
+        """Block i; the last is moved back to end at the last document, and what was seen before is not live."""
+        (k, n), per = self.problem.sizes[:2], self._documents_per_block()
+        wanted = jnp.asarray(i, jnp.int32) * per
+        start = jnp.minimum(wanted, k - per)
+
+        def cut(x):
+            return jax.lax.dynamic_slice_in_dim(x, start, per) if x.shape[0] == k else x
+
+        mask = None
+        if self.problem.mask is not None:
+            stored = cut(self.problem.mask)
+            mask = jnp.broadcast_to(stored, (per, n, n))
+        if self.problem.causal:
+            order = jnp.tril(jnp.ones((n, n), bool))[None]
+            mask = jnp.broadcast_to(order, (per, n, n)) if mask is None else mask & order
+        live = jnp.broadcast_to((start + jnp.arange(per, dtype=jnp.int32) >= wanted)[:, None], (per, n))
+        if mask is not None:
+            live = live & jnp.any(mask, axis=2)
+        return lb.Documents(cut(self.problem.A), cut(self.problem.B), mask, live)
+
+    def _all(self) -> lb.Documents:
+        return replaced(self, block_documents=self.problem.sizes[0])._documents(0)
+
+    def _blocks(self) -> int:
+        return -(-self.problem.sizes[0] // self._documents_per_block())
+
+    def _sum(self, emit: Callable[[Any, Any], Any], kept: Any = None) -> Any:
+        """`Σ emit(documents, kept of the block)` over all blocks."""
+        take = lambda i: jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), kept)  # noqa: E731
+        if self._blocks() == 1:
+            return emit(self._documents(0), take(0))
+        shapes = jax.eval_shape(lambda: emit(self._documents(0), take(0)))
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+        def body(i, total):
+            return jax.tree.map(jnp.add, total, emit(self._documents(i), take(i)))
+
+        return jax.lax.fori_loop(0, self._blocks(), body, zeros)
+
+    @compiled()
+    def predict(self, weights: LayerWeights) -> jax.Array:
+        """The outputs, (k, n, c); rows that count for nothing are 0 where their mask allows no key."""
+        n, c = self.problem.sizes[1], self.problem.sizes[3]
+        per, k = self._documents_per_block(), self.problem.sizes[0]
+
+        def body(i, out):
+            part = lb.written(lb.run_heads(self._documents(i), weights).z, weights.O)
+            return jax.lax.dynamic_update_slice_in_dim(out, part, jnp.minimum(i * per, k - per), 0)
+
+        return jax.lax.fori_loop(0, self._blocks(), body, jnp.zeros((k, n, c), self.problem.dtype))
+
+    @compiled()
+    def maps(self, weights: LayerWeights) -> jax.Array:
+        """Every head's map of every document, (k, h, n, n), all at once."""
+        return lb.run_heads(self._all(), weights).F
+
+    @compiled()
+    def value(self, x: LayerWeights) -> jax.Array:
+        """The loss."""
+
+        def emit(documents, _):
+            r = lb.residual(documents, lb.run_heads(documents, x), x.O)
+            return jnp.sum(r * r)
+
+        return self._sum(emit)
+
+    @compiled()
+    def value_and_grad(self, x: LayerWeights) -> tuple[jax.Array, LayerWeights]:
+        """The loss and its gradient."""
+
+        def emit(documents, _):
+            heads = lb.run_heads(documents, x)
+            r = lb.residual(documents, heads, x.O)
+            return jnp.sum(r * r), lb.pull_back(documents.A, heads, x.O, 2 * r)
+
+        return self._sum(emit)
+
+    @compiled("gauss_newton", "cache")
+    def linearize(self, x: LayerWeights, *, gauss_newton: bool = False, cache: Cache = "auto") -> "LayerLinearization":
+        """Value, gradient and products at x; cache "entries" keeps what the heads make of every document, or "none"."""
+        k, n, _, c = self.problem.sizes
+        if cache == "auto":
+            numbers = k * self.heads * n * (n + 2 * self.rank + 2 * (self.value_rank or c))
+            fits = numbers * jnp.finfo(self.problem.dtype).bits // 8 <= LAYER_CACHE_BYTES
+            cache = "entries" if fits else "none"
+        value, gradient = self.value_and_grad(x)
+        kept = None
+        if cache == "entries":
+            kept = jax.lax.map(
+                lambda i: lb.run_heads(self._documents(i), x), jnp.arange(self._blocks(), dtype=jnp.int32)
+            )
+        return LayerLinearization(value, gradient, x, kept, self, gauss_newton)
+
+    @compiled("gauss_newton")
+    def value_grad_hessian(
+        self, x: LayerWeights, *, gauss_newton: bool = False
+    ) -> tuple[jax.Array, LayerWeights, jax.Array]:
+        """Value, gradient and the dense Hessian by one product per unknown: for small sizes."""
+        line = self.linearize(x, gauss_newton=gauss_newton)
+        flat, unravel = ravel_pytree(x)
+        columns = jax.lax.map(lambda e: ravel_pytree(line.hvp(unravel(e)))[0], jnp.eye(flat.size, dtype=flat.dtype))
+        return line.value, line.gradient, columns
+
+    def _sample(self) -> tuple["LayerObjective", float]:
+        """The first documents of a problem, `SAMPLE_ROWS` rows per input, and how many times more there are in all."""
+        k, n, d, _ = self.problem.sizes
+        few = min(k, -(-SAMPLE_ROWS * d // n))
+        if few == k:
+            return self, 1.0
+        every = k // few
+        mask = self.problem.mask
+        problem = replaced(
+            self.problem,
+            A=self.problem.A[: every * few : every],
+            B=self.problem.B[: every * few : every],
+            mask=mask if mask is None or mask.shape[0] == 1 else mask[: every * few : every],
+        )
+        return replaced(self, problem=problem), k / few
+
+    @compiled()
+    def preconditioner(self, x: LayerWeights) -> LayerPreconditioner:
+        """A Kronecker factor per head and unknown, from `SAMPLE_ROWS` rows per input.
+
+        Cost: `h·d·(n + d)·6` flops per sampled row, and O(h d³) for eigendecompositions.
+        """
+        probes = signs(self.problem.sizes[3], self.problem.dtype)
+        sample, share = self._sample()
+        total = sample._sum(lambda documents, _: sums(documents, lb.run_heads(documents, x), x.O, probes))
+        total = jax.tree.map(lambda a: a * share, total)
+        return LayerPreconditioner.of(total, x.O, self.problem.sizes[3])
+
+
+@pytree_dataclass("gauss_newton")
+class LayerLinearization(Linearization):
+    """A `LayerObjective` at one point."""
+
+    value: jax.Array
+    gradient: LayerWeights
+    x: LayerWeights
+    kept: Any
+    objective: LayerObjective
+    gauss_newton: bool = False
+
+    @compiled()
+    def hvp(self, v: LayerWeights) -> LayerWeights:
+        """`2 JᵀJ v`, and when exact the curvature of the outputs under the residual."""
+
+        def emit(documents, heads):
+            heads = lb.run_heads(documents, self.x) if heads is None else heads
+            push = lb.push_forward(documents.A, heads, self.x.O, v)
+            moved = jnp.where(documents.live[:, :, None], push.out, jnp.zeros((), push.out.dtype))
+            out = lb.pull_back(documents.A, heads, self.x.O, 2 * moved)
+            if self.gauss_newton:
+                return out
+            w = 2 * lb.residual(documents, heads, self.x.O)
+            return jax.tree.map(jnp.add, out, lb.curve(documents.A, heads, self.x.O, w, push, v.O))
+
+        return self.objective._sum(emit, self.kept)
