@@ -14,6 +14,7 @@ from attnreg import objectives, solvers
 from attnreg.objectives import (
     AttentionObjective,
     FactoredObjective,
+    LayerObjective,
     Objective,
     OneLayerObjective,
     SecondOrderObjective,
@@ -21,18 +22,19 @@ from attnreg.objectives import (
     jet_problem,
 )
 from attnreg.objectives.sampled import sampled_hessian, sampled_joint_hessian
-from attnreg.problems import AttentionRegression, OneLayerRegression, ProblemError
+from attnreg.problems import AttentionRegression, LayerRegression, OneLayerRegression, ProblemError
 from attnreg.solvers import LBFGS, GradientDescent, Newton, NewtonCG, Optax, SketchedNewton, Solver, Status
 
 
 @functools.cache
 def data():
-    """A small noiseless layer: 2 documents of 10 queries and 8 keys, d = 2, outputs of width 3."""
+    """Small problems of each kind: 2 documents of 10 queries and 8 keys, d = 2, outputs of width 3."""
     rng = np.random.default_rng(0)
     A1, A2, A3 = rng.normal(size=(2, 10, 2)), rng.normal(size=(2, 8, 2)), rng.normal(size=(2, 8, 2))
     f = np.asarray(jax.nn.softmax(A1 @ rng.normal(size=(2, 2)) @ A2.swapaxes(1, 2), axis=-1))
     B = f + 1e-3 * rng.normal(size=f.shape)
-    return AttentionRegression(A1, A2, B), OneLayerRegression(A1, A2, A3, f @ A3 @ rng.normal(size=(2, 3)))
+    outputs = f @ A3 @ rng.normal(size=(2, 3))
+    return AttentionRegression(A1, A2, B), OneLayerRegression(A1, A2, A3, outputs), LayerRegression(A1, outputs)
 
 
 OBJECTIVES = {
@@ -40,11 +42,12 @@ OBJECTIVES = {
     "FactoredObjective": lambda: FactoredObjective(data()[0], 1),
     "OneLayerObjective": lambda: OneLayerObjective(data()[1]),
     "VariableProjection": lambda: VariableProjection(data()[1]),
+    "LayerObjective": lambda: LayerObjective(data()[2], heads=1, rank=1),
     "JetObjective": lambda: jet_problem(data()[1]),
 }
 SOLVERS = {
     "Newton": Newton(max_steps=3),
-    "NewtonCG": NewtonCG(max_steps=3, max_cg=10),
+    "NewtonCG": NewtonCG(max_steps=10, max_cg=10),
     "LBFGS": LBFGS(max_steps=6),
     "Optax": Optax(optax.adam(1e-2), max_steps=20),
     "GradientDescent": GradientDescent(max_steps=6),
@@ -124,5 +127,5 @@ def test_no_objective_and_no_start_of_another_shape():
         Newton().run(data()[0], target.start())
     with pytest.raises(ProblemError, match=r"start has shape \(3, 2\); it must be \(2, 2\)"):
         Newton().run(target, jnp.zeros((3, 2)))
-    with pytest.raises(ProblemError, match=r"the unknown is a .*; it must be Factors\(Q, K\)"):
+    with pytest.raises(ProblemError, match=r"start is a .*; it must be Factors\(Q, K\)"):
         NewtonCG().run(OBJECTIVES["FactoredObjective"](), jnp.zeros((2, 2)))
