@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from attnreg.icl.models import ModelConfig
 from attnreg.icl.tasks import TaskConfig, sample, stream
+from attnreg.icl.tokens import TokenConfig
 from attnreg.icl.training import TrainConfig
 from tests.contract.wrong_calls.row import Wrong
 
@@ -44,7 +45,13 @@ MODELS = [
     ("shared", "yes", r"shared is 'yes', a str; it must be True or False"),
     ("parametrisation", "lowrank", r"parametrisation is 'lowrank'; it must be one of 'merged', 'factored'"),
     ("init_scale", 0.0, r"init_scale is 0.0; it must be above 0"),
+    ("mlp", -1, r"mlp is -1; it must be at least 0"),
+    ("layer_norm", 1, r"layer_norm is 1, a int; it must be True or False"),
+]
+TOKENS = [
     ("targets", "centred", r"targets is 'centred'; it must be one of 'plain', 'simplex'"),
+    ("layout", "mixed", r"layout is 'mixed'; it must be one of 'concatenated', 'alternating'"),
+    ("code", 3, r"code is 3; it must be 0 for concatenated tokens"),
 ]
 TRAININGS = [
     ("steps", 0, r"steps is 0; it must be at least 1"),
@@ -52,12 +59,20 @@ TRAININGS = [
     ("batch", 0, r"batch is 0; it must be at least 1"),
     ("clip", -1.0, r"clip is -1.0; it must be at least 0"),
     ("decay", 1.5, r"decay is 1.5; it must be at least 0 and at most 1"),
+    ("warmup", 11, r"warmup is 11; it must be at least 0 and at most 10"),
+    ("b1", 1.0, r"b1 is 1.0; it must be at least 0 and below 1"),
+    ("pool", -1, r"pool is -1; it must be at least 0"),
     ("decay", None, r"decay is None, a NoneType; it must be a number"),
 ]
 
 CALLS = [
     Wrong(f"{config.__name__}({name}={value!r})", functools.partial(config, **(base | {name: value})), words)
-    for config, base, rows in ((TaskConfig, TASK, TASKS), (ModelConfig, MODEL, MODELS), (TrainConfig, TRAIN, TRAININGS))
+    for config, base, rows in (
+        (TaskConfig, TASK, TASKS),
+        (TokenConfig, {}, TOKENS),
+        (ModelConfig, MODEL, MODELS),
+        (TrainConfig, TRAIN, TRAININGS),
+    )
     for name, value, words in rows
 ]
 CALLS += [
@@ -74,14 +89,14 @@ CALLS += [
     ),
     Wrong(
         "model of an unknown field",
-        functools.partial(ModelConfig, **MODEL, mlp=4),
-        "unexpected keyword argument 'mlp'",
+        functools.partial(ModelConfig, **MODEL, key_size=4),
+        "unexpected keyword argument 'key_size'",
         TypeError,
     ),
     Wrong(
         "training of an unknown field",
-        functools.partial(TrainConfig, **TRAIN, warmup=4),
-        "unexpected keyword argument 'warmup'",
+        functools.partial(TrainConfig, **TRAIN, prng="rbg"),
+        "unexpected keyword argument 'prng'",
         TypeError,
     ),
     Wrong(
@@ -90,18 +105,18 @@ CALLS += [
         r"stream is 'test'; it must be one of 'train', 'tune', 'evaluate'",
     ),
     Wrong(
-        "real documents without a pool",
+        "real documents without features",
         lambda: sample(jax.random.key(0), REAL, 2),
-        r"pool is None; inputs='real' needs feature vectors of shape \(N ≥ 9, 3\)",
+        r"features are None; inputs='real' needs vectors of shape \(N ≥ 9, 3\)",
     ),
     Wrong(
-        "real documents from a narrow pool",
-        lambda: sample(jax.random.key(0), REAL, 2, pool=jnp.ones((20, 2))),
-        r"pool is .*; inputs='real' needs feature vectors of shape \(N ≥ 9, 3\)",
+        "real documents from narrow features",
+        lambda: sample(jax.random.key(0), REAL, 2, features=jnp.ones((20, 2))),
+        r"features have shape .*; inputs='real' needs vectors of shape \(N ≥ 9, 3\)",
     ),
     Wrong(
-        "real documents from a small pool",
-        lambda: sample(jax.random.key(0), REAL, 2, pool=jnp.ones((8, 3))),
-        r"pool is .*; inputs='real' needs feature vectors of shape \(N ≥ 9, 3\)",
+        "real documents from few features",
+        lambda: sample(jax.random.key(0), REAL, 2, features=jnp.ones((8, 3))),
+        r"features have shape .*; inputs='real' needs vectors of shape \(N ≥ 9, 3\)",
     ),
 ]
