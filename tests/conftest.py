@@ -1,6 +1,9 @@
 """One numerical setting for the whole test process: float64, no silent promotion, no silent broadcasting."""
 
+import gc
+import itertools
 import os
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -11,9 +14,26 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 import jax
 import pytest
 
+MAPS = Path("/proc/self/maps")
+
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+# Linux refuses a process more than 65,530 memory maps, and every compiled program takes several: thousands of tests in one
+# process would abort inside the compiler.
+MOST_MAPS = 30_000
+_done = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def _drop_compiled_programs():
+    """Forget compiled programs when they have taken about half of the memory maps that a process may have."""
+    yield
+    if next(_done) % 20 == 0 and MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture

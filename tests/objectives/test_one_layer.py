@@ -131,7 +131,7 @@ def test_preconditioner_has_the_trace_of_the_gauss_newton_matrix_when_probes_are
     hessian = objective.gauss_newton(params)
     p = params.X.size
     kron = objective.preconditioner(params)
-    have = float(jnp.sum(kron.X.eigenvalues)), float(jnp.sum(kron.Y.eigenvalues))
+    have = float(jnp.sum(kron.parts.X.eigenvalues)), float(jnp.sum(kron.parts.Y.eigenvalues))
     want = float(jnp.trace(hessian[:p, :p])), float(jnp.trace(hessian[p:, p:]))
     np.testing.assert_allclose(have, want, rtol=1e-12)
 
