@@ -21,8 +21,8 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-# Linux refuses a process more than 65,530 memory maps, and every compiled program takes several: thousands of tests in one
-# process would abort inside the compiler.
+# Linux refuses a process more than 65,530 memory maps, and every compiled program takes several: after two thousand
+# tests one process aborted inside the compiler.
 MOST_MAPS = 30_000
 _done = itertools.count()
 
