@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from attnreg.problems.checks import ProblemError
 from attnreg.problems.layer import LayerWeights
 
 
@@ -43,12 +44,20 @@ def compare_layers(fitted: LayerWeights, true: LayerWeights, A: ArrayLike) -> tu
         One `HeadComparison` per true head.
 
     Precision: float64.
+    Raises: ProblemError for weights that do not fit each other or A.
     Cost: `h²` sums over the logits of every document, in float64 on the host.
     Source: the gauge is derived in docs/theory/closed_forms.md.
     """
     from scipy.optimize import linear_sum_assignment
 
     A = np.asarray(A, np.float64)
+    for name, weights in (("fitted", fitted), ("true", true)):
+        if not isinstance(weights, LayerWeights):
+            raise ProblemError(f"{name} is a {type(weights).__name__}; it must be LayerWeights")
+    if len(fitted.Q) != len(true.Q):
+        raise ProblemError(f"fitted has {len(fitted.Q)} heads; it must have {len(true.Q)}, as true")
+    if A.shape[-1] != true.Q.shape[1]:
+        raise ProblemError(f"A is {A.shape[-1]} wide; it must be {true.Q.shape[1]}, as the weights")
     A = A.reshape(-1, *A.shape[-2:])
     mine, theirs = _wide(fitted), _wide(true)
     inner, mine_size, true_size = _inner_products(mine, theirs, A)

@@ -9,7 +9,7 @@ import optax
 
 from attnreg.fit.coordinates import OUTPUT_SIZE, batch
 from attnreg.objectives.layer import LayerObjective
-from attnreg.problems.checks import replaced
+from attnreg.problems.checks import ProblemError, check_integer, check_number, replaced
 
 
 class Stochastic(NamedTuple):
@@ -25,6 +25,24 @@ class Stochastic(NamedTuple):
     decay: float = 0.95
     scale: float = 0.2
     slice_steps: int = 50
+
+
+def checked_stochastic(options: Stochastic | None) -> Stochastic:
+    """The options, or the defaults for None; refuses anything else."""
+    if options is None:
+        return Stochastic()
+    if not isinstance(options, Stochastic):
+        raise ProblemError(f"first is a {type(options).__name__}; it must be attnreg.fit.first_phase.Stochastic")
+    for name in ("steps", "documents", "slice_steps"):
+        check_integer(f"first.{name}", getattr(options, name), at_least=1)
+    if options.steps % options.slice_steps:
+        raise ProblemError(
+            f"first.steps is {options.steps}; it must be a multiple of {options.slice_steps}, slice_steps"
+        )
+    check_number("first.learning_rate", options.learning_rate, above=0)
+    check_number("first.decay", options.decay, at_least=0, below=1)
+    check_number("first.scale", options.scale, above=0)
+    return options
 
 
 class Slice(NamedTuple):

@@ -13,14 +13,14 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from attnreg.fit.coordinates import whitened
-from attnreg.fit.gauss_newton import Options, gauss_newton_steps
+from attnreg.fit.gauss_newton import Options, checked_options, gauss_newton_steps
 from attnreg.fit.layer_fit import MapFit, determined_maps
-from attnreg.fit.watch import Progress, Watch
+from attnreg.fit.watch import Progress, Watch, check_limits, unseen
 from attnreg.lift import tensor_trick as tt
 from attnreg.objectives.factored import FactoredObjective
 from attnreg.objectives.factors import Factors
 from attnreg.problems.attention import AttentionRegression
-from attnreg.problems.checks import ProblemError, check_integer, check_number, replaced
+from attnreg.problems.checks import check_integer, replaced
 from attnreg.problems.layer import LayerRegression
 
 # Entries of a map below this many times the smallest normal number may have been rounded: their logarithms say nothing.
@@ -121,24 +121,22 @@ def fit_attention(
         >>> fit.heldout < 1e-8, fit.weights.Q.shape
         (True, (6, 2))
     """
-    check_number("tol", tol, at_least=0)
-    check_number("seconds", seconds, above=0)
+    check_limits(tol, seconds, callback)
     check_integer("rank", rank, at_least=1)
+    second = checked_options(second)
     A = jnp.asarray(A)
     problem = AttentionRegression(A, A, jnp.asarray(maps), mask=mask, causal=causal)
     judge = None
     if heldout is not None:
-        if len(heldout) not in (2, 3):
-            raise ProblemError(f"heldout has {len(heldout)} parts; it must be (A, maps) or (A, maps, mask)")
-        Ah, *rest = map(jnp.asarray, heldout)
-        unseen = AttentionRegression(Ah, Ah, rest[0], mask=rest[1] if len(rest) == 2 else None, causal=causal)
-        judge = _judge(unseen, rank)
+        Ah, maps_h, mask_h = unseen(heldout, "maps", A)
+        documents = AttentionRegression(Ah, Ah, maps_h, mask=mask_h, causal=causal)
+        judge = _judge(documents, rank)
     reads = LayerRegression(problem.A1, problem.A1, problem.mask, causal)
     coordinates, input_rank = whitened(reads)
     white = coordinates.problem(reads).A
     watch = Watch(float(jnp.sum(jnp.asarray(problem.B) ** 2)), judge, tol, seconds, callback)
     objective = FactoredObjective(replaced(problem, A1=white, A2=white), rank)
-    _run(objective, watch, coordinates, second or Options())
+    _run(objective, watch, coordinates, second)
     train, held, weights = watch.best()
     host = jax.tree.map(np.asarray, weights)
     known = determined_maps(problem, rank, input_rank)

@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from attnreg.fit.ahead import programs
 from attnreg.lift.kronecker import Preconditioner
 from attnreg.objectives.base import Linearization, SecondOrderObjective
+from attnreg.problems.checks import ProblemError, check_integer, check_number
 from attnreg.solvers.state import tree_axpy, tree_dot
 
 
@@ -31,6 +33,21 @@ class Options(NamedTuple):
     smallest: float = 1e-10
     shortest: float = 1 / 32
     failures: int = 3
+
+
+def checked_options(options: Options | None) -> Options:
+    """The options, or the defaults for None; refuses anything else."""
+    if options is None:
+        return Options()
+    if not isinstance(options, Options):
+        raise ProblemError(f"second is a {type(options).__name__}; it must be attnreg.fit.gauss_newton.Options")
+    check_number("second.damping", options.damping, above=0)
+    check_number("second.forcing", options.forcing, above=0, below=1)
+    check_number("second.smallest", options.smallest, above=0)
+    check_number("second.shortest", options.shortest, above=0, at_most=1)
+    for name in ("max_products", "slice_length", "failures"):
+        check_integer(f"second.{name}", getattr(options, name), at_least=1)
+    return options
 
 
 class Subproblem(NamedTuple):
@@ -113,7 +130,7 @@ def _search(objective: SecondOrderObjective, x: Any, s: Any, value: float, predi
     dtype = jax.tree.leaves(x)[0].dtype
     best, lowest, ratio, length = x, value, 0.0, 1.0
     while length >= shortest:
-        trial, new = _tried(objective, x, s, jnp.asarray(length, dtype))
+        trial, new = programs(_tried, objective, x, s, jnp.asarray(length, dtype))
         if length == 1.0 and predicted > 0:
             ratio = (value - float(new)) / predicted
         if float(new) < lowest:
@@ -135,6 +152,15 @@ def moved_damping(mu: float, ratio: float, smallest: float) -> float:
     return mu * 2 if ratio > 0 else mu * 4
 
 
+def announce_steps(objective: SecondOrderObjective, x: Any) -> None:
+    """Begin to compile what `gauss_newton_steps` will need for an objective and unknowns of these shapes."""
+    number = jax.ShapeDtypeStruct((), jax.tree.leaves(x)[0].dtype)
+    sub = programs.announce(_begin, objective, x, number, number)
+    programs.announce(_advance, sub, jax.ShapeDtypeStruct((), jnp.int32))
+    programs.announce(_predicted, sub)
+    programs.announce(_tried, objective, x, x, number)
+
+
 def gauss_newton_steps(
     objective: SecondOrderObjective, x: Any, options: Options | None = None, expired: Callable[[], bool] = lambda: False
 ) -> Iterator[Step]:
@@ -146,12 +172,12 @@ def gauss_newton_steps(
     value, mu, failures, last = float(objective.value(x)), options.damping, 0, False
     dtype = jax.tree.leaves(x)[0].dtype
     while not last:
-        sub = _begin(objective, x, jnp.asarray(mu, dtype), jnp.asarray(options.forcing, dtype))
+        sub = programs(_begin, objective, x, jnp.asarray(mu, dtype), jnp.asarray(options.forcing, dtype))
         goal, done, late = float(sub.goal), 0, False
         while done < options.max_products and float(sub.rho) > goal and not late:
-            sub = _advance(sub, jnp.int32(min(done + options.slice_length, options.max_products)))
+            sub = programs(_advance, sub, jnp.int32(min(done + options.slice_length, options.max_products)))
             done, late = int(sub.products), expired()
-        x, new, ratio = _search(objective, x, sub.s, value, float(_predicted(sub)), options.shortest)
+        x, new, ratio = _search(objective, x, sub.s, value, float(programs(_predicted, sub)), options.shortest)
         accepted, value, mu = new < value, new, moved_damping(mu, ratio, options.smallest)
         failures = 0 if accepted else failures + 1
         last = late or failures >= options.failures or done == 0

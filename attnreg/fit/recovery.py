@@ -9,12 +9,12 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from attnreg.fit.coordinates import scaled, variation, whitened
-from attnreg.fit.first_phase import Stochastic, stochastic_slices
-from attnreg.fit.gauss_newton import Options, gauss_newton_steps
+from attnreg.fit.first_phase import Stochastic, checked_stochastic, stochastic_slices
+from attnreg.fit.gauss_newton import Options, announce_steps, checked_options, gauss_newton_steps
 from attnreg.fit.layer_fit import LayerFit, determined
-from attnreg.fit.watch import Progress, Watch
+from attnreg.fit.watch import Progress, Watch, check_limits, unseen
 from attnreg.objectives.layer import LayerObjective
-from attnreg.problems.checks import ProblemError, check_integer, check_number
+from attnreg.problems.checks import ProblemError
 from attnreg.problems.layer import LayerRegression, LayerWeights
 
 # A first phase whose loss stays above this has not found a basin; it is then drawn again, this many times in all.
@@ -81,21 +81,22 @@ def fit_layer(
         >>> fit.heldout < 1e-6, fit.weights.Q.shape, fit.predict(data["A"]).shape
         (True, (1, 6, 2), (12, 32, 3))
     """
-    check_number("tol", tol, at_least=0)
-    check_number("seconds", seconds, above=0)
-    check_integer("rank", rank, at_least=1)
+    check_limits(tol, seconds, callback)
+    first, second = checked_stochastic(first), checked_options(second)
     problem = LayerRegression(jnp.asarray(A), jnp.asarray(outputs), mask, causal)
     objective = LayerObjective(problem, heads, rank, value_rank)
     judge = None
     if heldout is not None:
-        if len(heldout) not in (2, 3):
-            raise ProblemError(f"heldout has {len(heldout)} parts; it must be (A, outputs) or (A, outputs, mask)")
-        unseen = LayerRegression(*map(jnp.asarray, heldout), causal=causal)
-        judge = LayerObjective(unseen, heads, rank, value_rank)
+        documents = LayerRegression(*unseen(heldout, "outputs", problem.A), causal=causal)
+        if documents.sizes[3] != problem.sizes[3]:
+            raise ProblemError(f"heldout outputs are {documents.sizes[3]} wide; they must be {problem.sizes[3]}")
+        judge = LayerObjective(documents, heads, rank, value_rank)
     watch = Watch(variation(problem), _judge(judge), tol, seconds, callback)
     if start is not None:
-        start = jax.tree.map(lambda W: jnp.asarray(W, problem.dtype), start)
-    _run(objective, watch, jax.random.key(0) if key is None else key, start, first or Stochastic(), second or Options())
+        if isinstance(start, LayerWeights):
+            start = jax.tree.map(lambda W: jnp.asarray(W, problem.dtype), start)
+        objective.check(start, "start")
+    _run(objective, watch, jax.random.key(0) if key is None else key, start, first, second)
     train, held, weights = watch.best()
     host = jax.tree.map(np.asarray, weights)
     known = determined(objective, whitened(problem)[1])
@@ -112,13 +113,14 @@ def _judge(objective: LayerObjective | None):
 
 def _run(objective: LayerObjective, watch: Watch, key, start, first: Stochastic, second: Options) -> None:
     """Both phases, until the watch says stop."""
+    coordinates, _ = whitened(objective.problem)
+    white = dataclasses.replace(objective, problem=coordinates.problem(objective.problem))
     weights = start
     if weights is None:
+        announce_steps(white, white.zeros())
         weights = _find_basin(objective, watch, key, first)
     if watch.reason:
         return
-    coordinates, _ = whitened(objective.problem)
-    white = dataclasses.replace(objective, problem=coordinates.problem(objective.problem))
     unit = watch.unit / coordinates.size**2
     steps = gauss_newton_steps(white, coordinates.weights_in(weights), second, watch.expired)
     for number, step in enumerate(steps, 1):

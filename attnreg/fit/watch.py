@@ -4,6 +4,10 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+
+from attnreg.problems.checks import ProblemError, check_number
+
 
 class Progress(NamedTuple):
     """One line of a fit.
@@ -21,6 +25,26 @@ class Progress(NamedTuple):
     train: float
     heldout: float
     weights: Any
+
+
+def unseen(heldout: Any, target: str, A: Any) -> tuple[Any, Any, Any]:
+    """Held-out documents `(A, target)` or `(A, target, mask)` as arrays, for a fit that reads A; no mask is None."""
+    if not isinstance(heldout, tuple | list):
+        raise ProblemError(f"heldout is a {type(heldout).__name__}; it must be (A, {target}) or (A, {target}, mask)")
+    if len(heldout) not in (2, 3):
+        raise ProblemError(f"heldout has {len(heldout)} parts; it must be (A, {target}) or (A, {target}, mask)")
+    reads, B, *mask = map(jnp.asarray, heldout)
+    if reads.ndim and reads.shape[-1] != A.shape[-1]:
+        raise ProblemError(f"heldout A is {reads.shape[-1]} wide; it must be {A.shape[-1]}, as A")
+    return reads, B, mask[0] if mask else None
+
+
+def check_limits(tol: float, seconds: float, callback: Any) -> None:
+    """Refuse a tolerance, a time or a callback that a watch could not use."""
+    check_number("tol", tol, at_least=0)
+    check_number("seconds", seconds, above=0)
+    if callback is not None and not callable(callback):
+        raise ProblemError(f"callback is a {type(callback).__name__}; it must be a function of a Progress")
 
 
 class Watch:
