@@ -37,7 +37,7 @@ LAYERS = [
     (dict(heads=0), r"heads is 0; it must be at least 1"),
     (dict(value_rank=0), r"value_rank is 0; it must be at least 1"),
     (dict(first=600), r"first is a int; it must be attnreg.fit.first_phase.Stochastic"),
-    (dict(first=Stochastic(steps=70)), r"first.steps is 70: no multiple of slice_steps 50"),
+    (dict(first=Stochastic(steps=70)), r"first.steps is 70; it must be a multiple of 50, slice_steps"),
     (dict(first=Stochastic(learning_rate=0.0)), r"first.learning_rate is 0.0; it must be above 0"),
     (dict(first=Stochastic(decay=1.0)), r"first.decay is 1.0; it must be at least 0 and below 1"),
     (dict(start=V), r"start is a ndarray; it must be LayerWeights"),
