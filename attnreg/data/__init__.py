@@ -1,6 +1,6 @@
 """Seeded synthetic instances, and real attention heads of a pretrained transformer."""
 
-from attnreg.data.minilm.embedded import load_embedded_head, load_head, save_head
+from attnreg.data.minilm.embedded import load_embedded_head, load_full_head, load_head, save_head
 from attnreg.data.minilm.instance import HeadInstance, attention_map, head_instance, minilm_head
 from attnreg.data.minilm.texts import windows
 from attnreg.data.synthetic import Instance, attention_instance, vector_instance
@@ -12,6 +12,7 @@ __all__ = [
     "attention_map",
     "head_instance",
     "load_embedded_head",
+    "load_full_head",
     "load_head",
     "minilm_head",
     "save_head",

@@ -1,4 +1,4 @@
-"""The shipped head: what it holds, that it is the model's, what a fit of it reaches, and the file format."""
+"""The shipped heads: what they hold, that they are the model's, what a fit reaches, and the file format."""
 
 import dataclasses
 from importlib import resources
@@ -10,17 +10,26 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from attnreg.data import attention_map, load_embedded_head, load_head, save_head
+from attnreg.data import attention_map, load_embedded_head, load_full_head, load_head, save_head
 from attnreg.data.minilm.texts import windows
-from attnreg.data.tools.embed import recompute_head
+from attnreg.data.tools.embed import recompute_full_head, recompute_head
+from attnreg.fit import fit_attention, logit_distance
+from attnreg.problems import AttentionRegression
 
 FLOATS = ("A", "Q", "K", "V", "A_heldout", "Q_heldout", "K_heldout", "V_heldout", "W_O")
 FILE = resources.files("attnreg.data").joinpath("embedded/minilm_layer5_head2.npz")
+FULL_FILE = resources.files("attnreg.data").joinpath("embedded/minilm_layer2_head3_full.npz")
+TEXTS = ("ids", "ids_heldout", "tokens", "tokens_heldout", "sources", "sources_heldout", "name")
 
 
 @pytest.fixture(scope="module")
 def shipped():
     return load_embedded_head(dtype=np.float64)
+
+
+@pytest.fixture(scope="module")
+def full():
+    return load_full_head(dtype=np.float64)
 
 
 def test_shipped_head_is_what_it_says(shipped):
@@ -58,8 +67,7 @@ def test_shipped_head_is_the_models(encoder, vocabulary, shipped):
         assert np.mean(steps > 0) < 1e-4
     wanted = attention_map(fresh.Q, fresh.K)
     assert np.linalg.norm(attention_map(shipped.Q, shipped.K) - wanted) <= 3e-4 * np.linalg.norm(wanted)
-    texts = ("ids", "ids_heldout", "tokens", "tokens_heldout", "sources", "sources_heldout", "name")
-    for name in texts:
+    for name in TEXTS:
         np.testing.assert_array_equal(getattr(fresh, name), getattr(shipped, name))
 
 
@@ -85,11 +93,71 @@ def test_a_fit_learns_something_that_holds_for_unseen_text(shipped):
         assert one == pytest.approx(wanted, abs=tolerance)
 
 
+def test_the_full_head_is_what_it_says(full):
+    assert full.A.shape == (4, 512, 384)
+    assert full.A_heldout.shape == (2, 512, 384)
+    assert (full.layer, full.head) == (2, 3)
+    assert full.sources + full.sources_heldout == ("docs",) * 4 + ("docs_heldout", "card")
+    for part in ("", "_heldout"):
+        A = getattr(full, "A" + part)
+        for name, weights in zip("QKV", (*full.true_factors, full.true_Y), strict=True):
+            np.testing.assert_array_equal(getattr(full, name + part), A @ weights)
+        u = np.linalg.lstsq(A[0], np.ones(512), rcond=None)[0]
+        assert np.abs(A @ u - 1).max() < 1e-9  # a layer norm wrote it
+    assert len(FULL_FILE.read_bytes()) < 2_600_000
+
+
+def test_the_texts_of_the_full_head_are_prose(full):
+    """No page of code or of rules drawn with asterisks: at least three tokens in four are words."""
+    for tokens in (*full.tokens, full.tokens_heldout[0]):
+        assert sum(token.removeprefix("##").isalpha() for token in tokens) > 0.75 * len(tokens)
+        assert max(map(tokens.count, "*_=-`#")) < 0.03 * len(tokens)
+
+
+def test_the_full_head_is_the_models(encoder, vocabulary, full):
+    """Made anew it is the same up to half precision of its inputs, and its maps are the model's to 7e-4."""
+    fresh = recompute_full_head()
+    for part in ("", "_heldout"):
+        A, exact = getattr(full, "A" + part), getattr(fresh, "A" + part)
+        assert np.abs(A - exact).max() <= 2.0**-10 * np.abs(exact).max()
+        kept, wanted = (attention_map(getattr(h, "Q" + part), getattr(h, "K" + part)) for h in (full, fresh))
+        assert np.linalg.norm(kept - wanted) <= 7e-4 * np.linalg.norm(wanted)
+    kept, exact = ((*head.true_factors, head.true_Y, head.W_O) for head in (full, fresh))
+    chex.assert_trees_all_close(kept, exact, rtol=2.0**-23)
+    for name in TEXTS:
+        np.testing.assert_array_equal(getattr(fresh, name), getattr(full, name))
+
+
+def test_one_text_gives_the_weights_of_the_full_head_away():
+    """The claim of configs/quickstart.py, from a quarter of its data: the map of one text of 512 tokens fixes X."""
+    head = load_full_head()
+    maps = [jnp.asarray(attention_map(Q, K)) for Q, K in ((head.Q[:1], head.K[:1]), (head.Q_heldout, head.K_heldout))]
+    unseen = AttentionRegression(head.A_heldout, head.A_heldout, maps[1])
+    fit = fit_attention(head.A[:1], maps[0], rank=32, heldout=(head.A_heldout, maps[1]), tol=1e-7)
+    assert fit.train < 1e-7
+    assert fit.heldout < 1e-7
+    found, true = (jnp.asarray(Q @ K.T) for Q, K in (fit.weights, head.true_factors))
+    assert float(logit_distance(unseen, found, true)) < 1e-3
+
+
 def test_a_saved_head_comes_back(tmp_path, shipped):
     save_head(tmp_path / "head.npz", shipped)
     assert (tmp_path / "head.npz").read_bytes() == FILE.read_bytes()
     again = load_head(tmp_path / "head.npz", dtype=np.float64)
     chex.assert_trees_all_equal(*(dataclasses.asdict(instance) for instance in (again, shipped)))
+
+
+def test_a_saved_full_head_comes_back(tmp_path, full):
+    """To the rounding of its inputs: brought back to `A u = 1` they may round to the neighbour."""
+    texts = {name + part: getattr(full, name + part)[:1, :64] for name in ("A", "ids") for part in ("", "_heldout")}
+    texts |= dict(tokens=(full.tokens[0][:64],), tokens_heldout=(full.tokens_heldout[0][:64],))
+    full = dataclasses.replace(full, **texts)
+    save_head(tmp_path / "head.npz", full)
+    again = load_head(tmp_path / "head.npz", dtype=np.float64)
+    for name, size in (("A", 8.0), ("A_heldout", 8.0)):
+        assert np.abs(getattr(again, name) - getattr(full, name)).max() <= 2.0**-11 * size
+    chex.assert_trees_all_equal(again.true_factors, full.true_factors)
+    assert again.tokens == full.tokens
 
 
 def test_what_cannot_be_saved_is_refused(tmp_path, shipped):

@@ -153,11 +153,15 @@ def test_a_run_that_goes_on_may_save_where_it_stopped(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", [3, 7])  # in mid solve, and at its last step
-def test_a_fit_goes_on_from_any_step_and_logs_each_once(step, stop_at):
+@pytest.mark.parametrize(
+    ("name", "step", "compare"),
+    [("reduced_head", 3, "()"), ("reduced_head", 7, "()"), ("quickstart", 1, "('adam',)")],
+    ids=["in mid solve", "at its last step", "between two methods"],
+)
+def test_a_fit_goes_on_from_any_step_and_logs_each_once(name, step, compare, stop_at):
     def fit(workdir):
-        config = str(Path(__file__).parents[2] / "configs" / "quickstart.py") + ":smoke"
-        return run.main(["--config", config, "--config.compare=()", "--workdir", workdir])
+        config = str(Path(__file__).parents[2] / "configs" / f"{name}.py") + ":smoke"
+        return run.main(["--config", config, f"--config.compare={compare}", "--workdir", workdir])
 
     assert fit("whole") == 0
     stop_at(step)

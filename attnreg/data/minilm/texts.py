@@ -86,6 +86,21 @@ def windows(name: str, n: int, count: int, *, first: int = 0) -> np.ndarray:
     return np.pad(np.pad(body, ((0, 0), (1, 0)), constant_values=CLS), ((0, 0), (0, 1)), constant_values=SEP)
 
 
+def passage(name: str, start: int, n: int) -> np.ndarray:
+    """One passage of a frozen text from its token `start`: ``[CLS]``, n − 2 tokens, ``[SEP]``; (n,) int32.
+
+    Raises:
+        ValueError: no such text, no such length, or the text ends before.
+
+    >>> passage("docs", 510, 6).tolist()
+    [101, 2043, 1037, 4539, 2003, 102]
+    """
+    check_integer("n", n, at_least=3, at_most=LONGEST)
+    tokens = stream(name)
+    check_integer("start", start, at_least=0, at_most=len(tokens) - (n - 2))
+    return np.concatenate([[CLS], tokens[start : start + n - 2], [SEP]]).astype(np.int32)
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """The token strings in the order of their ids."""

@@ -1,10 +1,12 @@
 """Make the files of ``attnreg/data/embedded`` anew from the fetched model.
 
     python -m attnreg.data.tools.embed head OUTPUT.npz
+    python -m attnreg.data.tools.embed full OUTPUT.npz
     python -m attnreg.data.tools.embed texts OUTPUT.npz
 
-``head``, the shipped attention head: computes in float64 and keeps half precision. Another machine differs only where
-an entry lies within 1e-12 of the middle between two half-precision numbers, and then by one unit in its last place.
+``head`` and ``full``, the shipped attention heads, reduced and at full width: compute in float64 and keep half
+precision. Another machine differs only where an entry lies within 1e-12 of the middle between two half-precision
+numbers, and then by one unit in its last place.
 
 ``texts``, the frozen texts: takes the model's vocabulary and model card and, for the very same ids, the ``pydoc_data``
 of Python 3.11.7. Other versions of Python word their reference differently, which is why the ids are frozen.
@@ -13,7 +15,7 @@ of Python 3.11.7. Other versions of Python word their reference differently, whi
 import argparse
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -21,11 +23,15 @@ import numpy as np
 
 from attnreg.data.minilm.cache import ModelDamagedError, ModelMissingError, cached_file
 from attnreg.data.minilm.embedded import save_head
-from attnreg.data.minilm.instance import HeadInstance, minilm_head
-from attnreg.data.minilm.texts import Vocabulary, load_vocabulary, tokenize
+from attnreg.data.minilm.encoder import load_minilm
+from attnreg.data.minilm.instance import HeadInstance, head_instance, minilm_head
+from attnreg.data.minilm.texts import Vocabulary, load_vocabulary, passage, tokenize
 
 FROZEN_WITH = "3.11.7"
 HELDOUT_EVERY = 3
+# Flowing prose, each from the start of a sentence: the tokens of the frozen texts at which the passages begin.
+PROSE = {"docs": (510, 5336, 8341, 25425)}  # assignment, calls, exceptions, the life of objects
+PROSE_HELDOUT = {"docs_heldout": (9145,), "card": (986,)}  # scopes of names; how the model was made
 _GRAM = 16
 _REPEATED = 0.1
 
@@ -60,7 +66,7 @@ def freeze(vocabulary: Vocabulary, topics: Mapping[str, str], card: str) -> dict
 
 
 def recompute_head() -> HeadInstance:
-    """The shipped instance computed anew from the fetched model, in float64, before it is rounded.
+    """The reduced shipped instance computed anew from the fetched model, in float64, before it is rounded.
 
     Raises:
         ModelMissingError, ModelDamagedError: the model has to be fetched; the message says how.
@@ -70,16 +76,29 @@ def recompute_head() -> HeadInstance:
     return minilm_head(5, 2, n=64, train={"docs": 8}, heldout=heldout, components=16, dtype=np.float64)
 
 
+def recompute_full_head() -> HeadInstance:
+    """The full-size shipped instance computed anew from the fetched model, in float64, before it is rounded.
+
+    Raises:
+        ModelMissingError, ModelDamagedError: the model has to be fetched; the message says how.
+    """
+    train, heldout = (
+        {name: np.stack([passage(name, start, 512) for start in starts]) for name, starts in texts.items()}
+        for texts in (PROSE, PROSE_HELDOUT)
+    )
+    return head_instance(load_minilm(dtype=np.float64), 2, 3, train, heldout, vocabulary=load_vocabulary())
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m attnreg.data.tools.embed", description=(__doc__ or "").splitlines()[0]
     )
-    parser.add_argument("what", choices=("head", "texts"))
+    parser.add_argument("what", choices=("head", "full", "texts"))
     parser.add_argument("output", type=Path, help="the .npz file to write")
     options = parser.parse_args(argv)
     try:
-        print(f"{(_head if options.what == 'head' else _texts)(options.output)} in {options.output}")
+        print(f"{_MAKERS[options.what](options.output)} in {options.output}")
     except (ModelMissingError, ModelDamagedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -87,8 +106,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _head(output: Path) -> str:
+    return _saved(output, recompute_head)
+
+
+def _full(output: Path) -> str:
+    return _saved(output, recompute_full_head)
+
+
+def _saved(output: Path, compute: Callable[[], HeadInstance]) -> str:
     jax.config.update("jax_enable_x64", True)
-    instance = recompute_head()
+    instance = compute()
     save_head(output, instance)
     return f"{instance.name}: {output.stat().st_size} bytes"
 
@@ -102,6 +129,8 @@ def _texts(output: Path) -> str:
     np.savez_compressed(output, **frozen)  # pyright: ignore[reportArgumentType]
     return ", ".join(f"{name}: {len(ids)} tokens" for name, ids in frozen.items())
 
+
+_MAKERS: dict[str, Callable[[Path], str]] = {"head": _head, "full": _full, "texts": _texts}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -5,8 +5,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from attnreg.data import load_embedded_head
-from attnreg.data.minilm.texts import stream, windows
+from attnreg.data import load_embedded_head, load_full_head
+from attnreg.data.minilm.texts import passage, stream, windows
 from attnreg.data.synthetic import attention_instance, vector_instance
 from tests.contract.wrong_calls.row import Wrong, without_x64
 
@@ -77,6 +77,9 @@ CALLS = [
         lambda: windows("card", 512, 10**6),
         r"windows 0 to 999999 of 512 tokens were asked of text 'card', which has \d+",
     ),
+    Wrong("a passage past the end", lambda: passage("card", 10**6, 64), r"start is 1000000; it must be at least 0 and"),
+    Wrong("a passage of half a token", lambda: passage("docs", 0, 64.5), r"n is 64.5, a float; it must be a whole"),
+    Wrong("full head in half precision", lambda: load_full_head(dtype="float16"), r"dtype is float16; it must be"),
     Wrong(
         "embedded head in half precision",
         lambda: load_embedded_head(dtype="float16"),
