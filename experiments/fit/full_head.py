@@ -62,7 +62,8 @@ def run(config: Any, record: Record) -> dict[str, Any]:
     }
     methods = {name: makers[name] for name in (MAIN, *config.compare)}
     blank = Outcome(FactoredObjective(data.problem, config.rank).zeros(), np.full((ROWS, 3), np.nan))
-    step, outcomes = record.restore({name: blank for name in methods})
+    step, found = record.restore({name: blank for name in methods})
+    outcomes = {name: Outcome(*found[name]) for name in methods}  # a checkpoint sorts the names
     # A step is one line of one method's curve.
     done = sum(bool(np.isfinite(outcome.curve[0, 0])) for outcome in outcomes.values())
     for name in list(methods)[done:]:
