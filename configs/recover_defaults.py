@@ -5,7 +5,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 
-def recover_config(**changes: Any) -> Any:
+def recover_config(**changes: Any) -> ConfigDict:
     """The declared fields with their defaults, and `changes` to top-level ones."""
     config = ConfigDict(
         dict(

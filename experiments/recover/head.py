@@ -14,9 +14,9 @@ def run(config: Any, record: Record) -> dict[str, Any]:
     """Recover the head, compare it with the true one, and say what the data determine."""
     for name in (config.targets, *config.texts_targets):
         check_choice("targets", name, TARGETS)
-    data = load(config, config.data.head)
+    jobs, data = jobs_of(config, config.targets), load(config, config.data.head)
     record.say(data.title)
-    runs, best = Race(config, record, data, jobs_of(config, config.targets), heads=1).run()
+    runs, best = Race(config, record, data, jobs, heads=1).run()
     result = report.report(record, data, runs, best, config.targets)
     true, fitted = (layer_maps(weights, data.test[0]) for weights in (data.true, best))
     record.figure("maps", report.maps(true, fitted, data.title))

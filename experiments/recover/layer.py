@@ -10,8 +10,7 @@ from experiments.runner.record import Record
 
 def run(config: Any, record: Record) -> dict[str, Any]:
     """Recover the layer, match its heads with the true ones by their maps, and say which were found."""
-    data = load(config, None)
+    jobs, data = jobs_of(config, "outputs"), load(config, None)
     record.say(data.title)
-    heads = len(data.true.Q)
-    runs, best = Race(config, record, data, jobs_of(config, "outputs"), heads=heads).run()
+    runs, best = Race(config, record, data, jobs, heads=len(data.true.Q)).run()
     return report.report(record, data, runs, best, "outputs")

@@ -8,6 +8,7 @@ import numpy as np
 
 from attnreg.fit import Progress, fit_attention, fit_layer
 from attnreg.objectives.factors import Factors
+from attnreg.problems.checks import ProblemError, check_integer, check_number
 from attnreg.problems.layer import LayerWeights
 from experiments.benchmarks.activations import layer_start, map_start, maps_cell, outputs_cell
 from experiments.benchmarks.peers import Setting, minibatch_adam
@@ -77,6 +78,7 @@ class Run(NamedTuple):
 
 def jobs_of(config: Any, targets: str) -> list[Job]:
     """Tuning of the peer; then rounds of ours and the peer in turn; then other numbers of texts."""
+    _check(config)
     peer, documents = config.peer, config.data.documents
     tuning = [
         Job(ADAM, "tuning", targets, documents, config.seed, rate, scale, peer.tune_steps)
@@ -92,6 +94,22 @@ def jobs_of(config: Any, targets: str) -> list[Job]:
     return tuning + rounds + texts
 
 
+def _check(config: Any) -> None:
+    """Refuse options under which there would be nothing to run, or nothing to compare."""
+    check_integer("rounds", config.rounds, at_least=1)
+    check_number("fit.seconds", config.fit.seconds, above=0)
+    check_number("fit.tol", config.fit.tol, at_least=0)
+    for name in ("tune_steps", "steps", "documents"):
+        check_integer(f"peer.{name}", config.peer[name], at_least=1)
+    for name in ("rates", "scales"):
+        for value in config.peer[name]:
+            check_number(f"peer.{name}", value, above=0)
+    if config.peer.rates and not config.peer.scales:
+        raise ProblemError("peer.scales is empty; the peer needs a start: give one, or leave peer.rates empty too")
+    for number in config.texts:
+        check_integer("texts", number, at_least=1)
+
+
 class Race:
     """Runs the jobs from where a checkpoint left them; a run of ours goes on in its second phase, else begins anew."""
 
@@ -99,6 +117,7 @@ class Race:
         self.config, self.record, self.data, self.jobs, self.heads = config, record, data, jobs, heads
         self.main = next(i for i, job in enumerate(jobs) if job.method == OURS)
         self.whole = data.true.O is None
+        self._made: dict[Any, Any] = {}
         self._bound: Any = None
         self._warm = False
         blank = jax.tree.map(lambda W: np.full(W.shape, np.nan, config.precision), data.true)
@@ -127,6 +146,12 @@ class Race:
         job = self.jobs[i]._replace(rate=float(rate), scale=float(scale))
         curve = np.array(self.state.curves[i, : self.state.points[i]])
         return Run(job, curve, REASONS[int(reason)], tuple(int(n) for n in known), float(compiling))
+
+    def _targets(self, *what: Any) -> Any:
+        """`Activations.targets`, made once: those of a whole layer take a while."""
+        if what not in self._made:
+            self._made[what] = self.data.targets(*what)
+        return self._made[what]
 
     def _set(self, **changes: Any) -> None:
         self.state = self.state._replace(**changes)
@@ -176,8 +201,8 @@ class Race:
         config = self.config
         left = max(config.fit.seconds - spent, 1e-3)
         options: dict[str, Any] = dict(rank=config.rank, tol=config.fit.tol, seconds=left, callback=callback)
-        options["heldout"] = self.data.targets(job.targets, "heldout")
-        given = self.data.targets(job.targets, "train", job.documents)
+        options["heldout"] = self._targets(job.targets, "heldout", None)
+        given = self._targets(job.targets, "train", job.documents)
         if job.targets == "maps":
             return fit_attention(*given, **options)
         options |= dict(heads=self.heads, value_rank=None if self.whole else config.rank)
@@ -186,7 +211,7 @@ class Race:
     # --- the peer ------------------------------------------------------------------------------------------
 
     def _cell(self, targets: str, part: str) -> Any:
-        given = self.data.targets(targets, part, self.config.data.documents if part == "train" else None)
+        given = self._targets(targets, part, self.config.data.documents if part == "train" else None)
         if targets == "maps":
             return maps_cell(part, *given, rank=self.config.rank)
         return outputs_cell(part, *given, heads=self.heads, rank=self.config.rank, whole=self.whole)

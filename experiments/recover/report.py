@@ -21,7 +21,8 @@ FOUND = 0.99  # cosine of centred logits from which a head counts as found
 def report(record: Record, data: Activations, runs: list[Run], best: LayerWeights, targets: str) -> dict[str, Any]:
     """Tables, figures and the content of result.json; `best` are the weights of the first run of ours."""
     main = next(run for run in runs if run.job.method == OURS)
-    record.arrays("solution", **{name: W for name, W in best._asdict().items() if W is not None})
+    named = {name: W for name, W in best._asdict().items() if W is not None}
+    record.arrays("solution", **{name: W for name, W in named.items() if targets == "outputs" or name in "QK"})
     heads = compare_layers(_comparable(best), data.true, data.test)
     known = Determined(*main.determined)
     last = int(np.argmin(np.where(np.isfinite(main.curve[:, 3]), main.curve[:, 3], np.inf)))
