@@ -28,7 +28,7 @@ def recover_config(**changes: Any) -> ConfigDict:
                 rates=(1e-3, 2e-3, 3e-3, 5e-3, 1e-2),  # none: no peer
                 scales=(0.1, 0.3, 1.0),  # of the start, times N(0, 1/d)
                 tune_steps=1500,
-                steps=1500,
+                steps=(500, 1500, 6000),  # its schedules in a round: a short one leads early, a long one ends lower
                 documents=8,  # of a batch
             ),
             texts=(),  # numbers of training texts to try as well, ours only
@@ -54,6 +54,6 @@ SMOKE: dict[str, Any] = {
     "peer.rates": (3e-3, 1e-2),
     "peer.scales": (0.3,),
     "peer.tune_steps": 50,
-    "peer.steps": 100,
+    "peer.steps": (100,),
     "peer.documents": 4,
 }

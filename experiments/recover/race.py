@@ -89,7 +89,7 @@ def jobs_of(config: Any, targets: str) -> list[Job]:
     for seed in range(config.seed, config.seed + config.rounds):
         rounds.append(Job(OURS, "round", targets, documents, seed))
         if tuning:
-            rounds.append(Job(ADAM, "round", targets, documents, seed, steps=peer.steps))
+            rounds += [Job(ADAM, "round", targets, documents, seed, steps=steps) for steps in peer.steps]
     texts = [Job(OURS, "texts", kind, k, config.seed) for kind in config.texts_targets for k in config.texts]
     return tuning + rounds + texts
 
@@ -99,13 +99,16 @@ def _check(config: Any) -> None:
     check_integer("rounds", config.rounds, at_least=1)
     check_number("fit.seconds", config.fit.seconds, above=0)
     check_number("fit.tol", config.fit.tol, at_least=0)
-    for name in ("tune_steps", "steps", "documents"):
+    for name in ("tune_steps", "documents"):
         check_integer(f"peer.{name}", config.peer[name], at_least=1)
+    for steps in config.peer.steps:
+        check_integer("peer.steps", steps, at_least=1)
     for name in ("rates", "scales"):
         for value in config.peer[name]:
             check_number(f"peer.{name}", value, above=0)
-    if config.peer.rates and not config.peer.scales:
-        raise ProblemError("peer.scales is empty; the peer needs a start: give one, or leave peer.rates empty too")
+    for name in ("scales", "steps"):
+        if config.peer.rates and not config.peer[name]:
+            raise ProblemError(f"peer.{name} is empty; the peer needs one: give it, or leave peer.rates empty too")
     for number in config.texts:
         check_integer("texts", number, at_least=1)
 

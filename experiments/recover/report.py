@@ -9,6 +9,7 @@ from attnreg.data.layers import layer_maps, layer_outputs
 from attnreg.fit import HeadComparison, compare_layers
 from attnreg.fit.layer_fit import LAYER_UNIT, MAP_UNIT, Determined
 from attnreg.problems.layer import LayerWeights
+from experiments.benchmarks.large_instance import peak_bytes
 from experiments.recover.data import Activations
 from experiments.recover.race import ADAM, OURS, Run
 from experiments.runner import figures
@@ -41,6 +42,7 @@ def report(record: Record, data: Activations, runs: list[Run], best: LayerWeight
         "heads_found": sum(head.cosine > FOUND for head in heads),
         "least_cosine": min(head.cosine for head in heads),
         "largest_distance": max(head.distance for head in heads),
+        "peak_gigabytes": peak_bytes() / 1e9,
     }
     if any(run.job.method == ADAM for run in runs):
         result["peer"] = peer(runs)
@@ -131,8 +133,8 @@ def _tables(
     rounds = [run for run in runs if run.job.part == "round"]
     record.table(
         "seconds_to",
-        ["method", "seed", *(f"{level:.0e}" for level in LEVELS)],
-        [[run.job.method, run.job.seed, *_levels(run).values()] for run in rounds],
+        ["method", "seed", "steps", *(f"{level:.0e}" for level in LEVELS)],
+        [[run.job.method, run.job.seed, run.job.steps or None, *_levels(run).values()] for run in rounds],
     )
     fields = [name for name in HeadComparison._fields if targets == "outputs" or name != "values"]
     record.table("recovered", fields, [[getattr(head, name) for name in fields] for head in heads])

@@ -120,7 +120,8 @@ def test_rounds_alternate_after_the_tuning_and_texts_come_last():
     jobs = jobs_of(resolve(f"{CONFIGS}/recover_head.py").config, "outputs")
     assert [job.part for job in jobs[:15]] == ["tuning"] * 15
     assert len({(job.rate, job.scale) for job in jobs[:15]}) == 15
-    assert [(job.method, job.seed) for job in jobs[15:]] == [(m, s) for s in range(3) for m in (OURS, ADAM)]
+    assert [(job.method, job.seed) for job in jobs[15:]] == [(m, s) for s in range(3) for m in (OURS, *[ADAM] * 3)]
+    assert [job.steps for job in jobs[16:19]] == [500, 1500, 6000]
     texts = jobs_of(resolve(f"{CONFIGS}/recover_head.py:texts").config, "outputs")
     assert [job.part for job in texts] == ["round", *["texts"] * 14]
     assert [job.documents for job in texts[1:8]] == [4, 8, 16, 32, 64, 128, 256]

@@ -94,7 +94,8 @@ def layer_weights(encoder: Encoder, layer: int) -> LayerWeights:
     """
     heads = [head_of(encoder, layer, head) for head in range(HEADS)]
     parts = [(*true_factors(head), true_y(head), head.w_o) for head in heads]
-    return LayerWeights(*(np.stack([np.asarray(W, np.float64) for W in column]) for column in zip(*parts, strict=True)))
+    columns = zip(*parts, strict=True)
+    return LayerWeights._make(np.stack([np.asarray(W, np.float64) for W in column]) for column in columns)
 
 
 def _fold(w: Array, b: Array, u: Array) -> Array:
