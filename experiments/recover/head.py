@@ -6,7 +6,8 @@ from attnreg.data.layers import layer_maps
 from attnreg.problems.checks import check_choice
 from experiments.recover import report
 from experiments.recover.data import TARGETS, load
-from experiments.recover.race import Race, jobs_of
+from experiments.recover.jobs import jobs_of
+from experiments.recover.race import Race
 from experiments.runner.record import Record
 
 

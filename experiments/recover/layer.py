@@ -4,7 +4,8 @@ from typing import Any
 
 from experiments.recover import report
 from experiments.recover.data import load
-from experiments.recover.race import Race, jobs_of
+from experiments.recover.jobs import jobs_of
+from experiments.recover.race import Race
 from experiments.runner.record import Record
 
 

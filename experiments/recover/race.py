@@ -8,33 +8,14 @@ import numpy as np
 
 from attnreg.fit import Progress, fit_attention, fit_layer
 from attnreg.objectives.factors import Factors
-from attnreg.problems.checks import ProblemError, check_integer, check_number
 from attnreg.problems.layer import LayerWeights
-from experiments.benchmarks.activations import layer_start, map_start, maps_cell, outputs_cell
-from experiments.benchmarks.peers import Setting, minibatch_adam
-from experiments.benchmarks.peers.protocol import arguments
 from experiments.benchmarks.timing import Clock
+from experiments.recover.adam import Adam, Texts, tuned
 from experiments.recover.data import Activations
+from experiments.recover.jobs import ADAM, COLUMNS, OURS, REASONS, Job, Run
 from experiments.runner.record import Record
 
-OURS, ADAM = "attnreg", "minibatch Adam"
-COLUMNS = ("seconds", "cpu", "train", "heldout")
-REASONS = ("", "tolerance", "seconds", "stalled")
 POINTS = 2048  # of a curve; a longer one keeps its last point
-CHUNK = 50  # steps of Adam between two looks at the held-out texts
-
-
-class Job(NamedTuple):
-    """One run. Adam of a round takes the rate and scale that did best in the tuning before it."""
-
-    method: str
-    part: str  # "tuning", "round" or "texts"
-    targets: str
-    documents: int
-    seed: int
-    rate: float = 0.0
-    scale: float = 0.0
-    steps: int = 0
 
 
 class State(NamedTuple):
@@ -55,64 +36,6 @@ class State(NamedTuple):
     adam: Any
 
 
-class Run(NamedTuple):
-    """A finished run: its job with the rate and scale it had, its curve (points, 4), and its facts."""
-
-    job: Job
-    curve: np.ndarray
-    reason: str
-    determined: tuple[int, ...]
-    compile_seconds: float
-
-    @property
-    def heldout(self) -> float:
-        """The best held-out loss, infinite if a run left the numbers."""
-        losses = self.curve[:, 3]
-        return float(np.min(losses, initial=np.inf, where=np.isfinite(losses)))
-
-    def reached(self, loss: float) -> float | None:
-        """Seconds until the held-out loss was at most `loss`."""
-        below = np.flatnonzero(self.curve[:, 3] <= loss)
-        return float(self.curve[below[0], 0]) if below.size else None
-
-
-def jobs_of(config: Any, targets: str) -> list[Job]:
-    """Tuning of the peer; then rounds of ours and the peer in turn; then other numbers of texts."""
-    _check(config)
-    peer, documents = config.peer, config.data.documents
-    tuning = [
-        Job(ADAM, "tuning", targets, documents, config.seed, rate, scale, peer.tune_steps)
-        for rate in peer.rates
-        for scale in peer.scales
-    ]
-    rounds = []
-    for seed in range(config.seed, config.seed + config.rounds):
-        rounds.append(Job(OURS, "round", targets, documents, seed))
-        if tuning:
-            rounds += [Job(ADAM, "round", targets, documents, seed, steps=steps) for steps in peer.steps]
-    texts = [Job(OURS, "texts", kind, k, config.seed) for kind in config.texts_targets for k in config.texts]
-    return tuning + rounds + texts
-
-
-def _check(config: Any) -> None:
-    """Refuse options under which there would be nothing to run, or nothing to compare."""
-    check_integer("rounds", config.rounds, at_least=1)
-    check_number("fit.seconds", config.fit.seconds, above=0)
-    check_number("fit.tol", config.fit.tol, at_least=0)
-    for name in ("tune_steps", "documents"):
-        check_integer(f"peer.{name}", config.peer[name], at_least=1)
-    for steps in config.peer.steps:
-        check_integer("peer.steps", steps, at_least=1)
-    for name in ("rates", "scales"):
-        for value in config.peer[name]:
-            check_number(f"peer.{name}", value, above=0)
-    for name in ("scales", "steps"):
-        if config.peer.rates and not config.peer[name]:
-            raise ProblemError(f"peer.{name} is empty; the peer needs one: give it, or leave peer.rates empty too")
-    for number in config.texts:
-        check_integer("texts", number, at_least=1)
-
-
 class Race:
     """Runs the jobs from where a checkpoint left them; a run of ours goes on in its second phase, else begins anew."""
 
@@ -121,13 +44,13 @@ class Race:
         self.main = next(i for i, job in enumerate(jobs) if job.method == OURS)
         self.whole = data.true.O is None
         self._made: dict[Any, Any] = {}
-        self._bound: Any = None
-        self._warm = False
+        peers = [job.targets for job in jobs if job.method == ADAM]
+        self.adam = self._bind(peers[0]) if peers else None
         blank = jax.tree.map(lambda W: np.full(W.shape, np.nan, config.precision), data.true)
         curves = np.full((len(jobs), POINTS, len(COLUMNS)), np.nan)
         points, facts = np.zeros(len(jobs), np.int64), np.zeros((len(jobs), 8))
-        adam = self._blank_adam() if any(job.method == ADAM for job in jobs) else ()
-        self.state: State = record.restore(State(0, 0, curves, points, facts, blank, blank, adam))[1]
+        begun = State(0, 0, curves, points, facts, blank, blank, self._blank_adam())
+        self.state: State = record.restore(begun)[1]
 
     def run(self) -> tuple[list[Run], LayerWeights]:
         """Every job that is left; then all of them as they went, and the weights of the first run of ours."""
@@ -136,8 +59,7 @@ class Race:
             (self._ours if job.method == OURS else self._adam)(job)
             lowest = self.finished(self.state.job).heldout
             blank = jax.tree.map(lambda W: np.full_like(W, np.nan), self.state.now)
-            adam = self._blank_adam() if self.state.adam else ()
-            self._set(job=self.state.job + 1, step=self.state.step + 1, now=blank, adam=adam)
+            self._set(job=self.state.job + 1, step=self.state.step + 1, now=blank, adam=self._blank_adam())
             # A line, and with it a step, of its own: the step of the last point may have a checkpoint already.
             self.record.log(self.state.step, method=job.method, part=job.part, lowest=lowest)
             self.record.save(self.state.step, self.state)
@@ -179,6 +101,7 @@ class Race:
 
     def _ours(self, job: Job) -> None:
         resumed = not np.isnan(np.sum(self.state.now.Q)) and job.targets == "outputs"
+        given = self._targets(job.targets, "train", job.documents), self._targets(job.targets, "heldout", None)
         begin = self.state  # what a stop in the first phase goes back to
         last = self.state.curves[self.state.job, self.state.points[self.state.job] - 1] if resumed else np.zeros(4)
         clock, lowest = Clock(), float(np.nanmin(self.state.curves[self.state.job, :, 3])) if resumed else np.inf
@@ -197,93 +120,47 @@ class Race:
             else:
                 self.record.save(begin.step, begin)
 
-        fitted = self._fit(job, LayerWeights(*self.state.now) if resumed else None, last[0], callback)
+        start = LayerWeights(*self.state.now) if resumed else None
+        fitted = self._fit(job, *given, start=start, spent=last[0], callback=callback)
         self._facts(reason=REASONS.index(fitted.reason), determined=fitted.determined)
 
-    def _fit(self, job: Job, start: LayerWeights | None, spent: float, callback: Any) -> Any:
+    def _fit(self, job: Job, train: Texts, heldout: Texts, *, start: LayerWeights | None, spent: float, **more: Any):
         config = self.config
-        left = max(config.fit.seconds - spent, 1e-3)
-        options: dict[str, Any] = dict(rank=config.rank, tol=config.fit.tol, seconds=left, callback=callback)
-        options["heldout"] = self._targets(job.targets, "heldout", None)
-        given = self._targets(job.targets, "train", job.documents)
+        more |= dict(heldout=heldout, rank=config.rank, tol=config.fit.tol)
+        more["seconds"] = max(config.fit.seconds - spent, 1e-3)
         if job.targets == "maps":
-            return fit_attention(*given, **options)
-        options |= dict(heads=self.heads, value_rank=None if self.whole else config.rank)
-        return fit_layer(*given, key=jax.random.key(job.seed), start=start, **options)
+            return fit_attention(*train, **more)
+        more |= dict(heads=self.heads, value_rank=None if self.whole else config.rank)
+        return fit_layer(*train, key=jax.random.key(job.seed), start=start, **more)
 
     # --- the peer ------------------------------------------------------------------------------------------
 
-    def _cell(self, targets: str, part: str) -> Any:
-        given = self._targets(targets, part, self.config.data.documents if part == "train" else None)
-        if targets == "maps":
-            return maps_cell(part, *given, rank=self.config.rank)
-        return outputs_cell(part, *given, heads=self.heads, rank=self.config.rank, whole=self.whole)
-
-    def _peer(self) -> tuple[Any, Any, Any]:
-        """The peer bound to its cell, its data, and its held-out loss; the same for all of its runs."""
-        if self._bound is None:
-            targets = next(job.targets for job in self.jobs if job.method == ADAM)
-            cell, unseen = (self._cell(targets, part) for part in ("train", "heldout"))
-            method = minibatch_adam(documents=self.config.peer.documents, chunk=CHUNK).bind(cell)
-            judged = jax.jit(lambda x, data: unseen.loss(x, data[0]) / data[1])
-            self._bound = method, arguments(cell), lambda x: float(judged(x, arguments(unseen)))
-        return self._bound
-
-    def _setting(self, job: Job) -> tuple[Any, Any]:
-        """Start and data of a run."""
-        _, (plain, unit), _ = self._peer()
-        start, batches = jax.random.split(jax.random.key(job.seed))
-        number = unit.dtype.type
-        data = (plain | {"setting": Setting(number(job.rate), number(job.steps), batches)}, unit)
-        if job.targets == "maps":
-            return map_start(start, plain, rank=self.config.rank, scale=job.scale), data
-        sizes: dict[str, Any] = dict(heads=self.heads, rank=self.config.rank, whole=self.whole)
-        return layer_start(start, plain, scale=job.scale, **sizes), data
+    def _bind(self, targets: str) -> Adam:
+        texts = self._targets(targets, "train", self.config.data.documents), self._targets(targets, "heldout", None)
+        return Adam(self.config, *texts, maps=targets == "maps", heads=self.heads, whole=self.whole)
 
     def _blank_adam(self) -> Any:
-        """A run of the peer before its first step."""
-        job = next(job for job in self.jobs if job.method == ADAM)
-        return self._peer()[0].begin(*self._setting(job._replace(scale=1.0)))
-
-    def _tuned(self) -> tuple[float, float]:
-        """Rate and scale of the tuning run that ended lowest on the held-out texts."""
-        runs = [self.finished(i) for i, job in enumerate(self.jobs) if job.part == "tuning"]
-        ends = [run.curve[-1, 3] if np.isfinite(run.curve[-1, 3]) else np.inf for run in runs]
-        best = runs[int(np.argmin(ends))].job
-        return best.rate, best.scale
+        """The peer before its first step, or nothing where there is no peer."""
+        return () if self.adam is None else self.adam.begin(self.jobs[0]._replace(scale=1.0))[0]
 
     def _adam(self, job: Job) -> None:
-        method, _, judge = self._peer()
+        assert self.adam is not None
         if job.part == "round":
-            rate, scale = self._tuned()
+            rate, scale = tuned([self.finished(i) for i, job in enumerate(self.jobs) if job.part == "tuning"])
             job = job._replace(rate=rate, scale=scale)
-        x0, data = self._setting(job)
-        self._facts(tuned=(job.rate, job.scale))
-        carry, i = method.begin(x0, data), self.state.job
-        if not self._warm:
-            self._facts(compiling=self._compile(method, carry, data, judge))
+        carry, data = self.adam.begin(job)
+        self._facts(tuned=(job.rate, job.scale), compiling=self.adam.compile(carry, data))
         if int(self.state.adam.steps):
             carry = self.state.adam
+        i = self.state.job
         while int(carry.steps) < job.steps:
-            before, clock = float(carry.total), Clock()
-            carry = jax.block_until_ready(method.advance(carry, data))
+            carry, (wall, cpu, *losses) = self.adam.advance(carry, data)
             last = self.state.curves[i, self.state.points[i] - 1] if self.state.points[i] else np.zeros(4)
-            train = (float(carry.total) - before) / CHUNK
-            row = (last[0] + clock.wall, last[1] + clock.cpu, train, judge(method.x(carry)))
-            self._note(row, rate=job.rate, scale=job.scale)
+            self._note((last[0] + wall, last[1] + cpu, *losses), rate=job.rate, scale=job.scale)
             self._set(adam=carry)
             self.record.save(self.state.step, self.state)
-            if not np.isfinite(row[3]):
+            if not np.isfinite(losses[1]):
                 return
-
-    def _compile(self, method: Any, carry: Any, data: Any, judge: Any) -> float:
-        """Seconds that the first call of the peer's program takes more than the second."""
-        first = Clock()
-        judge(method.x(jax.block_until_ready(method.advance(carry, data))))
-        took, second = first.wall, Clock()
-        judge(method.x(jax.block_until_ready(method.advance(carry, data))))
-        self._warm = True
-        return max(took - second.wall, 0.0)
 
 
 def as_layer(weights: Any, like: LayerWeights) -> LayerWeights:

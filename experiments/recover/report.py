@@ -11,7 +11,7 @@ from attnreg.fit.layer_fit import LAYER_UNIT, MAP_UNIT, Determined
 from attnreg.problems.layer import LayerWeights
 from experiments.benchmarks.large_instance import peak_bytes
 from experiments.recover.data import Activations
-from experiments.recover.race import ADAM, OURS, Run
+from experiments.recover.jobs import ADAM, OURS, Run
 from experiments.runner import figures
 from experiments.runner.record import Record
 

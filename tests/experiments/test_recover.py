@@ -20,7 +20,7 @@ from experiments.benchmarks.activations import layer_start, maps_cell, outputs_c
 from experiments.benchmarks.peers import Setting, minibatch_adam
 from experiments.benchmarks.peers.protocol import arguments
 from experiments.recover import report, survey
-from experiments.recover.race import ADAM, OURS, Job, Run, jobs_of
+from experiments.recover.jobs import ADAM, OURS, Job, Run, jobs_of
 from experiments.runner.config import resolve
 from experiments.runner.record import Record
 from experiments.runner.results import SWEEP
