@@ -188,7 +188,7 @@ def over_texts(runs: list[Run], title: str) -> Any:
     for kind in dict.fromkeys(run.job.targets for run in mine):
         points = sorted((run.job.documents, run.heldout) for run in mine if run.job.targets == kind)
         axes[0, 0].loglog(*zip(*points, strict=True), "o-", label=kind)
-    axes[0, 0].set(xlabel="texts", ylabel="held-out loss", title=title)
+    axes[0, 0].set(xlabel="texts", ylabel="held-out loss", title=", ".join(title.split(", ")[:2]))
     axes[0, 0].legend()
     return figure
 

@@ -74,7 +74,7 @@ def picture(rows: Sequence[Row], unit: str) -> Any:
         if np.isfinite(loss):
             dark = np.log(loss / low) < 0.6 * np.log(1 / low)
             color = "white" if dark else "black"
-            axes[0, 0].text(head, layer, f"{np.log10(loss):.0f}", ha="center", va="center", color=color, fontsize=7)
+            axes[0, 0].text(head, layer, str(round(np.log10(loss))), ha="center", va="center", color=color, fontsize=7)
     axes[0, 0].grid(False)
     axes[0, 0].set(xlabel="head", ylabel="layer", xticks=range(heads), yticks=range(layers))
     axes[0, 0].set_title("held-out loss, and its power of ten")

@@ -177,7 +177,8 @@ def test_a_run_stopped_in_the_peer_and_in_our_first_phase_ends_as_if_it_had_not_
 @pytest.mark.slow
 def test_a_run_stopped_in_our_second_phase_goes_on_from_its_weights(stop_at):
     def go(workdir):
-        return start(workdir, "--config.fit.tol=1e-10", "--config.peer.rates=()", "--checkpoint-seconds=0")
+        more = ("--config.texts=(4,)", "--config.texts_targets=('maps',)")
+        return start(workdir, "--config.fit.tol=1e-10", "--config.peer.rates=()", *more, "--checkpoint-seconds=0")
 
     assert go("whole") == 0
     phases = [line.get("phase") for line in read_lines(Path("whole/metrics.jsonl"))]
@@ -192,6 +193,20 @@ def test_a_run_stopped_in_our_second_phase_goes_on_from_its_weights(stop_at):
     assert lines[step]["train"] <= lines[step - 1]["train"]
     assert lines[step]["seconds"] > lines[step - 1]["seconds"]
     assert read_json(Path("run/result.json"))["heldout"] <= 1e-10
+    assert Path("run/figures/texts.png").exists()
+
+
+@pytest.mark.slow
+def test_the_first_example_of_the_guide_runs_as_printed(capsys):
+    page = (CONFIGS.parent / "docs" / "guides" / "recover.md").read_text(encoding="utf-8")
+    true, A = made(documents=20, n=24, d=5, heads=1, rank=2, c=3)
+    B = layer_outputs(true._replace(Q=true.Q / 4), A)  # logits of moderate size
+    np.savez("activations.npz", A=A.astype(np.float32), B=B.astype(np.float32))
+    names = {}
+    exec(page.split("```python\n")[1].split("```")[0], names)
+    assert names["fit"].heldout < 1e-6
+    assert np.linalg.norm(names["outputs"] - B) <= 1e-3 * np.linalg.norm(B)
+    assert "unknowns determined" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
