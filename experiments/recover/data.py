@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from attnreg.data.layers import layer_maps, layer_outputs
-from attnreg.data.minilm.encoder import load_minilm
+from attnreg.data.minilm.encoder import LAYERS, LONGEST, load_minilm
 from attnreg.data.minilm.heads import layer_weights
 from attnreg.data.minilm.instance import layer_inputs
 from attnreg.data.minilm.texts import windows
@@ -58,6 +58,8 @@ def load(config: Any, head: int | None) -> Activations:
 
 def _minilm(config: Any, sizes: list[int]) -> tuple[list[np.ndarray], LayerWeights]:
     data, (documents, held, test) = config.data, sizes
+    check_integer("data.layer", data.layer, at_least=0, at_most=LAYERS - 1)
+    check_integer("data.tokens", data.tokens, at_least=3, at_most=LONGEST)
     encoder = load_minilm(dtype=jnp.dtype(config.precision))
     weights = layer_weights(encoder, data.layer)
     cards = min(held // 2, CARDS, 14 * 254 // (data.tokens - 2))

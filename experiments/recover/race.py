@@ -46,7 +46,7 @@ class Race:
         self._made: dict[Any, Any] = {}
         peers = [job.targets for job in jobs if job.method == ADAM]
         self.adam = self._bind(peers[0]) if peers else None
-        blank = jax.tree.map(lambda W: np.full(W.shape, np.nan, config.precision), data.true)
+        blank = unknown(data.true, config.rank, config.precision)
         curves = np.full((len(jobs), POINTS, len(COLUMNS)), np.nan)
         points, facts = np.zeros(len(jobs), np.int64), np.zeros((len(jobs), 8))
         begun = State(0, 0, curves, points, facts, blank, blank, self._blank_adam())
@@ -161,6 +161,13 @@ class Race:
             self.record.save(self.state.step, self.state)
             if not np.isfinite(losses[1]):
                 return
+
+
+def unknown(true: LayerWeights, rank: int, dtype: str) -> LayerWeights:
+    """NaN in the shapes of a fit whose rank need not be the true one."""
+    (h, d, _), c = true.Q.shape, true.V.shape[2] if true.O is None else true.O.shape[2]
+    pair, V, O = (h, d, rank), (h, d, c if true.O is None else rank), None if true.O is None else (h, rank, c)
+    return LayerWeights._make(None if s is None else np.full(s, np.nan, dtype) for s in (pair, pair, V, O))
 
 
 def as_layer(weights: Any, like: LayerWeights) -> LayerWeights:
