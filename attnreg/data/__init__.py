@@ -1,5 +1,6 @@
 """Seeded synthetic instances, and real attention heads of a pretrained transformer."""
 
+from attnreg.data.layers import layer_maps, layer_outputs
 from attnreg.data.minilm.embedded import load_embedded_head, load_full_head, load_head, save_head
 from attnreg.data.minilm.instance import HeadInstance, attention_map, head_instance, minilm_head
 from attnreg.data.minilm.texts import windows
@@ -11,6 +12,8 @@ __all__ = [
     "attention_instance",
     "attention_map",
     "head_instance",
+    "layer_maps",
+    "layer_outputs",
     "load_embedded_head",
     "load_full_head",
     "load_head",

@@ -9,9 +9,13 @@ import numpy as np
 
 from attnreg.data.synthetic import attention_instance, layer_instance, vector_instance
 from attnreg.objectives.attention import AttentionObjective
+from attnreg.objectives.factored import FactoredObjective
+from attnreg.objectives.factors import Factors
+from attnreg.objectives.layer import LayerObjective
 from attnreg.objectives.one_layer import OneLayerObjective
 from attnreg.problems import losses
 from attnreg.problems.attention import AttentionRegression
+from attnreg.problems.layer import LayerRegression
 from attnreg.problems.one_layer import OneLayerRegression, Unknowns
 from experiments.benchmarks import layers
 from experiments.runner.config import UsageError
@@ -35,7 +39,7 @@ class Cell(NamedTuple):
     """
 
     name: str
-    problem: AttentionRegression | OneLayerRegression
+    problem: Any
     data: Any
     x0: Any
     loss: Callable[[Any, Any], jax.Array]
@@ -44,14 +48,21 @@ class Cell(NamedTuple):
     draw: Callable[[jax.Array, Any, int], Any] | None = None
 
     @property
-    def objective(self) -> AttentionObjective | OneLayerObjective:
+    def objective(self) -> AttentionObjective | OneLayerObjective | LayerObjective | FactoredObjective:
         """Our objective of the problem."""
+        if isinstance(self.problem, LayerRegression):
+            heads, _, rank = self.x0.Q.shape
+            return LayerObjective(self.problem, heads, rank, None if self.x0.O is None else self.x0.O.shape[1])
         if isinstance(self.problem, OneLayerRegression):
             return OneLayerObjective(self.problem)
+        if isinstance(self.x0, Factors):
+            return FactoredObjective(self.problem, self.x0.Q.shape[1])
         return AttentionObjective(self.problem)
 
-    def ours(self, x: jax.Array) -> Any:
+    def ours(self, x: Any) -> Any:
         """x as our objective's unknown (a vector is a matrix of one row, or X and Y one after the other)."""
+        if isinstance(self.problem, LayerRegression) or isinstance(x, Factors):
+            return x
         if not isinstance(self.problem, OneLayerRegression):
             return x.reshape(self.problem.shape)
         X, Y = self.problem.shapes

@@ -52,7 +52,10 @@ LAYERS = (
     ),
     Layer("experiments.runner", ("attnreg.problems.checks",), ANY, "records, configs, processes; no experiment"),
     *(Layer(f"experiments.{name}", _SUBJECT, ANY, _SUBJECTS) for name in ("fit", "icl", "bounds", "benchmarks")),
-    Layer("experiments.one_layer", (*_SUBJECT[:2], "experiments.benchmarks"), ANY, "the race there is a benchmark"),
+    *(
+        Layer(f"experiments.{name}", (*_SUBJECT[:2], "experiments.benchmarks"), ANY, "beside peers of the benchmarks")
+        for name in ("one_layer", "recover")
+    ),
     *(
         Layer(
             f"experiments.{name}", ("experiments.runner",), ANY, "the four commands, and an experiment to try them on"

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from attnreg.data.layers import layer_maps, layer_outputs
 from attnreg.data.minilm.encoder import HEADS, encode
-from attnreg.data.minilm.heads import head_of, ones_direction, true_factors, true_y
+from attnreg.data.minilm.heads import head_of, layer_weights, ones_direction, true_factors, true_y
 from attnreg.data.minilm.texts import windows
 
 EPS = np.finfo(np.float64).eps
@@ -53,6 +54,18 @@ def test_heads_add_up_to_the_layer(random):
     parts = [done.heads[j] @ head_of(model, 1, j).w_o for j in range(HEADS)]
     total = sum(parts) + model.layers[1].output.b[None, :]
     assert norm(total - done.output) <= 100 * EPS * sum(norm(part) for part in parts)
+
+
+def test_the_weights_of_a_layer_write_what_the_layer_writes(random):
+    model, trace = random
+    weights, H = layer_weights(model, 1), np.asarray(trace.hidden[1])
+    bias, done = np.asarray(model.layers[1].output.b), trace.attention[1]
+    written = layer_outputs(weights, H[None])[0]
+    scale = norm(done.output) + norm(bias)
+    assert norm(written + bias - done.output) <= 1e-12 * scale
+    assert norm(layer_maps(weights, H, head=4) - done.maps[4]) <= 1e-13 * norm(done.maps[4])
+    one = weights._replace(**{name: getattr(weights, name)[4:5] for name in "QKV"}, O=None)
+    assert norm(layer_outputs(one, H[None])[0] - done.heads[4]) <= 1e-13 * norm(done.heads[4])
 
 
 def test_factors_have_the_rank_of_a_head(random):

@@ -9,9 +9,11 @@ exactly ``softmax(H X Hᵀ)``.
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from attnreg.data.minilm.encoder import HEAD_WIDTH, HEADS, LAYERS, Encoder, Norm
+from attnreg.problems.layer import LayerWeights
 
 
 class Head(NamedTuple):
@@ -83,6 +85,17 @@ def true_factors(head: Head) -> tuple[Array, Array]:
 def true_y(head: Head) -> Array:
     """The true Y (384, 32) of the one-layer problem: the head's output is ``softmax(H X Hᵀ) H Y``."""
     return _fold(head.w_v, head.b_v, head.u)
+
+
+def layer_weights(encoder: Encoder, layer: int) -> LayerWeights:
+    """All heads of a layer as NumPy float64: Q, K, V (12, 384, 32) with scale and biases folded in, O (12, 32, 384).
+
+    The bias of the output is left out: the heads add up to what the layer writes before it.
+    """
+    heads = [head_of(encoder, layer, head) for head in range(HEADS)]
+    parts = [(*true_factors(head), true_y(head), head.w_o) for head in heads]
+    columns = zip(*parts, strict=True)
+    return LayerWeights._make(np.stack([np.asarray(W, np.float64) for W in column]) for column in columns)
 
 
 def _fold(w: Array, b: Array, u: Array) -> Array:

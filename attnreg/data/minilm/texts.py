@@ -23,7 +23,7 @@ import numpy as np
 
 from attnreg.data.minilm.cache import cached_file
 from attnreg.data.minilm.encoder import CLS, LONGEST, SEP
-from attnreg.problems.checks import check_choice, check_integer
+from attnreg.problems.checks import ProblemError, check_choice, check_integer
 
 STREAMS = ("docs", "docs_heldout", "card")
 _LONGEST_WORD = 100
@@ -64,7 +64,7 @@ def windows(name: str, n: int, count: int, *, first: int = 0) -> np.ndarray:
         (count, n) int32 token ids. Windows do not overlap.
 
     Raises:
-        ValueError: no such text, no such length, or the text is too short; the message says how many windows
+        ProblemError: no such text, no such length, or the text is too short; the message says how many windows
             there are.
 
     Example:
@@ -78,7 +78,7 @@ def windows(name: str, n: int, count: int, *, first: int = 0) -> np.ndarray:
     tokens = stream(name)
     available = len(tokens) // (n - 2)
     if first + count > available:
-        raise ValueError(
+        raise ProblemError(
             f"windows {first} to {first + count - 1} of {n} tokens were asked of text {name!r}, which has "
             f"{available}: ask for fewer or shorter ones."
         )

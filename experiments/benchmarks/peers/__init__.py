@@ -9,7 +9,9 @@ How each is treated, in its favour where there was a choice:
   which finds how many steps it needs; timed is that number of steps in one compiled loop without any test. One that
   rounding stops short of the tolerance is timed to 100 times it. Every setting in the list runs, the best counts;
 * **restarts** (`measure.hunt`): chunks of steps until the relative loss is small enough, a new draw when a run has
-  stopped improving, until its seconds are over.
+  stopped improving, until its seconds are over;
+* **training** (`minibatch_adam`): batches of documents, a schedule over a number of steps that it is told; its rate and
+  its start are chosen by whoever runs it (`experiments.recover.race`).
 """
 
 from experiments.benchmarks.peers.compiled import (
@@ -23,6 +25,7 @@ from experiments.benchmarks.peers.compiled import (
     saddle_free_newton,
 )
 from experiments.benchmarks.peers.measure import Contender, Found, Prepared, contender, hunt, prepare
+from experiments.benchmarks.peers.minibatch_adam import Setting, Training, minibatch_adam
 from experiments.benchmarks.peers.protocol import Outcome, Peer, Steps, compiled
 from experiments.benchmarks.peers.scipy_lbfgs import scipy_lbfgs
 
@@ -32,10 +35,13 @@ __all__ = [
     "Outcome",
     "Peer",
     "Prepared",
+    "Setting",
     "Steps",
+    "Training",
     "compiled",
     "contender",
     "hunt",
+    "minibatch_adam",
     "naive_newton",
     "optax_lbfgs",
     "optimistix_bfgs",

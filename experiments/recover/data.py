@@ -1,0 +1,87 @@
+"""What heads of MiniLM, or of a random layer, read and write, in three sets of texts, and the weights that are true."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from attnreg.data.layers import layer_maps, layer_outputs
+from attnreg.data.minilm.encoder import LAYERS, LONGEST, load_minilm
+from attnreg.data.minilm.heads import layer_weights
+from attnreg.data.minilm.instance import layer_inputs
+from attnreg.data.minilm.texts import windows
+from attnreg.problems.checks import check_choice, check_integer
+from attnreg.problems.layer import LayerWeights
+
+SOURCES, TARGETS = ("minilm", "synthetic"), ("outputs", "maps")
+CARDS = 8  # held-out texts of another kind, at most
+
+
+class Activations(NamedTuple):
+    """Inputs (k, n, d) of training, held-out and test texts; what they are turned into is asked of `targets`.
+
+    Held-out texts decide when to stop and which weights to keep, for every method; test texts are looked at once.
+    """
+
+    train: np.ndarray
+    heldout: np.ndarray
+    test: np.ndarray
+    true: LayerWeights
+    title: str
+
+    def targets(self, kind: str, part: str, documents: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs and outputs (k, n, c) or maps (k, n, n) of the first texts of a part, in the dtype of the inputs."""
+        A = getattr(self, part)[:documents]
+        B = layer_outputs(self.true, A) if kind == "outputs" else layer_maps(self.true, A)
+        return A, B.astype(A.dtype)
+
+
+def load(config: Any, head: int | None) -> Activations:
+    """The activations that `config.data` names: of one head and its own output, or of all heads adding up."""
+    data = config.data
+    check_choice("data.source", data.source, SOURCES)
+    names = ("documents", "heldout_documents", "test_documents")
+    for name in names:
+        check_integer(f"data.{name}", data[name], at_least=1)
+    sizes = [max((data.documents, *config.texts)), *(data[name] for name in names[1:])]
+    parts, every = _minilm(config, sizes) if data.source == "minilm" else _synthetic(config, sizes)
+    if head is None:
+        true, what = every, f"{len(every.Q)} heads"
+    else:
+        check_integer("data.head", head, at_least=0, at_most=len(every.Q) - 1)
+        true, what = LayerWeights(*(W[head : head + 1] for W in every[:3])), f"head {head}"
+    name = f"MiniLM-L6 layer {data.layer}" if data.source == "minilm" else "random layer"
+    title = f"{name}, {what}, {data.documents} texts of {data.tokens} tokens"
+    train, heldout, test = (part.astype(config.precision) for part in parts)
+    return Activations(train, heldout, test, true, title)
+
+
+def _minilm(config: Any, sizes: list[int]) -> tuple[list[np.ndarray], LayerWeights]:
+    data, (documents, held, test) = config.data, sizes
+    check_integer("data.layer", data.layer, at_least=0, at_most=LAYERS - 1)
+    check_integer("data.tokens", data.tokens, at_least=3, at_most=LONGEST)
+    encoder = load_minilm(dtype=jnp.dtype(config.precision))
+    weights = layer_weights(encoder, data.layer)
+    cards = min(held // 2, CARDS, 14 * 254 // (data.tokens - 2))
+    unseen = [windows("docs_heldout", data.tokens, held - cards)]
+    if cards:
+        unseen.append(windows("card", data.tokens, cards))
+    ids = (
+        windows("docs", data.tokens, documents),
+        np.concatenate(unseen),
+        windows("docs_heldout", data.tokens, test, first=held - cards),
+    )
+    return [layer_inputs(encoder, part, data.layer) for part in ids], weights
+
+
+def _synthetic(config: Any, sizes: list[int]) -> tuple[list[np.ndarray], LayerWeights]:
+    """Inputs of unequal variances and a random layer whose logits have standard deviation `sharpness`."""
+    data, made = config.data, config.data.synthetic
+    rng = np.random.default_rng([config.seed, data.layer])
+    spread = np.geomspace(1, 1 / made.condition, made.width)
+    spread *= np.sqrt(made.width / np.sum(spread**2))
+    shape = (made.heads, made.width, config.rank)
+    Q, K, V = (rng.normal(size=shape) / made.width**0.5 for _ in range(3))
+    O = rng.normal(size=(made.heads, config.rank, made.width)) / config.rank**0.5
+    weights = LayerWeights(Q * made.sharpness / config.rank**0.5, K, V, O)
+    return [rng.normal(size=(k, data.tokens, made.width)) * spread for k in sizes], weights
