@@ -11,14 +11,20 @@ from jax.typing import ArrayLike
 from attnreg.fit.coordinates import scaled, variation, whitened
 from attnreg.fit.first_phase import Stochastic, checked_stochastic, stochastic_slices
 from attnreg.fit.gauss_newton import Options, announce_steps, checked_options, gauss_newton_steps
+from attnreg.fit.layer import fit_one_layer
 from attnreg.fit.layer_fit import LayerFit, determined
 from attnreg.fit.watch import Progress, Watch, check_limits, unseen
 from attnreg.objectives.layer import LayerObjective
 from attnreg.problems.checks import ProblemError
 from attnreg.problems.layer import LayerRegression, LayerWeights
+from attnreg.problems.one_layer import OneLayerRegression
 
 # A first phase whose loss stays above this has not found a basin; it is then drawn again, this many times in all.
 LOST, ATTEMPTS = 0.5, 3
+# A second phase that stalls above this is in a local minimum, or the data are noisy. There are so many starts in all.
+POOR, STARTS = 1e-2, 8
+# Width up to which `fit_one_layer` searches for the basin of one head: its jets find small unknowns from few rows.
+SMALL = 24
 
 
 def fit_layer(
@@ -41,8 +47,10 @@ def fit_layer(
 ) -> LayerFit:
     """Weights with which `Σ_h softmax(A Q_h K_hᵀ Aᵀ) A V_h O_h` is near `outputs`.
 
-    First Adam on a few documents at a time from small weights, which finds the basin; then Levenberg–Marquardt on all
-    documents in whitened inputs, which goes down to rounding if such weights exist.
+    First Adam on a few documents at a time from small weights, which finds the basin. Then Levenberg–Marquardt on all
+    documents in whitened inputs, which goes down to rounding if such weights exist. Where this stalls above a loss of
+    1e-2, other starts are tried while the time lasts, eight in all. One of them comes from the search of
+    `fit_one_layer` if there is one unmasked head, at most 24 wide: the first for so few documents as one batch has.
 
     Args:
         A: (…, n, d) what the layer reads; leading axes are documents. outputs: (…, n, c) what it writes.
@@ -112,20 +120,48 @@ def _judge(objective: LayerObjective | None):
 
 
 def _run(objective: LayerObjective, watch: Watch, key, start, first: Stochastic, second: Options) -> None:
-    """Both phases, until the watch says stop."""
+    """Both phases until the watch says stop, from further starts while they end in a poor minimum."""
     coordinates, _ = whitened(objective.problem)
     white = dataclasses.replace(objective, problem=coordinates.problem(objective.problem))
-    weights = start
-    if weights is None:
-        announce_steps(white, white.zeros())
-        weights = _find_basin(objective, watch, key, first)
-    if watch.reason:
-        return
     unit = watch.unit / coordinates.size**2
-    steps = gauss_newton_steps(white, coordinates.weights_in(weights), second, watch.expired)
-    for number, step in enumerate(steps, 1):
-        if watch.note("gauss_newton", number, step.value / unit, coordinates.weights_back(step.params)):
+    announce_steps(white, white.zeros())
+    # One batch of few documents is no stochastic phase: there the jets come first.
+    turn = 0 if objective.problem.sizes[0] <= first.documents else 1
+    for attempt in range(STARTS):
+        weights = start if attempt == 0 else None
+        if weights is None and attempt == turn:
+            weights = _from_jets(objective, watch, key)
+        if weights is None:
+            weights = _find_basin(objective, watch, jax.random.fold_in(key, attempt) if attempt else key, first)
+        if watch.reason:
             return
+        train = float("inf")
+        steps = gauss_newton_steps(white, coordinates.weights_in(weights), second, watch.expired)
+        for number, step in enumerate(steps, 1):
+            train = step.value / unit
+            if watch.note("gauss_newton", number, train, coordinates.weights_back(step.params)):
+                return
+        if train <= POOR:
+            return
+
+
+def _from_jets(objective: LayerObjective, watch: Watch, key) -> LayerWeights | None:
+    """Weights of a small head by the search of `fit_one_layer`; None where that does not apply or finds nothing."""
+    problem = objective.problem
+    plain = problem.mask is None and not problem.causal
+    if objective.heads > 1 or objective.value_rank is not None or not plain or problem.sizes[2] > SMALL:
+        return None
+    A = problem.A
+    found = fit_one_layer(key, OneLayerRegression(A, A, A, problem.B), seconds=watch.left() / 2)
+    left, sizes, right = jnp.linalg.svd(found.params.X, full_matrices=False)
+    rank = min(objective.rank, sizes.size)
+    root = jnp.sqrt(sizes[:rank])[None, :]
+    Q, K = jnp.zeros_like(objective.zeros().Q), jnp.zeros_like(objective.zeros().K)
+    Q, K = Q.at[0, :, :rank].set(left[:, :rank] * root), K.at[0, :, :rank].set(right[:rank].T * root)
+    weights = LayerWeights(Q, K, found.params.Y[None])
+    train = float(objective.value(weights)) / watch.unit
+    watch.note("jets", found.batches, train, weights)
+    return weights if train <= LOST else None
 
 
 def _find_basin(objective: LayerObjective, watch: Watch, key, options: Stochastic) -> LayerWeights:

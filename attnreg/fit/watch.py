@@ -71,6 +71,10 @@ class Watch:
         """Seconds since the start."""
         return time.perf_counter() - self.began
 
+    def left(self) -> float:
+        """Seconds that are left, at least a hundredth."""
+        return max(self.seconds - self.elapsed(), 0.01)
+
     def expired(self) -> bool:
         """Whether the time is over."""
         return self.elapsed() >= self.seconds

@@ -10,7 +10,7 @@ from attnreg.fit.compare import compare_layers
 from attnreg.fit.first_phase import Stochastic
 from attnreg.fit.from_maps import fit_attention
 from attnreg.fit.layer_fit import LayerFit, MapFit, determined, predict
-from attnreg.fit.recovery import fit_layer
+from attnreg.fit.recovery import STARTS, fit_layer
 from attnreg.objectives.layer import LayerObjective
 from attnreg.problems import ProblemError
 from attnreg.problems.layer import LayerRegression, LayerWeights
@@ -61,6 +61,22 @@ def test_a_fit_goes_on_from_its_weights(fitted):
     again = fit_layer(A[:12], B[:12], rank=2, start=fit.weights, tol=1e-6)
     assert again.reason == "tolerance"
     assert len(again.trace) == 1
+
+
+def test_a_small_head_is_found_from_one_text_where_adam_is_not_enough():
+    rng = np.random.default_rng(2)
+    A, true = rng.normal(size=(1, 64, 4)), LayerWeights(*(rng.normal(size=(1, 4, 4)) for _ in range(3)))
+    fit = fit_layer(A, predict(true, A), rank=4, tol=1e-9, seconds=120)
+    assert (fit.reason, fit.trace[0][1]) == ("tolerance", "jets")
+
+
+def test_other_starts_are_tried_after_a_poor_minimum():
+    A, _, B = layer()
+    noise = np.random.default_rng(5).normal(size=B.shape)
+    first, mask = Stochastic(steps=50), np.ones((24, 24), bool)
+    fit = fit_layer(A, B + 2 * noise, rank=2, mask=mask, seconds=60, first=first)
+    assert fit.reason == "stalled"
+    assert len([row for row in fit.trace if row[1:3] == ("stochastic", 50)]) >= STARTS
 
 
 def test_units_of_inputs_and_outputs_do_not_matter(fitted):
