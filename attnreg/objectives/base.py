@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from attnreg.lift.kronecker import Preconditioner
+from attnreg.objectives.derivatives import with_rule
 from attnreg.problems.checks import ProblemError, check_choice, check_flag
 
 Cache = Literal["auto", "none", "entries", "blocks"]
@@ -29,10 +30,12 @@ def compiled(*static: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]
 
     Called inside another program it is a part of that program, as if it were not decorated. `static` names keyword
     options that select the program. The unknowns are checked before anything is traced: the first is `x`, a second `V`.
+    A method called `value` or `value_and_grad` gets the closed forms as its derivatives (`objectives.derivatives`), so
+    it must not be made of JAX's derivatives of the other.
     """
 
     def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
-        program = jax.jit(method, static_argnames=static, inline=True)
+        program = jax.jit(with_rule(method), static_argnames=static, inline=True)
 
         @functools.wraps(method)
         def call(self: Any, *unknowns: Any, **options: Any) -> Any:
@@ -119,9 +122,13 @@ class Objective(abc.ABC):
 
 
 class SecondOrderObjective(Objective):
-    """An objective with curvature. Matrices are over `ravel_pytree(x)`. `CACHES` lists what `linearize` can keep."""
+    """An objective with curvature. Matrices are over `ravel_pytree(x)`. `CACHES` lists what `linearize` can keep.
+
+    TRANSPOSABLE says that JAX sees `hvp` to be linear in v, and can transpose it: second derivatives are then products.
+    """
 
     CACHES: ClassVar[tuple[str, ...]] = ("auto", "none")
+    TRANSPOSABLE: ClassVar[bool] = True
 
     @abc.abstractmethod
     def linearize(self, x: Any, /, *, gauss_newton: bool = False, cache: Cache = "auto") -> Linearization:

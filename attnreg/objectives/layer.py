@@ -48,6 +48,7 @@ class LayerObjective(SecondOrderObjective):
     """
 
     CACHES: ClassVar[tuple[str, ...]] = ("auto", "none", "entries")
+    TRANSPOSABLE: ClassVar[bool] = False  # `layer_blocks.push_forward` has v on both sides of one product
 
     problem: LayerRegression
     heads: int = 1

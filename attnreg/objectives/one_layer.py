@@ -191,6 +191,6 @@ def best_values(problem: OneLayerRegression, Z: jax.Array) -> tuple[jax.Array, j
     # Where Z is rank deficient its small singular values are rounding, eps‖Z‖: divided by less than √eps‖Z‖ squared
     # they would turn into a Y of size 1/eps.
     floor = jnp.finfo(Z.dtype).eps ** 0.5 * jnp.linalg.norm(Z) + jnp.finfo(Z.dtype).tiny ** 0.5
-    shift = jnp.maximum(jnp.sqrt(problem.ridge_y / 2), floor)
+    shift = jnp.sqrt(jnp.maximum(problem.ridge_y / 2, floor**2))
     Q, R = jnp.linalg.qr(jnp.concatenate([Z, shift * jnp.eye(d3, dtype=Z.dtype)]))
     return jax.scipy.linalg.solve_triangular(R, tt.matmul(Q[: Z.shape[0]].T, B)), R

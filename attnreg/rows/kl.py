@@ -62,10 +62,9 @@ def _divergences(b: jax.Array, x: jax.Array, log_x: jax.Array) -> jax.Array:
     With `b = x (1 + t)` the term is `x [(1 + t) log(1 + t) − t]`, of size `x t²/2`: from log1p it keeps an error of
     eps·x·|t| for small t, where the difference of logarithms would leave eps·b.
     """
-    safe = jnp.where(x > 0, x, jnp.ones_like(x))
-    t = jnp.where(x > 0, (b - x) / safe, jnp.ones_like(x))
-    near = jnp.abs(t) < 0.5
-    t = jnp.where(near, t, jnp.zeros_like(t))
+    near = jnp.abs(b - x) < 0.5 * x
+    # Divided only where it is used: a quotient that overflows has a derivative of NaN, even unused.
+    t = jnp.where(near, b - x, jnp.zeros_like(x)) / jnp.where(near, x, jnp.ones_like(x))
     small = x * ((1 + t) * jnp.log1p(t) - t)
     # A log f of −inf (logits further apart than the largest float) must not meet b = 0.
     large = jnp.where(b > 0, b * (_log_or_zero(b) - jnp.where(b > 0, log_x, jnp.zeros_like(b))), jnp.zeros_like(b))

@@ -28,7 +28,7 @@ def softmax(s: jax.Array, mask: jax.Array | None = None) -> jax.Array:
     """
     top = jnp.max(hide(s, mask, -jnp.inf), axis=-1, keepdims=True)
     top = jnp.where(jnp.isneginf(top), jnp.zeros_like(top), top)
-    e = hide(jnp.exp(s - top), mask, 0)
+    e = jnp.exp(hide(s - top, mask, -jnp.inf))
     total = jnp.sum(e, axis=-1, keepdims=True)
     return e * (1 / jnp.where(total == 0, jnp.ones_like(total), total))
 

@@ -32,14 +32,14 @@ def _top(s: jax.Array, mask: jax.Array | None) -> jax.Array:
 def scaled_exp(s: jax.Array, mask: jax.Array | None) -> Scaled:
     """`exp` and its derivatives over `exp(max s)`."""
     top = _top(s, mask)
-    e = hide(jnp.exp(s - top), mask, 0)
+    e = jnp.exp(hide(s - top, mask, -jnp.inf))
     return Scaled(e, e, e, top)
 
 
 def _scaled_hyperbolic(s: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array]:
     size = jnp.abs(s)
     top = _top(size, mask)
-    half = hide(jnp.exp(size - top), mask, 0) / 2
+    half = jnp.exp(hide(size - top, mask, -jnp.inf)) / 2
     cosh = half * (1 + jnp.exp(-2 * size))
     sinh = -jnp.sign(s) * half * jnp.expm1(-2 * size)
     return cosh, sinh, top

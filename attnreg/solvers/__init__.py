@@ -2,6 +2,7 @@
 
 from attnreg.solvers.base import Solver
 from attnreg.solvers.gradient_descent import GradientDescent
+from attnreg.solvers.implicit import implicit_solution
 from attnreg.solvers.lbfgs import LBFGS
 from attnreg.solvers.newton import Newton
 from attnreg.solvers.newton_cg import NewtonCG
@@ -26,5 +27,6 @@ __all__ = [
     "State",
     "Status",
     "describe",
+    "implicit_solution",
     "settled",
 ]

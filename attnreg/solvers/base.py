@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from attnreg.objectives.base import Objective
 from attnreg.problems.checks import ProblemError, check_integer, check_number
+from attnreg.solvers.implicit import differentiable
 from attnreg.solvers.result import Counts, History, Result, Status, status_of
 from attnreg.solvers.state import State, tree_norm
 from attnreg.solvers.verdict import settled
@@ -123,11 +124,18 @@ class Solver(abc.ABC):
     def run(self, objective: Any, params: Any) -> Result:
         """Solve from `params` in one compiled loop; can be jitted and vmapped over objectives and starts.
 
-        Inside `jit` or `vmap` the status is the first verdict; see `attnreg.solvers.settled`.
+        Inside `jit` or `vmap` the status is the first verdict; see `attnreg.solvers.settled`. `params` and `value` are
+        differentiable in the arrays of the objective by the implicit function theorem, not through the loop; see
+        `attnreg.solvers.implicit_solution`.
         """
         self.accept(objective, params)
-        result = _run(self, objective, params)
-        return result if isinstance(result.status, jax.core.Tracer) else settled(objective, params, result)
+        start = jax.lax.stop_gradient(params)
+
+        def solve(objective):
+            result = _run(self, objective, start)
+            return result if isinstance(result.status, jax.core.Tracer) else settled(objective, start, result)
+
+        return differentiable(objective, solve)
 
     def iterate(self, objective: Any, params: Any, *, state: State | None = None) -> Iterator[State]:
         """States one by one from a host loop, the start first; ends by itself when the solver does.

@@ -68,6 +68,6 @@ def test_any_head_as_printed(vocabulary):
     assert names["head"].A_heldout.shape == (6, 128, 33)
 
 
-@pytest.mark.parametrize(("guide", "count"), [("fitting.md", 3), ("real_heads.md", 3)])
+@pytest.mark.parametrize(("guide", "count"), [("fitting.md", 4), ("real_heads.md", 3)])
 def test_no_block_is_left_out(guide, count):
     assert len(blocks(guide)) == count
