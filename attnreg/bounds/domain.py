@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from attnreg.problems.checks import check_choice, check_integer, check_number
+
 SQUARINGS = 8
 SLACK = 1e-12  # rounding that membership forgives
 
@@ -72,6 +74,10 @@ class Norms(NamedTuple):
         >>> Norms.ball("softmax", 2.0, n1=1, n=5).logits
         4.0
         """
+        check_choice("family", family, VARIABLES)
+        check_number("R", R, at_least=0)
+        check_integer("n1", n1, at_least=1)
+        check_integer("n", n, at_least=1)
         if family == "softmax":
             return cls(1, n, 1.0, R, R)
         root = R**0.5

@@ -7,10 +7,33 @@ for all pairs in it. Sums and products of estimates follow from the triangle ine
 >>> A, x = Estimate(2.0), Estimate(3.0, 1.0)
 >>> (A * x).lip, (A * x * x).lip
 (2.0, 12.0)
+
+An infinite limit stands for a number that no float holds. So a product with 0 is 0, and nothing here raises or is NaN.
 """
 
 import math
 from typing import NamedTuple
+
+
+def times(*factors: float) -> float:
+    """The product of limits: 0 if one is 0, whatever the others are, and infinite where it overflows.
+
+    >>> times(0.0, math.inf), times(1e200, 1e200)
+    (0.0, inf)
+    """
+    return 0.0 if 0.0 in factors else math.prod(factors)
+
+
+def exp(x: float) -> float:
+    """`e^x`, infinite where it overflows.
+
+    >>> exp(0.0), exp(1e3)
+    (1.0, inf)
+    """
+    try:
+        return math.exp(x)
+    except OverflowError:
+        return math.inf
 
 
 class Estimate(NamedTuple):
@@ -21,7 +44,7 @@ class Estimate(NamedTuple):
 
     def __mul__(self, other: "Estimate") -> "Estimate":  # type: ignore[override]
         """A bilinear product `P(Q, R)` with `‖P(Q, R)‖ ≤ ‖Q‖ ‖R‖`."""
-        return Estimate(self.size * other.size, self.lip * other.size + self.size * other.lip)
+        return Estimate(times(self.size, other.size), times(self.lip, other.size) + times(self.size, other.lip))
 
     def __add__(self, other: "Estimate") -> "Estimate":  # type: ignore[override]
         """A sum (or a difference: signs do not matter)."""
@@ -29,7 +52,7 @@ class Estimate(NamedTuple):
 
     def scaled(self, factor: float) -> "Estimate":
         """The quantity times a constant of absolute value at most `factor`."""
-        return Estimate(factor * self.size, factor * self.lip)
+        return Estimate(times(factor, self.size), times(factor, self.lip))
 
 
 def block_norm(XX: float, XY: float, YY: float) -> float:
@@ -38,4 +61,6 @@ def block_norm(XX: float, XY: float, YY: float) -> float:
     >>> block_norm(3.0, 0.0, 4.0)
     4.0
     """
-    return (XX + YY) / 2.0 + math.hypot((XX - YY) / 2.0, XY)
+    if math.inf in (XX, XY, YY):
+        return math.inf
+    return XX / 2.0 + YY / 2.0 + math.hypot(XX / 2.0 - YY / 2.0, XY)

@@ -5,11 +5,11 @@ For `L(X) + ½‖diag(w) A x‖²`, `A = A1 ⊗ A2`, equal weights w: if every r
 quadratically from every `‖x − x*‖ < 2l/(3M)` (docs/theory/bounds.md, section 6).
 """
 
-import math
-
 from attnreg.bounds import constants
 from attnreg.bounds.domain import Norms
+from attnreg.bounds.estimate import times
 from attnreg.bounds.norm_by_norm import NormByNorm
+from attnreg.problems.checks import check_choice
 
 
 def required_weight(l: float, sigma_min: float, *, kind: str = "sharp") -> float:
@@ -21,14 +21,13 @@ def required_weight(l: float, sigma_min: float, *, kind: str = "sharp") -> float
         kind: "sharp" (m = 0.4808…) or "published" (m = 4).
 
     Raises:
-        ValueError: for another kind.
+        ProblemError: for another kind.
 
     >>> round(required_weight(0.1, 1.0), 4), required_weight(0.1, 1.0, kind="published")
     (0.5808, 4.1)
     """
     depth = {"sharp": -constants.ROW_CURVATURE_MIN, "published": constants.PUBLISHED_CONVEXITY}
-    if kind not in depth:
-        raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(depth)}")
+    check_choice("kind", kind, depth)
     return depth[kind] + l / sigma_min**2
 
 
@@ -47,12 +46,13 @@ def hessian_lipschitz(norms: Norms, *, kind: str = "sharp") -> float:
     The norm-by-norm constant holds on the ball `norms` only and is infinite where its exponential overflows. The
     quadratic regularizer has a constant Hessian and does not enter.
 
+    Raises:
+        ProblemError: for a kind other than "sharp" and "published".
+
     >>> round(hessian_lipschitz(Norms.ball("softmax", 2.0, n1=1, n=5)) / 8.0, 4)
     1.1428
     """
+    check_choice("kind", kind, ("sharp", "published"))
     if kind == "sharp":
-        return constants.ROW_THIRD * (norms.a1 * norms.a2) ** 3
-    try:
-        return NormByNorm(norms, "X").hessian.lip
-    except OverflowError:
-        return math.inf
+        return times(constants.ROW_THIRD, *[norms.a1 * norms.a2] * 3)
+    return NormByNorm(norms, "X").hessian.lip

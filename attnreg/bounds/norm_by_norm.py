@@ -9,7 +9,7 @@ Derivation: docs/theory/bounds.md, section 1.
 import math
 
 from attnreg.bounds.domain import Norms
-from attnreg.bounds.estimate import Estimate, block_norm
+from attnreg.bounds.estimate import Estimate, block_norm, exp, times
 
 
 class NormByNorm:
@@ -31,10 +31,10 @@ class NormByNorm:
         self.stack = math.sqrt(norms.n1)
 
         # One row. exp is limited by its largest value; the sum of n entries by √n times their 2-norm.
-        top, root = math.exp(norms.logits), math.sqrt(norms.n)
-        self.row_u = Estimate(root * top, root * top * self.S.lip)
+        top, root = exp(norms.logits), math.sqrt(norms.n)
+        self.row_u = Estimate(times(root, top), times(root, top, self.S.lip))
         self.row_alpha = self.row_u.scaled(root)
-        self.row_alpha_inverse = Estimate(top, top * top * self.row_alpha.lip)
+        self.row_alpha_inverse = Estimate(top, times(top, top, self.row_alpha.lip))
         ratio = self.row_alpha_inverse * self.row_u
         self.row_f = Estimate(1.0, ratio.lip)
         self.G = self.row_f + self.row_f * self.row_f
@@ -55,7 +55,7 @@ class NormByNorm:
     @property
     def log_alpha(self) -> Estimate:
         """`|log α' − log α| ≤ β⁻¹ |α' − α|`."""
-        return Estimate(math.inf, math.exp(self.norms.logits) * self.alpha.lip)
+        return Estimate(math.inf, times(exp(self.norms.logits), self.alpha.lip))
 
     @property
     def alpha_inverse(self) -> Estimate:
@@ -98,7 +98,7 @@ class NormByNorm:
         return self._relative(root * (1.0 + root * self.norms.b))
 
     def _relative(self, factor: float) -> Estimate:
-        return Estimate(math.inf, factor * math.exp(2.0 * self.norms.logits) if self.S.lip else 0.0)
+        return Estimate(math.inf, times(factor, exp(2.0 * self.norms.logits)) if self.S.lip else 0.0)
 
     # --- derivatives -------------------------------------------------------------------------------------------
 

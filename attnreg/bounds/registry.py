@@ -6,7 +6,6 @@ name to `NormByNorm` and `Sharp`: the variables it depends on are those in which
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 
 from attnreg.bounds import quantities as Q
 from attnreg.bounds.domain import VARIABLES, Norms, Point, contains
+from attnreg.bounds.estimate import exp, times
 from attnreg.bounds.norm_by_norm import NormByNorm, OneLayerNormByNorm
 from attnreg.bounds.sharp import OneLayerSharp, Sharp
 
@@ -206,4 +206,4 @@ def published_shift(n: int, R: float) -> float:
     >>> published_shift(4, 0.0)
     8.0
     """
-    return n**1.5 * math.exp(10.0 * R * R)
+    return times(n**1.5, exp(10.0 * R * R))

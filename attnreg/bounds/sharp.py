@@ -9,7 +9,7 @@ import math
 
 from attnreg.bounds import constants
 from attnreg.bounds.domain import Norms
-from attnreg.bounds.estimate import Estimate, block_norm
+from attnreg.bounds.estimate import Estimate, block_norm, exp, times
 
 
 def largest_probability(n: int, L: float) -> float:
@@ -29,7 +29,19 @@ def exponential_sum(n: int, L: float) -> float:
     >>> exponential_sum(3, 0.0)
     3.0
     """
+    if math.isinf(exp(L)):
+        return math.inf
     return n + math.sqrt(n) * L + (math.expm1(L) - L)
+
+
+def root_exponential_sum(n: int, L: float) -> float:
+    """`√exponential_sum(n, 2L)`, the largest `‖e^s‖₂` over ‖s‖₂ ≤ L, also where `e^{2L}` overflows and `e^L` does not.
+
+    >>> root_exponential_sum(4, 0.0), root_exponential_sum(1, 400.0) == math.exp(400.0)
+    (2.0, True)
+    """
+    rest = times(math.exp(-2.0 * L), n - 1 + 2.0 * L * (math.sqrt(n) - 1.0))
+    return times(exp(L), math.sqrt(1.0 + rest))
 
 
 class Sharp:
@@ -53,8 +65,7 @@ class Sharp:
 
         n, L = norms.n, norms.logits
         self.peak = largest_probability(n, L)
-        self.top, self.sum1 = math.exp(L), exponential_sum(n, L)
-        self.sum2 = math.sqrt(exponential_sum(n, 2.0 * L))
+        self.top, self.sum1, self.sum2 = exp(L), exponential_sum(n, L), root_exponential_sum(n, L)
         self.jacobian = min(constants.JACOBIAN, self.peak)
         self.second = min(constants.SECOND_DERIVATIVE, math.sqrt(2.0) * self.jacobian)
         self.third = min(constants.THIRD_DERIVATIVE, 2.0 * self.jacobian)
@@ -64,35 +75,36 @@ class Sharp:
     @property
     def u(self) -> Estimate:
         """`‖Δu‖_F ≤ e^L ‖ΔS‖_F`."""
-        return Estimate(math.inf, self.top * self.S.lip)
+        return Estimate(math.inf, times(self.top, self.S.lip))
 
     @property
     def alpha(self) -> Estimate:
         """`|Δα_j| ≤ max ‖u_j‖₂ ‖Δs_j‖₂`."""
-        return Estimate(self.stack * self.sum1, self.sum2 * self.S.lip)
+        return Estimate(times(self.stack, self.sum1), times(self.sum2, self.S.lip))
 
     @property
     def log_alpha(self) -> Estimate:
         """`|Δ log α_j| ≤ max ‖f_j‖₂ ‖Δs_j‖₂ ≤ √peak ‖Δs_j‖₂`."""
-        return Estimate(math.inf, math.sqrt(self.peak) * self.S.lip)
+        return Estimate(math.inf, times(math.sqrt(self.peak), self.S.lip))
 
     @property
     def alpha_inverse(self) -> Estimate:
         """`|Δ 1/α_j| ≤ max ‖f_j‖₂/α_j ‖Δs_j‖₂` with `α ≥ n e^{−L/√n}` (Jensen)."""
-        smallest = self.norms.n * math.exp(-self.norms.logits / math.sqrt(self.norms.n))
-        return Estimate(self.stack / smallest, math.sqrt(self.peak) / smallest * self.S.lip)
+        largest = exp(self.norms.logits / math.sqrt(self.norms.n)) / self.norms.n
+        return Estimate(times(self.stack, largest), times(math.sqrt(self.peak), largest, self.S.lip))
 
     @property
     def f(self) -> Estimate:
         """`‖ΔF‖_F ≤ ½ ‖ΔS‖_F`; `‖F‖₂ ≤ √(n1 peak)`."""
-        return Estimate(self.stack * math.sqrt(self.peak), self.jacobian * self.S.lip)
+        return Estimate(self.stack * math.sqrt(self.peak), times(self.jacobian, self.S.lip))
 
     residual = f
 
     @property
     def residual_rescaled(self) -> Estimate:
         """`c = Σ_i u_i (e_i − b)`, so `‖Dc‖ ≤ √2 ‖u‖₂`."""
-        return Estimate(self.stack * math.sqrt(2.0) * self.sum1, math.sqrt(2.0) * self.sum2 * self.S.lip)
+        root = math.sqrt(2.0)
+        return Estimate(times(self.stack, root, self.sum1), times(root, self.sum2, self.S.lip))
 
     # --- relative changes, per unit of e^{‖ΔS‖_∞} − 1: free of n and R ------------------------------------------------
 
@@ -111,10 +123,10 @@ class Sharp:
     # --- derivatives: (row gradient, row curvature, row third derivative) lifted --------------------------------------
 
     def _gradient(self, slope: float, curvature: float) -> Estimate:
-        return self.A1 * Estimate(self.stack * slope, curvature * self.S.lip) * self.A2
+        return self.A1 * Estimate(times(self.stack, slope), times(curvature, self.S.lip)) * self.A2
 
     def _hessian(self, curvature: float, third: float) -> Estimate:
-        return self.K * Estimate(curvature, third * self.S.lip) * self.K
+        return self.K * Estimate(curvature, times(third, self.S.lip)) * self.K
 
     @property
     def row_constants(self) -> tuple[float, float, float]:
@@ -130,9 +142,9 @@ class Sharp:
     @property
     def rescaled_row_constants(self) -> tuple[float, float, float]:
         """Rescaled row, from `c = Σ u_i(e_i − b)`: `‖c‖ ≤ √2α`, `‖Dc‖ ≤ √2‖u‖`, `‖D²c‖, ‖D³c‖ ≤ √2 max u`."""
-        slope = 4.0 * self.sum2 * self.sum1
-        curvature = 4.0 * (self.sum2**2 + self.top * self.sum1)
-        return slope, curvature, 4.0 * self.top * (3.0 * self.sum2 + self.sum1)
+        slope = times(4.0, self.sum2, self.sum1)
+        curvature = 4.0 * (times(self.sum2, self.sum2) + times(self.top, self.sum1))
+        return slope, curvature, times(4.0, self.top, 3.0 * self.sum2 + self.sum1)
 
     @property
     def gradient(self) -> Estimate:
@@ -161,12 +173,12 @@ class OneLayerSharp(Sharp):
     def __init__(self, norms: Norms, variable: str) -> None:
         super().__init__(norms, variable)
         self.h = self.A3 * self.Y
-        self.row_f = Estimate(math.sqrt(self.peak), self.jacobian * self.S.lip)
+        self.row_f = Estimate(math.sqrt(self.peak), times(self.jacobian, self.S.lip))
         self.row_c = self.row_f * self.h + Estimate(norms.b)
-        self.C = self.f * self.h + Estimate(self.stack * norms.b)
+        self.C = self.f * self.h + Estimate(times(self.stack, norms.b))
         # V ↦ DF[A1 V A2ᵀ] and V ↦ D²F[·, ·] as multilinear maps of the direction, row by row.
-        self.DF = Estimate(self.jacobian, self.second * self.S.lip) * self.K
-        self.D2F = Estimate(self.second, self.third * self.S.lip) * self.K * self.K
+        self.DF = Estimate(self.jacobian, times(self.second, self.S.lip)) * self.K
+        self.D2F = Estimate(self.second, times(self.third, self.S.lip)) * self.K * self.K
 
     @property
     def residual(self) -> Estimate:
@@ -186,10 +198,11 @@ class OneLayerSharp(Sharp):
     @property
     def gradient_X(self) -> Estimate:
         """`A1ᵀ Γ A2`, `Γ_j = 2 G_j q_j`; moving S changes Γ by the row curvature, moving A3 or Y by `2‖G‖‖ΔQ‖_F`."""
-        slope = 2.0 * self.jacobian * self.h.size * self.row_c.size
-        curvature = 2.0 * (self.jacobian**2 * self.h.size + self.second * self.row_c.size) * self.h.size
-        values = 0.0 if self.S.lip else 2.0 * self.jacobian * self.q.lip
-        return self.A1 * Estimate(self.stack * slope, curvature * self.S.lip + values) * self.A2
+        slope = times(2.0, self.jacobian, self.h.size, self.row_c.size)
+        row = times(self.jacobian, self.jacobian, self.h.size) + times(self.second, self.row_c.size)
+        curvature = times(2.0, row, self.h.size)
+        values = 0.0 if self.S.lip else times(2.0, self.jacobian, self.q.lip)
+        return self.A1 * Estimate(times(self.stack, slope), times(curvature, self.S.lip) + values) * self.A2
 
     @property
     def gradient_Y(self) -> Estimate:

@@ -12,8 +12,6 @@ A weight move changes X (and Y), a data move A1, A2 (and A3); a single regressio
 """
 
 import itertools
-import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,6 +20,7 @@ import numpy as np
 
 from attnreg.bounds import quantities as Q
 from attnreg.bounds.domain import Norms, Point
+from attnreg.bounds.estimate import exp, times
 from attnreg.bounds.registry import BOUNDS
 
 LOSSES = ("normalized", "rescaled", "one_layer")
@@ -74,7 +73,7 @@ def shift_limit(p: Point, moved: Point, loss: str) -> float:
     if loss == "normalized":
         return half
     if loss == "rescaled":
-        return float(np.linalg.norm(_relative_factor(p.B) * np.expm1(np.abs(change).max(axis=1))))
+        return float(np.linalg.norm(_relative_factor(p.B) * _expm1(np.abs(change).max(axis=1))))
     values, values_moved = np.asarray(Q.h(p), np.float64), np.asarray(Q.h(moved), np.float64)
     rows = float(np.linalg.norm(np.asarray(Q.f(moved), np.float64), 2))
     return half * float(np.linalg.norm(values, 2)) + rows * float(np.linalg.norm(values_moved - values))
@@ -99,16 +98,8 @@ def published_limit(p: Point, moved: Point, loss: str) -> float:
             continue
         move = float(np.linalg.norm(np.asarray(after, np.float64) - np.asarray(before, np.float64)))
         if move:
-            total += _exp_safe(BOUNDS[f"{family}.{quantity}.{variable}"].norm_by_norm, norms) * move
-    return total * (_exp_safe(math.exp, norms.logits) if loss == "rescaled" else 1.0)
-
-
-def _exp_safe(function: Callable[[Any], float], argument: Any) -> float:
-    """`function(argument)`, infinity when the published exponential leaves the range of floats."""
-    try:
-        return function(argument)
-    except OverflowError:
-        return math.inf
+            total += times(BOUNDS[f"{family}.{quantity}.{variable}"].norm_by_norm(norms), move)
+    return times(total, exp(norms.logits)) if loss == "rescaled" else total
 
 
 def gradient_step(p: Point, loss: str, step: Any) -> Point:
@@ -150,7 +141,13 @@ def telescoped_limit(path: list[Point], loss: str) -> float:
     if loss != "rescaled":
         return sum(shift_limit(p, p2, loss) for p, p2 in steps)
     total = sum(np.abs(np.asarray(Q.logits(p2) - Q.logits(p), np.float64)).max(axis=1) for p, p2 in steps)
-    return float(np.linalg.norm(_relative_factor(path[0].B) * np.expm1(total)))
+    return float(np.linalg.norm(_relative_factor(path[0].B) * _expm1(total)))
+
+
+def _expm1(x: np.ndarray) -> np.ndarray:
+    """`e^x − 1`, infinite where it overflows."""
+    with np.errstate(over="ignore"):
+        return np.expm1(x)
 
 
 def _relative_factor(B: Any) -> np.ndarray:

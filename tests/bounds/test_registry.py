@@ -3,12 +3,14 @@
 import math
 
 import jax.numpy as jnp
+import mpmath
 import numpy as np
 import pytest
 
 from attnreg.bounds import BOUNDS, Norms, Point, softmax_point
 from attnreg.bounds import quantities as Q
 from attnreg.bounds.domain import contains, spectral_ceiling
+from attnreg.bounds.registry import published_shift
 from attnreg.bounds.sharp import exponential_sum, largest_probability
 
 # theory.md, section 4: every quantity of every problem in every variable it depends on.
@@ -44,6 +46,49 @@ def test_constants_grow_with_the_domain():
         for column in ("sharp", "norm_by_norm"):
             values = [getattr(bound, column)(Norms.ball(bound.family, R, n1=2, n=4)) for R in (0.5, 1.0, 2.0)]
             assert values == sorted(values), (bound.name, column)
+
+
+# Sharp constants that need no exponential: those of the normalized problem and of one layer.
+EXPONENTIAL = ("u", "alpha", "alpha_inverse", "residual_rescaled", "gradient_rescaled", "hessian_rescaled")
+BEYOND = (18.85, 20.0, 26.65, 40.0, 200.0, 1e5)  # R; logits to R²: exp(2L) overflows at 355, exp(L) at 710
+
+
+@pytest.mark.parametrize("bound", BOUNDS.values(), ids=BOUNDS)
+def test_beyond_the_range_of_exp_a_constant_is_infinite_or_right_and_never_nan(bound):
+    for column in ("sharp", "norm_by_norm"):
+        values = [getattr(bound, column)(Norms.ball(bound.family, R, n1=3, n=4)) for R in (1.0, *BEYOND)]
+        assert all(value > 0 for value in values), (column, values)  # NaN is not
+        assert values == sorted(values), column
+    for R in BEYOND:
+        norms = Norms.ball(bound.family, R, n1=3, n=4)
+        assert bound.sharp(norms) <= bound.norm_by_norm(norms)
+        if bound.quantity not in EXPONENTIAL:
+            assert math.isfinite(bound.sharp(norms)), R
+
+
+@pytest.mark.parametrize("bound", BOUNDS.values(), ids=BOUNDS)
+def test_norms_whose_products_overflow_give_no_nan(bound):
+    for R in (1e160, 1e300):
+        norms = Norms.ball(bound.family, R, n1=3, n=4)
+        for value in (bound.sharp(norms), bound.norm_by_norm(norms)):
+            assert value >= 0, (R, value)
+
+
+def test_values_just_below_the_overflow_of_exp_are_exact():
+    norms = Norms(1, 4, 1.0, 1.0, 400.0)  # exp(400) fits, exp(800) does not
+    with mpmath.workdps(40):
+        top = mpmath.exp(400)
+        second = mpmath.sqrt(4 + 2 * 800 + mpmath.exp(800) - 1 - 800)
+        for quantity, want in (
+            ("u", top),
+            ("alpha", second),
+            ("residual_rescaled", mpmath.sqrt(2) * second),
+            ("alpha_inverse", mpmath.exp(200) / 4),
+        ):
+            got = BOUNDS[f"softmax.{quantity}.x"].sharp(norms)
+            assert abs(got / want - 1) < 1e-12, quantity
+    assert BOUNDS["softmax.gradient_rescaled.x"].sharp(norms) == math.inf
+    assert published_shift(4, 1e3) == math.inf
 
 
 def test_largest_probability_and_exponential_sum_are_attained_or_above():
