@@ -4,6 +4,7 @@ Softmax ignores a constant added to a row of logits. If A2 w = 1 for some w, the
 map for every v, so raw X must never be compared with raw X: compare *row-centred* logits.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -14,8 +15,9 @@ from attnreg.lift import tensor_trick as tt
 from attnreg.lift.streaming import Block, sum_over_blocks
 from attnreg.problems.attention import AttentionRegression
 from attnreg.problems.registry import find_loss
+from attnreg.rows.masking import hide
 
-# Unknowns up to which the Gram matrix of the logit map is diagonalised as a whole.
+# Unknowns up to which the logit map of several documents is factorised as a whole.
 DENSE_UNKNOWNS = 1500
 
 
@@ -54,18 +56,37 @@ class Identifiability(NamedTuple):
         )
 
 
-def _rank(gram: np.ndarray, rounding: float) -> int:
-    """Numerical rank of a symmetric positive semidefinite matrix: eigenvalues above `rounding` times the largest."""
-    values = np.linalg.eigvalsh(gram)
-    return int(np.sum(values > rounding * values[-1])) if values[-1] > 0 else 0
+# Singular values of data with rounded entries are known up to about eps/2 × their Frobenius norm; this many times that
+# is taken for rounding.
+SAFETY = 8
+
+
+def _rank(factor: np.ndarray, noise: float) -> int:
+    """Numerical rank of a matrix: singular values above `noise`."""
+    return int(np.sum(np.linalg.svd(factor, compute_uv=False) > noise))
+
+
+def _triangles(A: np.ndarray) -> np.ndarray:
+    """Square R (k, d, d) with `RᵀR = AᵀA` of every document of A (k, n, d)."""
+    k, n, d = A.shape
+    padded = A if n >= d else np.concatenate([A, np.zeros((k, d - n, d))], axis=1)
+    return np.linalg.qr(padded, mode="r")
+
+
+def _stacked(blocks: Iterator[np.ndarray]) -> np.ndarray:
+    """Square R with `RᵀR` the sum over blocks (·, p), one after another."""
+    whole = next(blocks)
+    for block in blocks:
+        whole = np.linalg.qr(np.concatenate([whole, block]), mode="r")
+    return whole
 
 
 def identifiability(problem: AttentionRegression) -> Identifiability:
     """Rank of the map X ↦ row-centred logits (plain logits for the linear loss), and the softmax gauge.
 
-    The Gram matrix of that map without masks is `Σ_k (A1ᵀA1) ⊗ (A2ᵀ C A2)`, C the centring projection. Up to
-    `DENSE_UNKNOWNS` its rank is exact (to rounding); beyond, it lies between the best single document and the product
-    of the ranks of the sums. Masks can only lower the rank; they are not taken into account.
+    Without masks the map is the stack of `A1 ⊗ (C A2)` over documents, C the centring projection. Up to
+    `DENSE_UNKNOWNS`, and for one document, its rank is exact (to rounding); beyond, it lies between the best single
+    document and the product of the ranks over all. Masks can only lower the rank; they are not taken into account.
 
     Args:
         problem: A1 (k, n, d1) and A2 (k, m, d2) of any floating dtype; the targets do not matter.
@@ -73,8 +94,10 @@ def identifiability(problem: AttentionRegression) -> Identifiability:
     Returns:
         `Identifiability`.
 
-    Precision: ranks are told apart from rounding of the data (tests/fit/test_identifiability.py).
-    Cost: O(n d1² + m d2²), plus O((d1 d2)³) when dense. Host computation, not for use inside jit.
+    Precision: a singular value counts when it is above `SAFETY` × eps × the norm of the data before centring: what is
+        left of equal keys is their rounding (tests/fit/test_identifiability.py).
+    Cost: O(n d1² + m d2²), plus O((d1 d2)³) for each document when there are several and it is dense. Host computation,
+        not for use inside jit.
     Source: derived in docs/theory/closed_forms.md.
 
     Example:
@@ -85,27 +108,32 @@ def identifiability(problem: AttentionRegression) -> Identifiability:
     """
     A1, A2 = np.asarray(problem.A1, np.float64), np.asarray(problem.A2, np.float64)
     centred = A2 if find_loss(problem.loss).fits == "logits" else A2 - A2.mean(axis=1, keepdims=True)
-    k, n, m, d1, d2 = problem.sizes
-    # Entries rounded to eps perturb singular values by about eps·√(rows)·‖A‖, and Gram eigenvalues by its square.
-    eps = float(jnp.finfo(problem.dtype).eps)
-    rounding = max((8 * eps) ** 2 * k * max(n, m), 8 * max(d1, d2) * np.finfo(np.float64).eps)
-    grams1, grams2 = np.swapaxes(A1, 1, 2) @ A1, np.swapaxes(centred, 1, 2) @ centred
-    rank1, rank2 = _rank(grams1.sum(0), rounding), _rank(grams2.sum(0), rounding)
-    gauge = rank1 * (_rank((np.swapaxes(A2, 1, 2) @ A2).sum(0), rounding) - rank2)
-    if d1 * d2 <= DENSE_UNKNOWNS:
-        whole = np.einsum("kac,kbd->abcd", grams1, grams2).reshape(d1 * d2, d1 * d2)
-        low = high = _rank(whole, rounding)
+    d1, d2 = problem.shape
+    eps = SAFETY * float(jnp.finfo(problem.dtype).eps)
+    size1, size2 = (np.linalg.norm(A, axis=(1, 2)) for A in (A1, A2))
+    R1, R2 = _triangles(A1), _triangles(centred)
+    noise1, noise2 = eps * np.linalg.norm(size1), eps * np.linalg.norm(size2)
+    rank1, rank2 = _rank(_stacked(iter(R1)), noise1), _rank(_stacked(iter(R2)), noise2)
+    gauge = rank1 * (_rank(_stacked(iter(_triangles(A2))), noise2) - rank2)
+    if len(A1) == 1:
+        low = high = rank1 * rank2
+    elif d1 * d2 <= DENSE_UNKNOWNS:
+        whole = _stacked(np.kron(a, b) for a, b in zip(R1, R2, strict=True))
+        low = high = _rank(whole, eps * np.linalg.norm(size1 * size2))
     else:
-        ranks = (_rank(g1, rounding) * _rank(g2, rounding) for g1, g2 in zip(grams1, grams2, strict=True))
-        low, high = max(ranks), rank1 * rank2
+        each = zip(R1, R2, size1, size2, strict=True)
+        low, high = max(_rank(a, eps * s) * _rank(b, eps * t) for a, b, s, t in each), rank1 * rank2
     return Identifiability(d1 * d2, low, high, gauge, d1 * d2 - high - gauge)
 
 
 def centred_logits(problem: AttentionRegression, block: Block, X: jax.Array) -> jax.Array:
-    """Logits of a block minus their mean over each row's allowed keys, (r, m); masked keys are 0."""
+    """Logits of a block minus their mean over each row's allowed keys, (r, m), or themselves where the loss fits them.
+
+    Masked keys are 0.
+    """
     s = tt.logits(block.query, X, block.keys)
     if find_loss(problem.loss).fits == "logits":
-        return s
+        return hide(s, block.mask, 0)
     if block.mask is None:
         return s - jnp.mean(s, axis=1, keepdims=True)
     allowed = jnp.maximum(jnp.sum(block.mask, axis=1, keepdims=True), 1).astype(s.dtype)

@@ -79,6 +79,7 @@ class Fit(NamedTuple):
     Args:
         params: X (d1, d2) and Y (d3, c), in the data's dtype. relative: loss over ‖B − column mean‖², a float.
         solved: whether `relative` is at most `Search.tol`: at a noiseless problem, the global minimum.
+        reason: why it ended, in words.
         seconds: by the clock. batches, refined, jet_evaluations: batches tried, candidates refined, evaluations spent.
         trace: what happened when.
     """
@@ -86,6 +87,7 @@ class Fit(NamedTuple):
     params: Unknowns
     relative: float
     solved: bool
+    reason: str
     seconds: float
     batches: int
     refined: int
@@ -97,6 +99,22 @@ def variation(problem: OneLayerRegression) -> jax.Array:
     """`‖B − column mean‖²`, the loss of the best constant output and the unit of relative losses."""
     B = problem.B.reshape(-1, problem.B.shape[2])
     return jnp.sum((B - jnp.mean(B, axis=0, keepdims=True)) ** 2)
+
+
+def indifferent(problem: OneLayerRegression) -> str | None:
+    """Why no X can change the outputs, or None: every row of logits, or what it weighs, is constant."""
+
+    def alike(A):
+        gap = jnp.max(jnp.abs(A - A[:, :1]))
+        return bool(gap <= 8 * jnp.finfo(A.dtype).eps * jnp.max(jnp.abs(A)))
+
+    if not bool(jnp.any(problem.A1)):
+        return "the queries A1 are zero"
+    if alike(problem.A2):
+        return "the keys A2 of a document are all alike"
+    if alike(problem.A3):
+        return "the values A3 of a document are all alike"
+    return None
 
 
 def fit_one_layer(
@@ -120,7 +138,8 @@ def fit_one_layer(
         clock: wall time; `time.process_time` makes `seconds` a budget of CPU time.
 
     Returns:
-        `Fit` with the best point found.
+        `Fit` with the best point found. Where no X can change the outputs (A1 zero, keys or values all alike) it
+        returns at once, and `Fit.reason` says so.
 
     Precision: `Search.tol`; how often it is reached is measured by configs/multi_start.py (docs/guides/one_layer.md).
     Cost: per batch `batch × Σ steps` jet evaluations of O(d⁴), and per candidate 8 to 60 reduced Gauss–Newton steps
@@ -144,7 +163,9 @@ def fit_one_layer(
         raise ProblemError(f"search is a {type(search).__name__}; it must be a Search")
     check_number("seconds", seconds, at_least=0, infinite=True)
     check_integer("batches", batches, at_least=1)
-    return _Hunt(problem, search, seconds, callback, clock).run(key, batches)
+    hunt = _Hunt(problem, search, seconds, callback, clock)
+    why = None if problem.weight is not None else indifferent(problem)
+    return hunt.run(key, batches) if why is None else hunt.give_up(why)
 
 
 class _Hunt:
@@ -184,9 +205,20 @@ class _Hunt:
                 if self.best <= self.search.tol or (i > 0 and self.elapsed() >= self.seconds):
                     break
                 self._refine(starts[i], hopeless)
-        params = self.reduced.complete(self.best_X)
-        solved = self.best <= self.search.tol
-        return Fit(params, self.best, solved, self.elapsed(), done, self.refined, self.spent, tuple(self.trace))
+        reason = "all batches were tried" if done == batches else "the time was up"
+        return self._outcome("the tolerance was met" if self.best <= self.search.tol else reason, done)
+
+    def give_up(self, why: str) -> Fit:
+        """The best Y at X = 0, where X changes nothing."""
+        self.best = float(self.reduced.value(self.best_X)) / self.unit
+        reason = f"{why}: no X changes the outputs, and the best Y is found at X = 0"
+        self.note(reason)
+        return self._outcome(reason, 0)
+
+    def _outcome(self, reason: str, batches: int) -> Fit:
+        params, solved = self.reduced.complete(self.best_X), self.best <= self.search.tol
+        done = (self.elapsed(), batches, self.refined, self.spent, tuple(self.trace))
+        return Fit(params, self.best, solved, reason, *done)
 
     def _random(self, key, jets: JetObjective | None) -> jax.Array:
         starts = normal_starts(key, self.reduced.zeros(), self.search.randoms)

@@ -63,6 +63,41 @@ def test_rank_and_gauge_are_those_of_the_dense_map(name):
     assert f"{found.rank_high} of {found.unknowns} directions" in found.describe()
 
 
+def alike(seed, dtype):
+    """Data whose keys differ in r directions only, none (equal keys) in half of the draws, and their exact ranks.
+
+    Sizes, documents, the offset that all keys share (up to a thousand times their differences) and the scale vary.
+    """
+    rng = np.random.default_rng(seed)
+    k, d1, d2 = (int(rng.integers(1, top)) for top in (4, 5, 6))
+    n, m = d1 + int(rng.integers(1, 6)), d2 + int(rng.integers(2, 8))
+    r = int(rng.integers(1, d2 + 1)) if rng.random() < 0.5 else 0
+    directions = np.linalg.qr(rng.normal(size=(d2, d2)))[0][:r]
+    offset = 10.0 ** rng.uniform(0, 3) * rng.normal(size=(k, 1, d2))
+    A2 = 10.0 ** rng.uniform(-4, 4) * (offset + rng.normal(size=(k, m, r)) @ directions)
+    A1 = 10.0 ** rng.uniform(-4, 4) * rng.normal(size=(k, n, d1))
+    B = np.full((k, n, m), 1 / m)
+    return AttentionRegression(*(x.astype(dtype) for x in (A1, A2, B))), d1 * r
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_equal_keys_determine_nothing_whatever_their_size(dtype):
+    wrong = []
+    for seed in range(200):
+        p, rank = alike(seed, dtype)
+        found = identifiability(p)
+        if (found.rank_low, found.rank_high) != (rank, rank) or found.missing < 0:
+            wrong.append((seed, rank, found))
+    assert not wrong, f"{len(wrong)} of 200: {wrong[:3]}"
+
+
+def test_a_weak_direction_of_the_data_is_not_taken_for_rounding():
+    A1, A2 = data(d1=2, d2=2)
+    A1[..., 1] *= 1e-10
+    A2[..., 1] *= 1e-11
+    assert identifiability(problem(A1, A2)).rank_high == 4
+
+
 def test_large_unknowns_get_bounds_that_hold(monkeypatch):
     # The package exports the function under the module's name.
     monkeypatch.setattr(sys.modules[identifiability.__module__], "DENSE_UNKNOWNS", 0)
@@ -110,3 +145,14 @@ def test_masked_garbage_does_not_count():
     X, Z = jnp.asarray(RNG.normal(size=(4, 3))), jnp.asarray(RNG.normal(size=(4, 3)))
     kept = logit_distance(problem(A1, np.delete(A2, 3, axis=1)), X, Z)
     assert float(logit_distance(problem(A1, A2, mask=mask), X, Z)) == pytest.approx(float(kept), rel=1e-12)
+
+
+def test_masked_garbage_does_not_count_for_the_linear_loss():
+    A1, A2 = data()
+    mask = np.ones((9, 8), bool)
+    mask[:, 3] = False
+    X, Z = jnp.asarray(RNG.normal(size=(4, 3))), jnp.asarray(RNG.normal(size=(4, 3)))
+    kept = logit_distance(problem(A1, np.delete(A2, 3, axis=1), loss="linear"), X, Z)
+    A2[0, 3] = 1e6
+    found = logit_distance(problem(A1, A2, mask=mask, loss="linear"), X, Z)
+    assert float(found) == pytest.approx(float(kept), rel=1e-12)

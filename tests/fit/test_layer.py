@@ -31,6 +31,7 @@ def test_an_exhausted_budget_is_said():
     fit = fit_one_layer(jax.random.key(0), problem, batches=1)
     assert not fit.solved
     assert fit.batches == 1
+    assert fit.reason == "all batches were tried"
     assert 0 < fit.relative <= 1
     assert fit.trace[-1].best == fit.relative
 
@@ -50,3 +51,23 @@ def test_an_instance_whose_jet_points_to_a_wrong_basin_is_solved_from_random_x()
     X, Y = (jax.random.normal(k, (4, 4)) for k in keys[3:])
     problem = OneLayerRegression(A1, A2, A3, jax.nn.softmax(A1 @ X @ A2.T, axis=-1) @ A3 @ Y)
     assert fit_one_layer(jax.random.key(100), problem, batches=40, seconds=1e6).solved
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("A1", lambda A: 0 * A, "the queries A1 are zero"),
+        ("A2", lambda A: 0 * A + 0.1, "the keys A2 of a document are all alike"),
+        ("A3", lambda A: 0 * A + A[:1], "the values A3 of a document are all alike"),
+    ],
+)
+def test_where_no_x_changes_the_outputs_it_returns_at_once_and_says_why(name, change, words):
+    problem, _ = teacher(1)
+    data = {key: getattr(problem, key)[0] for key in ("A1", "A2", "A3", "B")}
+    fit = fit_one_layer(jax.random.key(0), OneLayerRegression(**data | {name: change(data[name])}))
+    assert fit.reason.startswith(f"{words}: no X changes the outputs")
+    assert fit.trace[-1].event == fit.reason
+    assert (fit.batches, fit.refined, fit.jet_evaluations) == (0, 0, 0)
+    assert not fit.solved
+    assert 0.1 < fit.relative <= 1 + 1e-12
+    assert np.isfinite(fit.params.Y).all()

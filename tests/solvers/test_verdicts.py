@@ -151,3 +151,12 @@ def test_rounding_is_above_the_error_of_the_gradient_and_not_far_above(kind):
         lambda a, b: a.astype(jnp.float64) - b, objective.value_and_grad(x)[1], wide_objective.value_and_grad(wide_x)[1]
     )
     assert float(tree_norm(error)) <= float(objective.rounding(x)) <= 1000 * float(tree_norm(error))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_logits_that_overflow_are_said(method):
+    problem, _ = instance(jnp.float32)
+    result = solve(problem, jnp.full(problem.shape, 3e38, jnp.float32), method=method)
+    assert int(result.status) == Status.BAD_START
+    assert not bool(result.converged)
+    assert "logits that overflow the dtype" in result.message
