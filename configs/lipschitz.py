@@ -12,24 +12,31 @@ from ml_collections import ConfigDict
 
 from experiments.runner.variants import vary
 
-VARIANTS: dict[str, dict[str, Any]] = {
-    "smoke": {
-        "only": ("softmax.f.x",),
-        "starts": 64,
-        "steps": 20,
-        "improved_pairs": 0,
-        "max_rounds": 1,
-        "scaling": ("softmax.f.x",),
-        "scaling_n": (4,),
-        "scaling_starts": 64,
-        "scaling_steps": 20,
-        "row_orders": 1,
-        "row_n": (3,),
-        "row_starts": 64,
-        "row_steps": 20,
-        "row_resolution": 8,
-    }
+SMOKE: dict[str, Any] = {
+    "only": ("softmax.f.x",),
+    "starts": 64,
+    "steps": 20,
+    "improved_pairs": 0,
+    "max_rounds": 1,
+    "scaling": ("softmax.f.x",),
+    "scaling_n": (4,),
+    "scaling_starts": 64,
+    "scaling_steps": 20,
+    "row_orders": 1,
+    "row_n": (3,),
+    "row_starts": 64,
+    "row_steps": 20,
+    "row_resolution": 8,
 }
+# Another domain for the one-layer constants that look loose above: one query, many keys, small R. 3 minutes.
+SMALL: dict[str, Any] = SMOKE | {
+    "only": ("one_layer.gradient_X", "one_layer.hessian"),
+    "shapes.one_layer": (1, 64, 1, 1),
+    "radii": (0.02, 0.1, 0.25),
+    "starts": 256,
+    "steps": 150,
+}
+VARIANTS: dict[str, dict[str, Any]] = {"smoke": SMOKE, "small_domain": SMALL}
 
 
 def get_config(variant: str = "full") -> ConfigDict:

@@ -32,9 +32,9 @@ MESSAGES = {
     ),
     Status.MAX_STEPS: "max_steps was reached before the tolerance; raise max_steps, loosen tol, or try another start",
     Status.BAD_START: (
-        "the loss or gradient is not finite at the start. Likely causes: logits that overflow the dtype (the entries of "
-        "A1 X A2ᵀ, and the sums that make them), a rescaled loss that overflows (exp(2 max logit) must fit the dtype), "
-        "or NaN in the start. Scale the data, start nearer zero, or use float64"
+        "the loss or gradient is not finite at the start. Likely causes: logits that overflow the dtype (the entries "
+        "of A1 X A2ᵀ, and the sums that make them), a rescaled loss that overflows (exp(2 max logit) must fit it), or "
+        "NaN in the start. Scale the data, start nearer zero, or use float64"
     ),
     Status.OUT_OF_TIME: "the time budget was used up before the tolerance",
     Status.AT_ROUNDING: (
