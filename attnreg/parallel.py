@@ -101,6 +101,8 @@ def place(tree: Any, mesh: Mesh, specs: Any) -> Any:
 
 def _check_divides(leaf: Any, mesh: Mesh, spec: PartitionSpec) -> None:
     for i, name in enumerate(spec):
+        if name is not None and name not in mesh.shape:
+            raise ProblemError(f"mesh has the axes {', '.join(mesh.shape)}; it must have an axis {name!r}")
         if name is not None and leaf.shape[i] % mesh.shape[name]:
             raise ValueError(
                 f"an array of shape {leaf.shape} cannot be split over axis {i}: {leaf.shape[i]} is not a multiple of "

@@ -2,15 +2,18 @@
 
 import contextlib
 import difflib
+import functools
 import importlib.util
 import inspect
 import io
+import math
 import re
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
@@ -128,11 +131,24 @@ def _override(config: Any, arguments: tuple[str, ...]) -> Any:
             leftover = values(["run", *arguments])[1:]
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(" ".join(str(error).split())) from error
+    _check_tuples(values["config"].value, arguments)
     if leftover:
         raise UsageError(
             f"leftover argument {leftover[0]!r}; values are written --config.field=value, also for booleans"
         )
     return values["config"].value
+
+
+def _check_tuples(config: Any, arguments: tuple[str, ...]) -> None:
+    """Refuse a tuple that was not read as one: what is no literal would become a tuple of one string."""
+    for argument in arguments:
+        match, text = _OVERRIDE.match(argument), argument.partition("=")[2].strip()
+        if match and text[:1] in ("(", "["):
+            found = functools.reduce(lambda node, name: node[name], match[2].split("."), config)
+            if isinstance(found, tuple) and len(found) == 1 and found[0] == text:
+                raise UsageError(
+                    f"config.{match[2]} is {text}; a tuple has numbers, booleans and quoted strings (1e999 is infinity)"
+                )
 
 
 def field_paths(config: Any, prefix: str = "") -> list[str]:
@@ -159,16 +175,31 @@ def _check(config: Any, path: Path) -> None:
         raise UsageError(f"config.experiment is {config.experiment!r}; it must name a module of experiments/")
 
 
+def plain(value: Any) -> Any:
+    """A value of a sweep with NumPy's numbers as Python's, also inside a tuple or a list."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return type(value)(map(plain, value)) if type(value) in (list, tuple) else value
+
+
 def as_flags(overrides: Mapping[str, Any]) -> list[str]:
     """A dict of overrides as the flags a user would type, so that every sweep task can be rerun by hand."""
-    return [f"--config.{name}={_text(value)}" for name, value in overrides.items()]
+    return [f"--config.{name}={_text(name, plain(value))}" for name, value in overrides.items()]
 
 
-def _text(value: Any) -> str:
+def _text(name: str, value: Any) -> str:
     if isinstance(value, str):
         return value
     if value is None or isinstance(value, bool | int | float):
         return repr(value)
     if isinstance(value, list | tuple) and all(v is None or isinstance(v, bool | int | float | str) for v in value):
-        return repr(tuple(value))
-    raise UsageError(f"a sweep override must be a number, boolean, string or a tuple of them, not {value!r}")
+        entries = ", ".join(_literal(name, v) for v in value)
+        return f"({entries},)" if len(value) == 1 else f"({entries})"
+    raise UsageError(f"a sweep override must be a number, boolean, string or a tuple of them, but {name} is {value!r}")
+
+
+def _literal(name: str, value: Any) -> str:
+    """One entry of a tuple, as Python reads it without evaluating: infinity has a literal (1e999), NaN has none."""
+    if isinstance(value, float) and math.isnan(value):
+        raise UsageError(f"{name} has NaN in a tuple, which a flag cannot say; leave it out, or use a field of its own")
+    return repr(value).replace("inf", "1e999") if isinstance(value, float) else repr(value)

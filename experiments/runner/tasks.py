@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.runner.config import FULL, Resolved, Run, UsageError, as_flags, load_module, resolve, split_spec
+from experiments.runner.config import FULL, Resolved, Run, UsageError, as_flags, load_module, plain, resolve, split_spec
 from experiments.runner.results import SWEEP
 from experiments.runner.store import folder, lock
 from experiments.runner.store.encoding import read_json, write_json
@@ -65,6 +65,7 @@ def tasks(spec: str, overrides: Sequence[str], root: Path) -> list[Task]:
         entries = [dict(entry) for entry in (module.sweep(variant) if takes_variant else module.sweep())]
     except Exception as error:
         raise UsageError(f"{path}: sweep() failed: {type(error).__name__}: {error}") from error
+    entries = [{name: plain(value) for name, value in entry.items()} for entry in entries]
     fixed = {flag.lstrip("-").split("=")[0].removeprefix("config.") for flag in overrides}
     found: dict[str, Task] = {}
     for index, entry in enumerate(entries):
@@ -87,15 +88,34 @@ def write_list(root: Path, spec: str, overrides: Sequence[str], listed: Sequence
     path = root / SWEEP
     if root.is_dir() and not path.exists() and any(p.name != "logs" for p in root.iterdir()):
         raise folder.FolderError(f"{root} is not empty and holds no sweep (no {SWEEP}); choose another --workdir")
-    if not (path.exists() and _same(path, content)):
+    before = _listed(path)
+    lost = [
+        name for name in _folders(before) if (root / name).exists() and name not in {t.workdir.name for t in listed}
+    ]
+    if lost:
+        flags = " ".join(map(str, before.get("overrides", ()))) or "no overrides"
+        raise folder.FolderError(
+            f"{root} holds the sweep of {before.get('config')} with {flags}; this one would drop {len(lost)} of its "
+            f"tasks, e.g. {lost[0]}, from {SWEEP}, and so from `collect`; choose another --workdir"
+        )
+    if folder.dumps_or_repr(before) != folder.dumps_or_repr(content):
         write_json(path, content)
 
 
-def _same(path: Path, content: Any) -> bool:
+def _listed(path: Path) -> dict[str, Any]:
+    """What a sweep.json says; {} where there is none, or a damaged one."""
     try:
-        return folder.dumps_or_repr(read_json(path)) == folder.dumps_or_repr(content)
-    except ValueError:
-        return False
+        found = read_json(path)
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _folders(content: Mapping[str, Any]) -> list[str]:
+    """The folders of the tasks that a sweep.json lists; names that are none are left out."""
+    tasks = content.get("tasks")
+    names = [task.get("folder") for task in tasks if isinstance(task, dict)] if isinstance(tasks, list) else []
+    return [name for name in names if isinstance(name, str) and name and "/" not in name and not name.startswith(".")]
 
 
 def status(task: Task) -> Status:

@@ -7,11 +7,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from experiments import sweep
+from experiments.runner import config as config_module
 from experiments.runner import execute as execution
-from experiments.runner import local, tasks, worker, worklist
+from experiments.runner import local, results, tasks, worker, worklist
 from experiments.runner.record import Record
 from experiments.runner.signals import EXIT_PREEMPTED
 from experiments.runner.store import folder, lock
@@ -152,6 +154,7 @@ def test_preemption_stops_the_worker_with_its_state_saved(config, tmp_path, monk
         ("[{'seed': 1}]", ["--jobs=0"], "at least one process"),
         ("[{'seed': 1}]", ["--jbs=1"], "jbs"),
         ("[{'seed': {}}]", [], "must be a number"),
+        ("[{'learning_rate': (float('nan'),)}]", [], "learning_rate has NaN in a tuple"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_two(config, tmp_path, capsys, entries, flags, message):
@@ -214,3 +217,70 @@ def test_local_workers_survive_kill_nine(tmp_path):
     assert all([line["step"] for line in read_lines(f / "metrics.jsonl")] == [50, 100, 150, 200] for f in folders)
     sessions = sorted(len(read_json(f / "environment.json")) for f in folders)
     assert sessions == [1] * 7 + [2]
+
+
+TYPED = """
+from ml_collections import ConfigDict
+VARIANTS = {}
+def get_config(variant="full"):
+    return ConfigDict(dict(
+        experiment="selfcheck", seed=0, precision="float64", x=1.0, numbers=(1.0, 2.0), whole=(1,), flag=True, n=3
+    ))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("x", float("inf")),
+        ("x", -float("inf")),
+        ("x", np.float64(0.5)),
+        ("x", np.float32(0.1)),
+        ("n", np.int64(4)),
+        ("flag", np.bool_(False)),
+        ("numbers", (np.float64(0.25), 1.0)),
+        ("numbers", (float("inf"), -np.float64("inf"), 1e300)),
+        ("numbers", ()),
+        ("whole", (np.int32(3), 4)),
+    ],
+)
+def test_a_sweep_value_arrives_as_it_is_and_survives_its_worklist(tmp_path, name, value):
+    path = tmp_path / "c.py"
+    path.write_text(
+        f"import numpy as np\ninf = float('inf')\n{TYPED}\ndef sweep():\n    return [{{{name!r}: {value!r}}}]\n"
+    )
+    (task,) = tasks.tasks(str(path), [], tmp_path / "s")
+    found = task.resolved.config[name]
+    assert found == value
+    assert type(found) in (float, int, bool, tuple)
+    assert not any(isinstance(v, np.generic) for v in (found if isinstance(found, tuple) else [found]))
+    worklist.write(tmp_path / "w.json", worklist.Worklist([[task]], execution.Settings()))
+    (((again,),), _, _) = worklist.read(tmp_path / "w.json")
+    assert again.resolved.config[name] == value
+    assert again.fingerprint == task.fingerprint
+    by_hand = tasks.tasks(str(path), [], tmp_path / "s")[0].command()[2:-2]
+    assert config_module.resolve(str(path), by_hand).config[name] == value
+
+
+@pytest.mark.parametrize("text", ["(inf, 1.0)", "(np.float64(1.0),)", "[nan]"])
+def test_a_tuple_that_no_literal_says_is_refused_and_not_made_a_string(tmp_path, text):
+    path = tmp_path / "c.py"
+    path.write_text(TYPED)
+    with pytest.raises(config_module.UsageError, match=r"config.numbers is .*; a tuple has numbers"):
+        config_module.resolve(str(path), [f"--config.numbers={text}"])
+
+
+def test_a_sweep_that_would_drop_started_tasks_from_the_list_is_refused(config, tmp_path, capsys):
+    root = tmp_path / "s"
+    spec = config("[{'seed': 0}, {'seed': 1}]")
+    assert work(spec, root)[0] == 0
+    before = (root / "sweep.json").read_bytes()
+    for flags in (["--config.steps=40"], ["--config.steps=40", "--jobs=1"]):
+        assert sweep.main(["--config", spec, f"--workdir={root}", *flags]) == 2
+        error = capsys.readouterr().err
+        assert "would drop 2 of its tasks" in error
+        assert error.count("\n") == 1
+    with pytest.raises(folder.FolderError, match="would drop 1 of its tasks"):
+        work(config("[{'seed': 1}, {'seed': 2}]"), root)
+    assert (root / "sweep.json").read_bytes() == before
+    assert len(results.gather(root).rows) == 2

@@ -5,7 +5,7 @@ import functools
 import jax
 import numpy as np
 
-from attnreg.parallel import make_mesh, problem_specs, sharded
+from attnreg.parallel import make_mesh, place, problem_specs, sharded
 from tests.contract.wrong_calls.arrays import N, attention
 from tests.contract.wrong_calls.row import Wrong
 
@@ -44,6 +44,11 @@ CALLS = [
         "axis of half a device",
         functools.partial(make_mesh, {"data": 0.5}),
         r"axes\['data'\] is 0.5, a float; it must be a whole number",
+    ),
+    Wrong(
+        "data placed on a mesh without a data axis",
+        lambda: place(attention(), make_mesh({"model": COUNT}), problem_specs(attention())),
+        r"mesh has the axes model; it must have an axis 'data'",
     ),
     Wrong(
         "specs over columns",
