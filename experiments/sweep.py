@@ -10,8 +10,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
-from experiments.runner import command, local, process
+from experiments.runner import command, local, process, queue
 from experiments.runner.config import UsageError
 from experiments.runner.execute import Settings, batched, execute, experiment_module
 from experiments.runner.screen import console, rich_table
@@ -31,7 +32,7 @@ def _main(argv: Sequence[str] | None) -> int:
     root = folder.workdir(options.workdir) if options.workdir else default_root(options.config)
     listed = tasks(options.config, overrides, root)
     if options.list:
-        show(listed)
+        show(listed, root)
         return 0
     settings = Settings(checkpoint_seconds=options.checkpoint_seconds)
     if options.index is not None:
@@ -116,11 +117,15 @@ def finish(listed: Sequence[Task], code: int) -> int:
     return code or int(counts["finished"] < len(listed))
 
 
-def show(listed: Sequence[Task]) -> None:
-    """Print every task with its overrides and state."""
-    rows = []
+def show(listed: Sequence[Task], root: Path) -> None:
+    """Print every task with its overrides and state; of a submitted one, what the scheduler says."""
+    rows, waiting = [], {}
+    try:
+        waiting = queue.queued(root)
+    except UsageError as error:
+        console().print(f"what is queued is not known: {error}")
     for task in listed:
-        found = status(task)
+        found = queue.status(task, waiting)
         overrides = " ".join(f"{k}={v}" for k, v in task.overrides.items())
         rows.append((task.number, overrides, task.workdir.name, found.state, found.detail))
     console().print(rich_table("sweep", ("task", "overrides", "folder", "state", "detail"), rows))

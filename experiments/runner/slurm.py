@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.runner import worklist
+from experiments.runner import queue, worklist
 from experiments.runner.config import UsageError, load_module, split_spec
-from experiments.runner.tasks import status
 from experiments.runner.worklist import Unit, Worklist
 
 # What a user may set, as sbatch names it; anything that would reach a shell (setup, srun_args) is not here.
@@ -92,9 +91,10 @@ def submit(root: Path, work: Worklist, options: argparse.Namespace) -> int:
     parameters = slurm_options(options.config, options.slurm)
     if options.pack < 1:
         raise UsageError(f"--pack {options.pack}: at least one task a job")
-    left = [unit for unit in work.units if any(status(t).state in ("new", "unfinished") for t in unit)]
+    waiting = queue.queued(root)
+    left = [unit for unit in work.units if any(queue.status(t, waiting).state in ("new", "unfinished") for t in unit)]
     if not left:
-        print(f"nothing to submit: all {len(work.units)} units are finished, failed or running")
+        print(f"nothing to submit: all {len(work.units)} units are finished, failed, running or queued")
         return 0
     try:
         import submitit
@@ -115,6 +115,8 @@ def submit(root: Path, work: Worklist, options: argparse.Namespace) -> int:
     executor.update_parameters(**parameters, array_parallelism=options.jobs or 256, job_name=root.name)
     with executor.batch():  # one array
         submitted = [executor.submit(job) for job in jobs]
+    folders = ([task.workdir.name for unit in pack for task in unit] for pack in packs)
+    queue.remember(place, {job.job_id: names for job, names in zip(submitted, folders, strict=True)})
     array = submitted[0].job_id.split("_")[0]
     what = f"{len(submitted)} jobs as array" if len(submitted) > 1 else "one job:"
     print(f"submitted {what} {array}; their output is in {executor.folder}")

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.runner import slurm, tasks, worklist
+from experiments import sweep
+from experiments.runner import queue, slurm, tasks, worklist
 from experiments.runner.config import UsageError
 from experiments.runner.execute import Settings
 from experiments.runner.store import folder, lock
@@ -188,3 +189,72 @@ def test_a_sweep_whose_tasks_span_two_nodes(cluster, tmp_path):
     results = [read_json(task.workdir / folder.RESULT) for task in spanning]
     assert [found["processes"] for found in results] == [2, 2]
     assert all(len(_sessions(task)) == 1 for task in spanning)
+
+
+@pytest.fixture
+def scheduler(tmp_path, monkeypatch):
+    """sbatch, srun and squeue that only say things; `scheduler(text)` sets what squeue says, or its exit code."""
+    folder_, queue_file = tmp_path / "bin", tmp_path / "queue"
+    folder_.mkdir()
+    queue_file.write_text("")
+    scripts = {
+        "sbatch": "echo Submitted batch job 77",
+        "srun": "exit 1",
+        "squeue": f". {queue_file}",
+        "sacct": "exit 1",
+    }
+    for name, script in scripts.items():
+        (folder_ / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder_ / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder_}:{os.environ['PATH']}")
+    # On import submitit configures logging, which closes the handlers there are, and with absl's pytest's own stream.
+    monkeypatch.setenv("SUBMITIT_LOG_LEVEL", "NOCONFIG")
+    return lambda *lines: queue_file.write_text("\n".join(lines))
+
+
+def _main(root, *flags):
+    return sweep.main([f"--config={SELFCHECK}", "--config.steps=20", f"--workdir={root}", *flags])
+
+
+def test_the_state_of_a_submitted_task_is_asked_of_the_scheduler(tmp_path, scheduler, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    root = tmp_path / "s"
+    assert _main(root, "--submit=slurm", "--pack=3") == 0  # 8 tasks: jobs 77_0, 77_1 and 77_2
+    assert "submitted 3 jobs as array 77" in capsys.readouterr().out
+    scheduler("echo '77_0|RUNNING'", "echo '77_1|PENDING'", "echo '76_2|RUNNING'", "echo '77_2|COMPLETING'")
+    waiting = queue.queued(root)
+    tasks_ = listed(root, "--config.steps=20")
+    found = [queue.status(task, waiting) for task in tasks_]
+    assert [s.state for s in found] == ["queued"] * 6 + ["new"] * 2
+    assert (found[0].detail, found[3].detail) == ("job 77_0 RUNNING", "job 77_1 PENDING")
+    assert _main(root, "--list") == 0
+    assert "job 77_1 PENDING" in capsys.readouterr().out
+    holder = lock.Lock(tasks_[0].workdir)  # the job is at work on it
+    assert queue.status(tasks_[0], waiting).state == "running"
+    holder.release()
+    assert _main(root, "--submit=slurm") == 0
+    assert "submitted 2 jobs" in capsys.readouterr().out  # not the six that are queued
+    scheduler("echo '77_0|RUNNING'", "echo '77_1|PENDING'", "echo '77_2|PENDING'")
+    assert _main(root, "--submit=slurm") == 0
+    assert "nothing to submit" in capsys.readouterr().out
+
+
+def test_a_job_that_the_scheduler_has_lost_is_submitted_again(tmp_path, scheduler, capsys):
+    root = tmp_path / "s"
+    for _ in range(2):  # an empty queue: cancelled, or the cluster was restarted
+        assert _main(root, "--submit=slurm", "--pack=8") == 0
+        assert "submitted one job: 77" in capsys.readouterr().out
+
+
+def test_a_scheduler_that_does_not_answer_submits_nothing_twice(tmp_path, scheduler, capsys):
+    root = tmp_path / "s"
+    assert _main(root, "--submit=slurm", "--pack=8") == 0
+    scheduler("echo 'slurm_load_jobs error: Socket timed out' >&2", "exit 1")
+    assert _main(root, "--submit=slurm") == 2
+    assert "squeue failed: slurm_load_jobs error: Socket timed out" in capsys.readouterr().err
+    assert _main(root, "--list") == 0
+    assert "what is queued is not known: squeue failed" in capsys.readouterr().out
+    for damage in (b"", b"[1]", b'{"77; rm": ["x"], "77": 3}'):
+        (path,) = root.glob("slurm/*/jobs.json")
+        path.write_bytes(damage)
+        assert queue.queued(root) == {}
