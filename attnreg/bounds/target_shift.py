@@ -144,7 +144,7 @@ def telescoped_limit(path: list[Point], loss: str) -> float:
     return float(np.linalg.norm(_relative_factor(path[0].B) * _expm1(total)))
 
 
-def _expm1(x: np.ndarray) -> np.ndarray:
+def _expm1(x: Any) -> np.ndarray:
     """`e^x − 1`, infinite where it overflows."""
     with np.errstate(over="ignore"):
         return np.expm1(x)

@@ -5,7 +5,7 @@ map for every v, so raw X must never be compared with raw X: compare *row-centre
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +61,7 @@ class Identifiability(NamedTuple):
 SAFETY = 8
 
 
-def _rank(factor: np.ndarray, noise: float) -> int:
+def _rank(factor: np.ndarray, noise: Any) -> int:
     """Numerical rank of a matrix: singular values above `noise`."""
     return int(np.sum(np.linalg.svd(factor, compute_uv=False) > noise))
 
@@ -70,14 +70,14 @@ def _triangles(A: np.ndarray) -> np.ndarray:
     """Square R (k, d, d) with `RᵀR = AᵀA` of every document of A (k, n, d)."""
     k, n, d = A.shape
     padded = A if n >= d else np.concatenate([A, np.zeros((k, d - n, d))], axis=1)
-    return np.linalg.qr(padded, mode="r")
+    return np.asarray(np.linalg.qr(padded, mode="r"))
 
 
 def _stacked(blocks: Iterator[np.ndarray]) -> np.ndarray:
     """Square R with `RᵀR` the sum over blocks (·, p), one after another."""
     whole = next(blocks)
     for block in blocks:
-        whole = np.linalg.qr(np.concatenate([whole, block]), mode="r")
+        whole = np.asarray(np.linalg.qr(np.concatenate([whole, block]), mode="r"))
     return whole
 
 

@@ -50,9 +50,10 @@ def moves(tangent: Any) -> bool:
 def instantiated(tangent: Any) -> Any:
     """A pytree of tangents in which known zeros are arrays of zeros."""
 
-    def one(leaf):
+    def one(leaf: Any) -> Any:
         if not isinstance(leaf, SymbolicZero):
             return leaf
+        leaf = cast(Any, leaf)
         if leaf.dtype == jax.dtypes.float0:
             return np.zeros(leaf.shape, jax.dtypes.float0)
         return jnp.zeros(leaf.shape, leaf.dtype)

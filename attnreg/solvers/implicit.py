@@ -117,22 +117,21 @@ def _moved(objective: Any, x: Any, of_data: Any) -> Any:
     still, at = jax.lax.stop_gradient((objective, x))
     if flat.size <= DENSE_UNKNOWNS:
         inverse = _pseudo_inverse(still.value_grad_hessian(at)[2], ravel_pytree(gradient)[0], ravel_pytree(at)[0])
-
-        def solve(_, b):
-            return inverse @ b
+        solve: Callable[[Any, Any], Any] = lambda _, b: inverse @ b  # noqa: E731
     else:
-        preconditioner = still.preconditioner(at)
-        limits = dict(tol=float(jnp.finfo(flat.dtype).eps) ** 0.75, maxiter=min(MAX_PRODUCTS, 10 * flat.size))
-
-        def precondition(v):
-            return ravel_pytree(preconditioner.solve(unravel(v), relative=DAMPING))[0]
-
-        def solve(matvec, b):
-            return jax.scipy.sparse.linalg.cg(matvec, b, M=precondition, **limits)[0]
-
+        solve = _conjugate_gradients(still.preconditioner(at), unravel, flat)
     # Its own derivative and its transpose are JAX's, from the product: any `solve` will do.
     moved = jax.lax.custom_linear_solve(product, flat, solve, symmetric=True)
     return jax.tree.map(jnp.negative, unravel(moved))
+
+
+def _conjugate_gradients(preconditioner: Any, unravel: Callable[[Any], Any], flat: jax.Array) -> Callable[..., Any]:
+    limits = dict(tol=float(jnp.finfo(flat.dtype).eps) ** 0.75, maxiter=min(MAX_PRODUCTS, 10 * flat.size))
+
+    def precondition(v):
+        return ravel_pytree(preconditioner.solve(unravel(v), relative=DAMPING))[0]
+
+    return lambda matvec, b: jax.scipy.sparse.linalg.cg(matvec, b, M=precondition, **limits)[0]  # type: ignore[arg-type]
 
 
 def _pseudo_inverse(H: jax.Array, gradient: jax.Array, x: jax.Array) -> jax.Array:
