@@ -45,6 +45,10 @@ def replaced(obj: Any, **changes: Any) -> Any:
     return copy
 
 
+# The largest whole number that JAX holds without x64: a number beyond it must be a float, a count of steps stays below.
+LARGEST = 2**31 - 1
+
+
 class ProblemError(ValueError):
     """The data of a problem are unusable; the message names the argument, what it has and what it must have."""
 
@@ -65,6 +69,8 @@ def check_number(
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real | np.floating | np.integer):
         raise ProblemError(f"{name} is {value!r}, a {type(value).__name__}; it must be a number")
     _check_range(name, value, at_least=at_least, above=above, at_most=at_most, below=below, infinite=infinite)
+    if isinstance(value, int | np.integer) and abs(int(value)) > LARGEST:
+        raise ProblemError(f"{name} is {value!r}, more than JAX's whole numbers hold; write it as a float")
 
 
 def check_integer(name: str, value: Any, *, at_least: int | None = None, at_most: int | None = None) -> None:

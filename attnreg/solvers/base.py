@@ -15,7 +15,7 @@ import jax.core
 import jax.numpy as jnp
 
 from attnreg.objectives.base import Objective
-from attnreg.problems.checks import ProblemError, check_integer, check_number
+from attnreg.problems.checks import LARGEST, ProblemError, check_integer, check_number
 from attnreg.solvers.implicit import differentiable
 from attnreg.solvers.result import Counts, History, Result, Status, status_of
 from attnreg.solvers.state import State, tree_norm
@@ -50,7 +50,7 @@ class Solver(abc.ABC):
         """Check the options that every solver has."""
         if self.tol is not None:
             check_number("tol", self.tol, at_least=0, below=1)
-        check_integer("max_steps", self.max_steps, at_least=0)
+        check_integer("max_steps", self.max_steps, at_least=0, at_most=LARGEST - 1)
 
     @abc.abstractmethod
     def init(self, objective: Any, params: Any) -> State:

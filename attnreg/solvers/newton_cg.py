@@ -41,8 +41,9 @@ class NewtonCG(Solver):
         forcing: largest relative residual at which CG may stop.
         preconditioner_damping: added to the Kronecker eigenvalues, relative to their mean.
         refresh: steps between rebuilds of the preconditioner.
-        curvature: "gauss_newton", "exact", or "auto": Gauss–Newton until a full step no longer halves the gradient
-            (large residuals make it converge linearly), then exact until a step fails.
+        curvature: "gauss_newton", "exact", or "auto": Gauss–Newton until a full step no longer halves the gradient, or
+            the loss falls by less than a quarter of what it predicts (large residuals do both), then exact until a step
+            fails.
         cache: see `AttentionObjective.linearize`.
 
     Precision: the gradient norm falls to `tol` times its norm at the start, or to its rounding error; the status says
@@ -114,7 +115,8 @@ class NewtonCG(Solver):
         radius = jnp.where(ratio > 0.75, jnp.where(at_edge, 3 * radius, radius), radius)
         radius = jnp.where(ratio < 0.25, 0.25 * jnp.minimum(cg.length, radius), radius)
         slow = accepted & ~at_edge & (norm > 0.5 * state.gradient_norm)
-        exact = jnp.where(state.inner.exact, accepted & ~at_edge, slow)
+        # Where the residual is large Gauss–Newton predicts badly: the region shrinks, and it creeps along its edge.
+        exact = jnp.where(state.inner.exact, accepted, slow | (ratio < 0.25))
         eps = jnp.finfo(value.dtype).eps
         stuck = ~accepted & (tree_norm(cg.s) <= eps * tree_norm(state.params))
         state = moved(state, accepted, trial, value, gradient, norm)

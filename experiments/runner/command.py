@@ -17,6 +17,8 @@ from experiments.runner.store.folder import FolderError
 EXIT_FAILED, EXIT_USAGE, EXIT_FILES = 1, 2, 74
 # What the disk, not the experiment, is to blame for: full, over quota, read-only, not ours, broken.
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EFBIG}
+# What no file can be called.
+NAMES = {errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
 USAGE = (UsageError, FolderError, CheckpointError)
 
 
@@ -44,6 +46,10 @@ def unreadable_is_usage() -> Iterator[None]:
         yield
     except (ValueError, FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(str(error)) from error
+    except OSError as error:
+        if error.errno not in NAMES:
+            raise
+        raise UsageError(f"{error.strerror}: {str(error.filename)[:80]}…") from error
 
 
 def say_error(error: Exception) -> int:

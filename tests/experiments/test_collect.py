@@ -123,3 +123,11 @@ def test_the_report_of_a_sweep_lists_what_is_missing(root):
     text = (root / "report.html").read_text()
     assert "run2" in text
     assert "<td>run3</td><td>not finished</td>" in text
+
+
+@pytest.mark.parametrize("main", [collect.main, report.main])
+def test_a_name_that_no_file_can_have_is_one_line(main, capsys):
+    assert main(["é" * 300]) == 2
+    error = capsys.readouterr().err
+    assert "File name too long: ééé" in error
+    assert error.count("\n") == 1

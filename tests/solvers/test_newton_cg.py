@@ -1,10 +1,15 @@
 """The trust-region subproblem against dense algebra: inside, on the boundary, with negative curvature, singular."""
 
+from collections import Counter
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from attnreg.objectives import AttentionObjective
+from attnreg.problems import AttentionRegression
+from attnreg.solvers import Newton, NewtonCG, Status
 from attnreg.solvers.newton_cg import steihaug
 
 P = 6
@@ -116,3 +121,29 @@ def test_vmap_over_radii():
     many = jax.vmap(lambda r: solve(CONVEX, inverse, jnp.asarray(G), r, jnp.asarray(1e-12)))(radii)
     for i, radius in enumerate(radii):
         np.testing.assert_allclose(many.s[i], run(CONVEX, radius=float(radius)).s, rtol=0, atol=1e-10)
+
+
+def ill_conditioned(seed):
+    """A rescaled problem of 16 queries and 12 keys, inputs of condition 10 to 1000, logits of deviation 0.5 to 3."""
+    rng = np.random.default_rng(seed)
+    n, m, d = 16, 12, 4
+    scales = 10.0 ** -np.linspace(0, rng.uniform(1, 3), d)
+    A1, A2 = (rng.normal(size=(r, d)) @ np.linalg.qr(rng.normal(size=(d, d)))[0] * scales for r in (n, m))
+    S = A1 @ rng.normal(size=(d, d)) @ A2.T
+    S *= rng.uniform(0.5, 3) / S.std()
+    B = np.exp(S - S.max(axis=1, keepdims=True))
+    B = B / B.sum(axis=1, keepdims=True) + rng.choice([0, 1e-3, 0.03]) * rng.normal(size=(n, m))
+    return AttentionRegression(A1, A2, B, loss="rescaled")
+
+
+def test_ill_conditioned_rescaled_problems_converge():
+    """With Gauss–Newton until a full step failed, 52 of the first 100 ended at max_steps, 41 of them above Newton."""
+    ends, above = Counter(), 0
+    for seed in range(30):
+        objective = AttentionObjective(ill_conditioned(seed))
+        peer = Newton(max_steps=500).run(objective, objective.start())
+        found = NewtonCG().run(objective, objective.start())
+        ends[Status(int(found.status)).name] += 1
+        above += float(found.value) > 1.01 * float(peer.value) + 1e-12
+    assert set(ends) <= {"CONVERGED", "AT_ROUNDING"}, ends
+    assert above <= 2

@@ -34,11 +34,13 @@ COMMON = [
     ("tol", 1.0, r"tol is 1.0; it must be at least 0 and below 1"),
     ("tol", True, r"tol is True, a bool; it must be a number"),
     ("max_steps", -1, r"max_steps is -1; it must be at least 0"),
+    ("max_steps", 10**30, r"max_steps is 10+; it must be at least 0 and at most 2\.1"),
     ("max_steps", 10.0, r"max_steps is 10.0, a float; it must be a whole number"),
     ("max_steps", None, r"max_steps is None, a NoneType; it must be a whole number"),
 ]
 OWN = [
     ("Newton", "damping", -1.0, r"damping is -1.0; it must be at least 0"),
+    ("Newton", "damping", 10**30, r"damping is 10+, more than JAX's whole numbers hold; write it as a float"),
     ("Newton", "damping", "auto", r"damping is 'auto', a str; it must be a number"),
     ("Newton", "damping", math.inf, r"damping is inf; it must be a finite number"),
     ("Newton", "curvature", "hessian", r"curvature is 'hessian'; it must be one of 'auto'"),
