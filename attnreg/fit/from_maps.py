@@ -71,9 +71,7 @@ def logit_least_squares(problem: AttentionRegression, products: int) -> jax.Arra
 
 def logarithm_start(problem: AttentionRegression, rank: int, products: int = 60) -> Factors:
     """Factors of the best rank-r part of `logit_least_squares`, split evenly between Q and K."""
-    left, sizes, right = jnp.linalg.svd(logit_least_squares(problem, products), full_matrices=False)
-    root = jnp.sqrt(sizes[:rank])
-    return Factors(left[:, :rank] * root[None, :], right[:rank].T * root[None, :])
+    return Factors.nearest(logit_least_squares(problem, products), rank)
 
 
 def fit_attention(

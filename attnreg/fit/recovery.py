@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from attnreg.fit.coordinates import scaled, variation, whitened
+from attnreg.fit.coordinates import Coordinates, scaled, variation, whitened
 from attnreg.fit.first_phase import Stochastic, checked_stochastic, stochastic_slices
 from attnreg.fit.gauss_newton import Options, announce_steps, checked_options, gauss_newton_steps
 from attnreg.fit.layer import fit_one_layer
 from attnreg.fit.layer_fit import LayerFit, determined
 from attnreg.fit.watch import Progress, Watch, check_limits, unseen
+from attnreg.objectives.factors import Factors
 from attnreg.objectives.layer import LayerObjective
 from attnreg.problems.checks import ProblemError
 from attnreg.problems.layer import LayerRegression, LayerWeights
@@ -104,10 +105,11 @@ def fit_layer(
         if isinstance(start, LayerWeights):
             start = jax.tree.map(lambda W: jnp.asarray(W, problem.dtype), start)
         objective.check(start, "start")
-    _run(objective, watch, jax.random.key(0) if key is None else key, start, first, second)
+    coordinates, input_rank = whitened(problem)
+    _run(objective, watch, coordinates, jax.random.key(0) if key is None else key, start, first, second)
     train, held, weights = watch.best()
     host = jax.tree.map(np.asarray, weights)
-    known = determined(objective, whitened(problem)[1])
+    known = determined(objective, input_rank)
     return LayerFit(host, train, held, watch.reason or "stalled", known, watch.elapsed(), tuple(watch.trace), causal)
 
 
@@ -119,9 +121,10 @@ def _judge(objective: LayerObjective | None):
     return lambda weights: float(objective.value(weights)) / unit
 
 
-def _run(objective: LayerObjective, watch: Watch, key, start, first: Stochastic, second: Options) -> None:
+def _run(
+    objective: LayerObjective, watch: Watch, coordinates: Coordinates, key, start, first: Stochastic, second: Options
+) -> None:
     """Both phases until the watch says stop, from further starts while they end in a poor minimum."""
-    coordinates, _ = whitened(objective.problem)
     white = dataclasses.replace(objective, problem=coordinates.problem(objective.problem))
     unit = watch.unit / coordinates.size**2
     announce_steps(white, white.zeros())
@@ -153,11 +156,9 @@ def _from_jets(objective: LayerObjective, watch: Watch, key) -> LayerWeights | N
         return None
     A = problem.A
     found = fit_one_layer(key, OneLayerRegression(A, A, A, problem.B), seconds=watch.left() / 2)
-    left, sizes, right = jnp.linalg.svd(found.params.X, full_matrices=False)
-    rank = min(objective.rank, sizes.size)
-    root = jnp.sqrt(sizes[:rank])[None, :]
-    Q, K = jnp.zeros_like(objective.zeros().Q), jnp.zeros_like(objective.zeros().K)
-    Q, K = Q.at[0, :, :rank].set(left[:, :rank] * root), K.at[0, :, :rank].set(right[:rank].T * root)
+    part, zeros = Factors.nearest(found.params.X, objective.rank), objective.zeros()
+    width = part.Q.shape[1]  # at most d, whatever the rank asked for
+    Q, K = zeros.Q.at[0, :, :width].set(part.Q), zeros.K.at[0, :, :width].set(part.K)
     weights = LayerWeights(Q, K, found.params.Y[None])
     train = float(objective.value(weights)) / watch.unit
     watch.note("jets", found.batches, train, weights)

@@ -23,6 +23,16 @@ class Factors(NamedTuple):
     Q: jax.Array
     K: jax.Array
 
+    @classmethod
+    def nearest(cls, X: jax.Array, rank: int) -> "Factors":
+        """Factors of the best part of X (d1, d2) of rank at most `rank`, split evenly between Q and K.
+
+        Cost: a singular value decomposition, O(d1 d2 min(d1, d2)).
+        """
+        left, sizes, right = jnp.linalg.svd(X, full_matrices=False)
+        root = jnp.sqrt(sizes[:rank])[None, :]
+        return cls(left[:, :rank] * root, right[:rank].T * root)
+
     def product(self) -> jax.Array:
         """X, (d1, d2)."""
         return tt.matmul(self.Q, self.K.T)

@@ -10,6 +10,7 @@ from attnreg.objectives.factors import Factors
 from attnreg.problems.attention import AttentionRegression
 from attnreg.problems.layer import LayerRegression, LayerWeights
 from experiments.benchmarks.cells import Cell
+from experiments.benchmarks.layers import deviation
 
 SCALES = (1.0, 0.3, 0.1)  # of the starts that `Cell.draw` gives, one after the other
 
@@ -24,7 +25,7 @@ def outputs_cell(name: str, A: ArrayLike, B: ArrayLike, *, heads: int, rank: int
     data = {"A": jnp.asarray(A), "B": jnp.asarray(B)}
     start = draw(jax.random.key(0), data, 0)
     problem = LayerRegression(data["A"], data["B"])
-    return Cell(name, problem, data, start, layer_loss, None, deviation, draw)
+    return Cell(name, problem, data, start, layer_loss, None, lambda data: deviation(data["B"]), draw)
 
 
 def maps_cell(name: str, A: ArrayLike, B: ArrayLike, *, rank: int) -> Cell:
@@ -76,9 +77,3 @@ def map_loss(x: Factors, data: Any) -> jax.Array:
     A, B = data["A"], data["B"]
     logits = jnp.einsum("knr,kmr->knm", A @ x.Q, A @ x.K)
     return jnp.sum((jax.nn.softmax(logits, axis=-1) - B) ** 2)
-
-
-def deviation(data: Any) -> jax.Array:
-    """`‖B − column mean‖²`: the loss of the best constant output."""
-    B = data["B"]
-    return jnp.sum((B - jnp.mean(B, axis=(0, 1), keepdims=True)) ** 2)

@@ -6,9 +6,14 @@ import jax.numpy as jnp
 from attnreg.data.synthetic import Layer
 
 
+def deviation(B: jax.Array) -> jax.Array:
+    """`‖B − column mean‖²` of outputs (…, n, c), the loss of the best constant output: the unit of relative losses."""
+    return jnp.sum((B - jnp.mean(B, axis=tuple(range(B.ndim - 1)), keepdims=True)) ** 2)
+
+
 def variation(data: Layer) -> jax.Array:
-    """`‖B − column mean‖²`, the loss of the best constant output: the unit of relative losses."""
-    return jnp.sum((data.B - jnp.mean(data.B, axis=0, keepdims=True)) ** 2)
+    """`deviation` of an instance's outputs."""
+    return deviation(data.B)
 
 
 def residuals(flat: jax.Array, data: Layer) -> jax.Array:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from attnreg.data import HeadInstance, load_full_head
+from attnreg.data import HeadInstance, attention_map, load_full_head
 from attnreg.fit import Progress, fit_attention, logit_distance, make_solver
 from attnreg.objectives.factored import FactoredObjective
 from attnreg.objectives.factors import Factors
@@ -182,7 +182,7 @@ def draw(config: Any, record: Record, data: Data, outcomes: dict[str, Outcome], 
     record.figure("curves", head_figures.curves({name: one.curve for name, one in outcomes.items()}, title))
     factors = [jax.tree.map(np.asarray, one.factors) for one in outcomes.values()]
     A, truth = np.asarray(data.heldout.A1), np.asarray(data.truth)
-    fitted = np.asarray(jax.nn.softmax(A[0] @ factors[0].Q @ (A[0] @ factors[0].K).T, axis=-1))
+    fitted = attention_map(A[0] @ factors[0].Q, A[0] @ factors[0].K)
     record.figure("maps", head_figures.maps(np.asarray(data.heldout.B)[0], fitted, data.tokens, config.crop))
     wanted = centred(A @ truth @ np.swapaxes(A, 1, 2))
     found = {name: centred(A @ x.Q @ np.swapaxes(A @ x.K, 1, 2)) for name, x in zip(outcomes, factors, strict=True)}

@@ -89,9 +89,8 @@ def write_list(root: Path, spec: str, overrides: Sequence[str], listed: Sequence
     if root.is_dir() and not path.exists() and any(p.name != "logs" for p in root.iterdir()):
         raise folder.FolderError(f"{root} is not empty and holds no sweep (no {SWEEP}); choose another --workdir")
     before = _listed(path)
-    lost = [
-        name for name in _folders(before) if (root / name).exists() and name not in {t.workdir.name for t in listed}
-    ]
+    kept = {task.workdir.name for task in listed}
+    lost = [name for name in _folders(before) if name not in kept and (root / name).exists()]
     if lost:
         flags = " ".join(map(str, before.get("overrides", ()))) or "no overrides"
         raise folder.FolderError(
