@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import sys
+import time
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -37,6 +39,24 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(start, interrupt
     assert "a damaged checkpoint was passed over (step 100" in out
     assert "resumed at step 80" in out
     assert torture.same(Path("whole"), interrupted) == (True, True)
+
+
+def test_a_damaged_checkpoint_says_one_thing_and_no_more(tmp_path, monkeypatch):
+    """Of many arrays the first unreadable one ends the restore; what the others report later is not printed."""
+    printed = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda event: printed.append(event.exc_value))
+    state = {str(i): jnp.full(1000, i) for i in range(30)}
+    saved = Checkpoints(tmp_path)
+    saved.save(1, state, {})
+    victim = tmp_path / "1" / "state" / "manifest.ocdbt"
+    victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
+    for _ in range(8):  # which array is read first is a matter of threads
+        with pytest.raises(CheckpointError, match="step 1"):
+            saved.read(1, state)
+    time.sleep(0.2)
+    assert printed == []
+    sys.unraisablehook(type("Event", (), {"exc_value": ValueError("other")}))  # pyright: ignore[reportArgumentType]
+    assert [str(error) for error in printed] == ["other"]
 
 
 def test_only_damaged_checkpoints_are_an_error_and_no_silent_restart(start, interrupted, capsys):

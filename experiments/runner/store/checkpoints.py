@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import re
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,6 +75,7 @@ class Checkpoints:
 
         target = jax.tree.map(_abstract, template)
         items = ocp.args.Composite(state=ocp.args.StandardRestore({"state": target}), beside=ocp.args.JsonRestore())
+        sys.unraisablehook = _but_closed_loops(sys.unraisablehook)
         try:
             found = self._open().restore(step, args=items)
         except Exception as error:  # orbax and tensorstore raise many types for damage
@@ -115,6 +117,24 @@ def _disk_errors(path: Path) -> Iterator[None]:
         raise OSError(code, os.strerror(code), str(path)) from error
     finally:
         absl.disabled, threading.excepthook = was_disabled, hook
+
+
+def _but_closed_loops(hook: Any) -> Any:
+    """`hook` without what tensorstore says after a failed restore; it stays, since that comes late.
+
+    When one array of a damaged checkpoint cannot be read, orbax closes its event loop. The other arrays then report to
+    a closed loop, each with a traceback on the terminal. The restore itself has raised the cause by then.
+    """
+    if getattr(hook, "__name__", "") == _but_closed_loops.__name__:
+        return hook
+
+    def filtered(event: Any) -> None:
+        late = isinstance(event.exc_value, RuntimeError) and str(event.exc_value) == "Event loop is closed"
+        if not late:
+            hook(event)
+
+    filtered.__name__ = _but_closed_loops.__name__
+    return filtered
 
 
 def _abstract(leaf: Any) -> Any:
