@@ -18,7 +18,8 @@ PACKED = (D * (D + 1) // 2) ** 2
 
 @pytest.fixture(scope="module")
 def report():
-    flags = "--xla_force_host_platform_device_count=8"
+    # Overrides the flags of tests/conftest.py, so it repeats the one that spares the compiler.
+    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
     done = subprocess.run(
         [sys.executable, "-m", "tests.parallel_program"],
         cwd=ROOT,

@@ -26,7 +26,7 @@ def start(workdir, processes=1, devices=1, *flags):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0",
         "ATTNREG_COMPILATION_CACHE": "off",
         "JAX_PLATFORMS": "cpu",
     }
