@@ -15,8 +15,6 @@ from attnreg.problems.layer import LayerRegression, LayerWeights
 
 # Entries (heads × documents × queries × keys) of one block: measured best from 2¹⁸ to 2²⁰ on a CPU with 32 MB of cache.
 BLOCK_ENTRIES = 2**19
-# Rows per input from which the preconditioner is estimated.
-SAMPLE_ROWS = 16
 # What `cache="auto"` may keep: the maps of 100 documents of 256 tokens take 39 MB a head.
 LAYER_CACHE_BYTES = 2**29
 
@@ -214,32 +212,17 @@ class LayerObjective(SecondOrderObjective):
         columns = jax.lax.map(lambda e: ravel_pytree(line.hvp(unravel(e)))[0], jnp.eye(flat.size, dtype=flat.dtype))
         return line.value, line.gradient, columns
 
-    def _sample(self) -> tuple["LayerObjective", float]:
-        """The first documents of a problem, `SAMPLE_ROWS` rows per input, and how many times more there are in all."""
-        k, n, d, _ = self.problem.sizes
-        few = min(k, -(-SAMPLE_ROWS * d // n))
-        if few == k:
-            return self, 1.0
-        every = k // few
-        mask = self.problem.mask
-        problem = replaced(
-            self.problem,
-            A=self.problem.A[: every * few : every],
-            B=self.problem.B[: every * few : every],
-            mask=mask if mask is None or mask.shape[0] == 1 else mask[: every * few : every],
-        )
-        return replaced(self, problem=problem), k / few
-
     @compiled()
     def preconditioner(self, x: LayerWeights) -> LayerPreconditioner:
-        """A Kronecker factor per head and unknown, from `SAMPLE_ROWS` rows per input.
+        """A Kronecker factor per head and unknown, from every document.
 
-        Cost: `h·d·(n + d)·6` flops per sampled row, and O(h d³) for eigendecompositions.
+        A part of the documents would not do: a token that it lacks makes a direction without curvature, and conjugate
+        gradients then need five times as many products.
+
+        Cost: about that of six products, and O(h d³) for eigendecompositions.
         """
         probes = signs(self.problem.sizes[3], self.problem.dtype)
-        sample, share = self._sample()
-        total = sample._sum(lambda documents, _: sums(documents, lb.run_heads(documents, x), x.O, probes))
-        total = jax.tree.map(lambda a: a * share, total)
+        total = self._sum(lambda documents, _: sums(documents, lb.run_heads(documents, x), x.O, probes))
         return LayerPreconditioner.of(total, x.O, self.problem.sizes[3])
 
 

@@ -171,6 +171,19 @@ def test_the_preconditioner_evens_out_the_scales_of_inputs():
     assert float(with_it) < 0.5 * float(without)
 
 
+def test_the_preconditioner_knows_a_token_of_the_last_text_only():
+    """Whitened inputs: the column that one text has is as large as the others. No eigenvalue of P⁻¹H runs away."""
+    rng = np.random.default_rng(3)
+    A = rng.normal(size=(24, 12, 4))
+    A[:, :, 3] = 0
+    A[-1, :, 3] = rng.normal(size=12) * 24**0.5
+    objective = LayerObjective(LayerRegression(A, rng.normal(size=(24, 12, 3))), 1, 2)
+    x = objective.small_start(jax.random.key(0), 1.0)
+    v = jax.tree.map(lambda W: jnp.zeros_like(W).at[:, 3].set(1.0), x)
+    product = jax.jit(lambda o, x, v: o.linearize(x, gauss_newton=True).hvp(v))(objective, x, v)
+    assert float(dot(product, solved(objective, x, product, 1e-6)) / dot(v, product)) < 10
+
+
 def test_wrong_shapes_are_named():
     objective, x, _ = draw(CASES["heads with O, masked"])
     with pytest.raises(ProblemError, match=r"K has shape \(3, 3, 1\); it must be \(3, 3, 2\)"):
