@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 
 class CheckpointError(Exception):
@@ -62,7 +64,7 @@ class Checkpoints:
 
         # In a dict: orbax refuses a bare array.
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave({"state": state}), beside=ocp.args.JsonSave(beside | {"step": step})
+            state=ocp.args.StandardSave({"state": jax.tree.map(_stored, state)}), beside=ocp.args.JsonSave(beside | {"step": step})
         )
         with _disk_errors(self._directory / str(step)):
             manager = self._open()
@@ -84,7 +86,7 @@ class Checkpoints:
         beside = dict(found["beside"])
         if beside.get("step", step) != step:
             raise CheckpointError(f"step {step}: it was saved at step {beside['step']} and renamed")
-        return Restored(step, found["state"]["state"], beside)
+        return Restored(step, jax.tree.map(_as_it_was, template, found["state"]["state"]), beside)
 
     def drop_after(self, step: int) -> None:
         """Delete checkpoints newer than `step` (damaged ones that were passed over)."""
@@ -137,7 +139,33 @@ def _but_closed_loops(hook: Any) -> Any:
     return filtered
 
 
+def _own(leaf: Any) -> bool:
+    """Whether a leaf is one process's own array among several: all have the same, and orbax would refuse it."""
+    return isinstance(leaf, jax.Array) and leaf.is_fully_addressable and jax.process_count() > 1
+
+
+def _typed_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _stored(leaf: Any) -> Any:
+    """What is written: an array of each process's own as a NumPy array, which process 0 alone writes."""
+    if not _own(leaf):
+        return leaf
+    return np.asarray(jax.random.key_data(leaf) if _typed_key(leaf) else leaf)
+
+
 def _abstract(leaf: Any) -> Any:
+    """What is asked for: shape, dtype and place of a leaf."""
+    if _own(leaf):
+        return _stored(leaf)
     if isinstance(leaf, jax.Array):
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
     return leaf
+
+
+def _as_it_was(leaf: Any, found: Any) -> Any:
+    """What was read for a leaf, as the kind of array that the leaf is, whoever wrote it."""
+    if _typed_key(leaf) and not _typed_key(found):
+        return jax.random.wrap_key_data(jnp.asarray(found), impl=jax.random.key_impl(leaf))
+    return jax.device_put(found, leaf.sharding) if _own(leaf) else found
