@@ -6,18 +6,22 @@ documents drawn inside it. The state is a plain pytree, so a checkpoint of it re
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from attnreg.icl import models
 from attnreg.icl.metrics import document_loss
 from attnreg.icl.models import ModelConfig
 from attnreg.icl.tasks import Documents, TaskConfig, sample, sample_pool, stream
-from attnreg.problems.checks import check_integer, check_number
+from attnreg.problems.checks import ProblemError, check_integer, check_number
+
+SEEDS, BATCH = "seeds", "batch"  # axes of a mesh
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,10 +125,19 @@ def batch_loss(weights: Any, documents: Documents, *, task: TaskConfig, model: M
 
 
 def _step(
-    state: State, run: Runs, features: jax.Array | None, *, task: TaskConfig, model: ModelConfig, train: TrainConfig
+    state: State,
+    run: Runs,
+    features: jax.Array | None,
+    *,
+    task: TaskConfig,
+    model: ModelConfig,
+    train: TrainConfig,
+    mesh: Mesh | None,
 ) -> tuple[State, jax.Array]:
     draw = functools.partial(sample_pool, pool=train.pool) if train.pool else sample
     documents = draw(jax.random.fold_in(state.key, state.step), task, train.batch, features=features)
+    if mesh is not None:
+        documents = jax.lax.with_sharding_constraint(documents, NamedSharding(mesh, PartitionSpec(BATCH)))
     loss, slope = jax.value_and_grad(batch_loss)(state.weights, documents, task=task, model=model)
     with jax.numpy_dtype_promotion("standard"):  # optax raises a Python float to an int32 count
         direction, moments = _transform(train).update(slope, state.moments, state.weights)
@@ -138,7 +151,7 @@ def _step(
     return State(weights, moments, state.key, state.step + 1, stopped), loss
 
 
-@functools.partial(jax.jit, static_argnames=("task", "model", "train", "length"))
+@functools.partial(jax.jit, static_argnames=("task", "model", "train", "length", "mesh"))
 def train_chunk(
     state: State,
     runs: Runs,
@@ -148,6 +161,7 @@ def train_chunk(
     train: TrainConfig,
     length: int,
     features: jax.Array | None = None,
+    mesh: Mesh | None = None,
 ) -> tuple[State, jax.Array]:
     """`length` training steps of all runs, in one compiled loop: the new `State` and the losses (R, length).
 
@@ -162,17 +176,41 @@ def train_chunk(
         train: static `TrainConfig`.
         length: static number of steps.
         features: (N, d) real feature vectors for `inputs="real"`.
+        mesh: static, from `training_mesh`; the leaves of `state` and `runs` then lie along its axis "seeds".
 
     Returns: (`State`, losses (R, length)).
-    Precision: a run is the same whichever runs share the program, up to the rounding of differently tiled reductions
-        (`test_training`); chunk boundaries change nothing, bit for bit.
+    Precision: a run is the same whichever runs share the program, and however many devices, up to the rounding of
+        differently tiled reductions (`test_training`); chunk boundaries change nothing, bit for bit.
     Cost: one compilation for all runs of equal shape (`test_training` counts them); CPU a step in docs/guides/icl.md.
     """
 
     def one(state, run):
         def body(state, _):
-            return _step(state, run, features, task=task, model=model, train=train)
+            return _step(state, run, features, task=task, model=model, train=train, mesh=mesh)
 
         return jax.lax.scan(body, state, length=length)
 
-    return jax.vmap(one)(state, runs)
+    return jax.vmap(one, spmd_axis_name=None if mesh is None else SEEDS)(state, runs)
+
+
+def training_mesh(runs: int, batch: int) -> Mesh | None:
+    """A mesh of all devices for R runs of `batch` documents a step: runs along the axis "seeds" as far as they divide,
+    documents of each step along "batch"; None for one device.
+
+    Raises: ProblemError where the documents do not divide by the devices that the runs leave over.
+
+    >>> training_mesh(8, 64) is None or training_mesh(8, 64).axis_names == ("seeds", "batch")
+    True
+    """
+    check_integer("runs", runs, at_least=1)
+    check_integer("batch", batch, at_least=1)
+    devices = jax.device_count()
+    seeds = math.gcd(runs, devices)
+    if batch % (devices // seeds):
+        raise ProblemError(
+            f"{runs} runs and {batch} documents a step do not divide by {devices} devices: runs take {seeds}, and "
+            f"documents cannot be shared by {devices // seeds}; choose a number of seeds that is a multiple of {devices}"
+        )
+    if devices == 1:
+        return None
+    return jax.make_mesh((seeds, devices // seeds), (SEEDS, BATCH), axis_types=(AxisType.Auto,) * 2)

@@ -12,6 +12,7 @@ from attnreg import parallel as sharding
 from attnreg.problems.attention import AttentionRegression
 from experiments.runner.record import Record
 
+SHARED = "the rows over one axis, the starts over another"
 _BYTES = {"f64": 8, "f32": 4, "s32": 4, "u32": 4, "pred": 1}
 
 

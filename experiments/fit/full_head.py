@@ -20,6 +20,7 @@ from attnreg.solvers.base import Stopwatch
 from experiments.fit import head_figures
 from experiments.runner.record import Record
 
+SHARED = "the rows of the fits, documents first"
 MAIN, PEERS = "fit_attention", ("lbfgs", "adam")
 NAMES = {MAIN: MAIN, "lbfgs": "L-BFGS", "adam": "Adam, cosine schedule"}
 ROWS = 256  # of a curve, at most, in a checkpoint

@@ -1,12 +1,14 @@
 """Fit the unknown matrix of an attention map, watch it converge beside other methods, and judge it on unseen data."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from attnreg import parallel
 from attnreg.fit.solve import METHODS, choose_method, make_solver
 from attnreg.lift.streaming import sum_over_blocks
 from attnreg.objectives.attention import AttentionObjective
@@ -19,6 +21,8 @@ from attnreg.solvers.base import Stopwatch, finished
 from experiments.fit import data as fit_data
 from experiments.fit.report import Fit, Scale, matrix, report
 from experiments.runner.record import Record
+
+SHARED = "the rows of the fits, documents first"
 
 
 def run(config: Any, record: Record) -> dict[str, Any]:
@@ -47,15 +51,26 @@ def run(config: Any, record: Record) -> dict[str, Any]:
 
 
 def unknown(config: Any, problem: AttentionRegression, *, full: bool = False) -> tuple[Any, Any, float]:
-    """The objective in X, or in factors when `config.rank` is set, where it starts, and the seconds that start took."""
+    """The objective in X, or in factors when `config.rank` is set, where it starts, and the seconds that start took.
+
+    On many devices its rows are spread over all of them.
+    """
     if not config.rank or full:
-        objective = AttentionObjective(problem)
+        objective = parallel.spread(AttentionObjective(problem))
         return objective, objective.start(), 0.0
-    objective = FactoredObjective(problem, config.rank)
-    jax.block_until_ready(objective.spectral_start(config.start_damping))  # compilation is not on the clock
+    objective = parallel.spread(FactoredObjective(problem, config.rank))
+    first = spectral_start(objective, config.start_damping)
+    jax.block_until_ready(first())  # compilation is not on the clock
     begun = time.perf_counter()
-    start = jax.block_until_ready(objective.spectral_start(config.start_damping))
+    start = jax.block_until_ready(first())
     return objective, start, time.perf_counter() - begun
+
+
+def spectral_start(objective: Any, damping: float) -> Callable[[], Any]:
+    """`FactoredObjective.spectral_start` on as many devices as the objective is spread over."""
+    if not isinstance(objective, parallel.Spread):
+        return lambda: objective.spectral_start(damping)
+    return jax.jit(lambda: objective.on_mesh(lambda local: local.spectral_start(damping)))
 
 
 def solution(x: Any) -> dict[str, Any]:
@@ -80,13 +95,14 @@ def fit(
     spent: float,
 ) -> Fit:
     """Run a solver from the host with `spent` seconds on the clock; with a `record`, log every step and checkpoint."""
-    held = AttentionObjective(data.heldout)
+    held = parallel.spread(AttentionObjective(data.heldout), strict=False)
     held_loss = jax.jit(lambda objective, x: objective.value(matrix(x)))
+    spread = isinstance(objective, parallel.Spread)
     rows: list[tuple[float, float, float]] = []
     found, clock = None, Stopwatch(spent)
     if record is not None:
         blank = jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: solver.init(objective, start)))
-        kept = (blank, np.zeros((solver.max_steps + 1, 3)))
+        kept = (objective.place(blank) if spread else blank, np.zeros((solver.max_steps + 1, 3)))
         step, (saved, curve) = record.restore(kept)
         if step:
             found, rows = saved, [tuple(row) for row in np.asarray(curve)[: step + 1]]
@@ -96,8 +112,9 @@ def fit(
         state = now
         if found is not None and int(state.steps) == int(found.steps):
             continue  # where the run goes on: logged before it stopped
-        late = clock.seconds >= budget and int(state.status) == Status.RUNNING
-        loss, heldout = float(state.value) / scale.train, float(held_loss(held, state.params)) / scale.heldout
+        late = parallel.agree(clock.seconds >= budget) and int(state.status) == Status.RUNNING
+        params = state.params if isinstance(held, parallel.Spread) else parallel.gathered(state.params)
+        loss, heldout = float(state.value) / scale.train, float(held_loss(held, params)) / scale.heldout
         rows.append((clock.seconds, loss, heldout))
         if record is not None:
             step = int(state.steps)
@@ -112,7 +129,7 @@ def fit(
     assert state is not None, "a solver hands out its start"
     blank = jnp.full(1, state.start_gradient_norm)
     result = settled(objective, start, finished(state, History(blank, blank, blank, blank)))
-    return Fit(state._replace(status=result.status), *np.asarray(rows).T)
+    return Fit(parallel.gathered(state._replace(status=result.status)), *np.asarray(rows).T)
 
 
 def describe_sizes(problem: AttentionRegression) -> str:

@@ -7,9 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
 from attnreg.icl import metrics, models, tuning
 from attnreg.icl.tasks import Documents
+from attnreg.icl.training import SEEDS
 from experiments.icl.arms import Arm
 from experiments.icl.references import Comparison, construction
 
@@ -25,9 +27,20 @@ def names(arm: Arm) -> list[str]:
     return found
 
 
-@functools.partial(jax.jit, static_argnames="arm")
-def measure(arm: Arm, weights: Any, comparison: Comparison) -> dict[str, jax.Array]:
-    """Every metric but the training loss of R models on one batch of documents, a dict of (R,) arrays."""
+@functools.partial(jax.jit, static_argnames=("arm", "mesh"))
+def measure(arm: Arm, weights: Any, comparison: Comparison, mesh: Mesh | None = None) -> dict[str, jax.Array]:
+    """Every metric but the training loss of R models on one batch of documents, a dict of (R,) arrays.
+
+    On a mesh of `training_mesh` each device has the models of its place along the axis of seeds.
+    """
+    if mesh is None:
+        return _measure(arm, weights, comparison)
+    call = functools.partial(_measure, arm)
+    seeds, same = PartitionSpec(SEEDS), PartitionSpec()
+    return jax.shard_map(call, mesh=mesh, in_specs=(seeds, same), out_specs=seeds, check_vma=False)(weights, comparison)
+
+
+def _measure(arm: Arm, weights: Any, comparison: Comparison) -> dict[str, jax.Array]:
     batch = comparison.batch
 
     def one(weights):

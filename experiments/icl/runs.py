@@ -45,9 +45,10 @@ class Run:
     groups: dict[str, list[int]]
 
     @classmethod
-    def of(cls, arm: Arm, chunk: int, state: State, curves: Any, curve: Comparison, final: Comparison) -> "Run":
-        """Mark the weights of a training state on the documents of `final`."""
-        measured = measures.measure(arm, state.weights, final)
+    def of(
+        cls, arm: Arm, chunk: int, state: State, curves: Any, curve: Comparison, final: Comparison, measured: Any
+    ) -> "Run":
+        """A training state whose weights were marked on the documents of `final`: `measured`."""
         found = {name: np.asarray(value, dtype=float) for name, value in measured.items()}
         losses, stopped = references.losses(arm, final), np.asarray(state.stopped)
         return cls(

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
+from attnreg import parallel
 from attnreg.icl import training
 from experiments.icl import arms as icl_arms
 from experiments.icl import figures, measures, references, tables
@@ -24,15 +26,29 @@ from experiments.runner.config import UsageError
 from experiments.runner.record import Record
 
 BATCHED = ("seed", "learning_rate")
+SHARED = "the seeds, then the documents of a step"
 
 
 class Plan(NamedTuple):
-    """One arm to train: the runs of all configs, what their curves are compared with, and the step it begins at."""
+    """One arm to train: the runs of all configs, what their curves are compared with, the step it begins at, and the
+    mesh that it trains on, None for one device."""
 
     arm: Arm
     runs: training.Runs
     curve: Comparison
     before: int
+    mesh: Mesh | None
+
+    def place(self, tree: Any, axis: str | None = None) -> Any:
+        """A pytree of arrays on the mesh: along its axis, or on all devices alike."""
+        if self.mesh is None:
+            return tree
+        return parallel.place(tree, self.mesh, PartitionSpec(axis) if axis else PartitionSpec())
+
+    def measure(self, weights: Any, comparison: Comparison) -> dict[str, jax.Array]:
+        """`measures.measure`, the models shared among the devices; (R,) arrays that every process has."""
+        weights, comparison = self.place(weights, training.SEEDS), self.place(comparison)
+        return parallel.gathered(measures.measure(self.arm, weights, comparison, self.mesh))
 
 
 def run_batch(configs: Sequence[Any], records: Records) -> list[dict[str, Any]]:
@@ -43,12 +59,13 @@ def run_batch(configs: Sequence[Any], records: Records) -> list[dict[str, Any]]:
         raise UsageError(f"config.analyses has {unknown[0]!r}; it may have {', '.join(ANALYSES)}")
     features = tables.features(config.table, config.precision)
     runs = {arm.name: _join([icl_arms.runs_of(c, arm) for c in configs]) for arm in arms}
+    meshes = {arm.name: training.training_mesh(runs[arm.name].seed.size, arm.train.batch) for arm in arms}
     fresh = {arm.name: _start(config, arm, runs[arm.name], len(configs)) for arm in arms}
     records.expect(sum(arm.train.steps for arm in arms))
     done, state = records.restore(fresh)
     plans, before = [], 0
     for arm in arms:
-        plan = Plan(arm, runs[arm.name], _curve(arm, features), before)
+        plan = Plan(arm, runs[arm.name], _curve(arm, features), before, meshes[arm.name])
         state = _train(config, plan, state, done, records, features)
         before += arm.train.steps
         done = max(done, before)
@@ -78,17 +95,20 @@ def _train(
     """Chunks of training steps of one arm, each followed by an evaluation, a log line and perhaps a checkpoint."""
     arm, configs = plan.arm, len(records)
     current, curves = _flat(state[arm.name]["state"]), state[arm.name]["curves"]
+    placed, runs, features = plan.place(current, training.SEEDS), plan.place(plan.runs, training.SEEDS), plan.place(features)
 
     def measured(point: int, train_loss: Any) -> dict[str, Any]:
-        found = measures.measure(arm, current.weights, plan.curve) | {"train_loss": train_loss}
+        found = plan.measure(current.weights, plan.curve) | {"train_loss": train_loss}
         return {name: curve.at[:, :, point].set(_fold(found[name], configs)) for name, curve in curves.items()}
 
     if done <= plan.before:
         curves = measured(0, jnp.full(plan.runs.seed.shape, jnp.nan, arm.task.dtype))
     for step in range(max(done - plan.before, 0), arm.train.steps, config.chunk):
-        current, losses = training.train_chunk(
-            current, plan.runs, task=arm.task, model=arm.model, train=arm.train, length=config.chunk, features=features
-        )
+        placed, losses = training.train_chunk(
+            placed, runs, task=arm.task, model=arm.model, train=arm.train, length=config.chunk, features=features,
+            mesh=plan.mesh,
+        )  # fmt: skip
+        current, losses = parallel.gathered((placed, losses))
         point = step // config.chunk + 1
         curves = measured(point, jnp.mean(losses, axis=1))
         state = state | {arm.name: {"state": _fold(current, configs), "curves": curves}}
@@ -105,7 +125,10 @@ def _finish(config: Any, plans: Sequence[Plan], state: dict[str, Any], record: R
         arm, reached = plan.arm, state[plan.arm.name]
         batch = icl_arms.documents(arm, "evaluate", arm.evaluation.final, features, part=1)
         final = references.compare(arm, plan.curve.tuned, batch)
-        runs.append(Run.of(arm, config.chunk, reached["state"], reached["curves"], plan.curve, final))
+        measured = plan.measure(reached["state"].weights, final)
+        runs.append(Run.of(arm, config.chunk, reached["state"], reached["curves"], plan.curve, final, measured))
+    if not record.session.primary:
+        return {"arms": [run.arm.name for run in runs]}  # what is left is drawing and explaining, once
     icl_runs.say_stopped(runs, record)
     icl_runs.table(runs, record)
     figures.curves(runs, record)

@@ -7,6 +7,7 @@ import types
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import jax
 from rich.console import Console
 
 from attnreg.problems.checks import ProblemError
@@ -53,6 +54,14 @@ def execute(
     config = runs[0].resolved.config
     with process.precision(config.precision):
         module = experiment_module(config.experiment)
+        if here.processes > 1 and not shared(module):
+            if not here.primary:
+                return EXIT_USAGE  # process 0 says why
+            raise UsageError(
+                f"experiment {config.experiment!r} cannot share its work: each of {here.processes} processes would do "
+                "all of it; run it as one process (a sweep: --jobs N, or --submit slurm without nodes and "
+                "ntasks_per_node)"
+            )
         with _claimed(runs, settings, here) as held:
             if held is None:
                 return EXIT_USAGE  # process 0 says why
@@ -89,6 +98,11 @@ def experiment_module(name: str) -> types.ModuleType:
 def batched(module: types.ModuleType) -> bool:
     """Whether an experiment runs many configs as one program: it has `run_batch` and names the fields, `BATCHED`."""
     return callable(getattr(module, "run_batch", None)) and hasattr(module, "BATCHED")
+
+
+def shared(module: types.ModuleType) -> str:
+    """What the processes of a run share of an experiment's work, in words: its `SHARED`; "" when it cannot."""
+    return getattr(module, "SHARED", "")
 
 
 @contextlib.contextmanager
@@ -151,6 +165,9 @@ def _work(
             stack.callback(record.close)
             records.append(record)
             session.say(f"{'resuming' if resume else 'running'} {run.resolved.spec} in {run.workdir}")
+        if jax.device_count() > 1 and shared(module):
+            many = f"{jax.process_count()} processes with " if jax.process_count() > 1 else ""
+            session.say(f"{many}{jax.device_count()} devices share {shared(module)}")
         try:
             results = _call(module, runs, records)
             for run, record, result in zip(runs, records, results, strict=True):

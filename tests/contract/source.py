@@ -48,7 +48,7 @@ def modules(folder: str) -> list[Module]:
 
 
 def _package(parts: Sequence[str], path: Path) -> str:
-    """`attnreg.rows` for attnreg/rows/linear.py, `attnreg.parallel` for its one file, `experiments` for commands."""
+    """`attnreg.rows` for attnreg/rows/linear.py, `attnreg` for its own files, `experiments` for commands."""
     depth = 2 if parts[0] == "attnreg" or len(parts) > 2 or (len(parts) == 2 and path.stem == "__init__") else 1
     return ".".join(parts[:depth]) if parts[0] in ("attnreg", "experiments") else parts[0]
 
