@@ -6,10 +6,12 @@ there Levenberg–Marquardt on the maps themselves gives the answer for rounded 
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from attnreg.fit.coordinates import whitened
@@ -19,6 +21,7 @@ from attnreg.fit.watch import Progress, Watch, check_limits, unseen
 from attnreg.lift import tensor_trick as tt
 from attnreg.objectives.factored import FactoredObjective
 from attnreg.objectives.factors import Factors
+from attnreg.parallel import Spread, agree, spread
 from attnreg.problems.attention import AttentionRegression
 from attnreg.problems.checks import check_integer, replaced
 from attnreg.problems.layer import LayerRegression
@@ -44,34 +47,40 @@ def _centred(T: jax.Array, seen: jax.Array) -> jax.Array:
     return jnp.where(seen, T - jnp.sum(T, axis=1, keepdims=True) / count, 0)
 
 
-@jax.jit(static_argnames="products")
-def logit_least_squares(problem: AttentionRegression, products: int) -> jax.Array:
+@jax.jit(static_argnames=("products", "axis_name"))
+def logit_least_squares(problem: AttentionRegression, products: int, axis_name: str | None = None) -> jax.Array:
     """X (d, d) minimising `Σ ‖C(A X Aᵀ) − C log B‖²`, by conjugate gradients from 0; the inputs should be white.
+
+    axis_name: inside `shard_map`, the mesh axis over which documents (or rows) are split.
 
     Cost: `products` times `8·n·d·(n + d)` flops per document.
     """
-    A, documents = problem.A1, jnp.arange(problem.A1.shape[0], dtype=jnp.int32)
+    A, keys, documents = problem.A1, problem.A2, problem.A1.shape[0]
     zero = jnp.zeros(problem.shape, problem.dtype)
 
     def total(emit):
-        return jax.lax.fori_loop(0, documents.shape[0], lambda i, out: out + emit(i), zero)
+        out = jax.lax.fori_loop(0, documents, lambda i, out: out + emit(i), zero)
+        return out if axis_name is None else jax.lax.psum(out, axis_name)
 
     def right(i):
         seen = _masked(problem, i)
         logs = jnp.log(jnp.where(seen, jnp.asarray(problem.B)[i], 1))
-        return tt.lift_gradient(A[i], _centred(logs, seen), A[i])
+        return tt.lift_gradient(A[i], _centred(logs, seen), keys[i])
+
+    def product(X, i):
+        return tt.lift_gradient(A[i], _centred(tt.logits(A[i], X, keys[i]), _masked(problem, i)), keys[i])
 
     def normal(X):
-        return total(lambda i: tt.lift_gradient(A[i], _centred(tt.logits(A[i], X, A[i]), _masked(problem, i)), A[i]))
+        return total(lambda i: product(X, i))
 
     b = total(right)
     eps = jnp.finfo(problem.dtype).eps
     return jax.scipy.sparse.linalg.cg(normal, b, tol=float(eps), maxiter=products)[0]
 
 
-def logarithm_start(problem: AttentionRegression, rank: int, products: int = 60) -> Factors:
-    """Factors of the best rank-r part of `logit_least_squares`, split evenly between Q and K."""
-    return Factors.nearest(logit_least_squares(problem, products), rank)
+def logarithm_start(objective: FactoredObjective, products: int = 60) -> Factors:
+    """Factors of the best part of `logit_least_squares` of the objective's rank, split evenly between Q and K."""
+    return Factors.nearest(logit_least_squares(objective.problem, products, objective.axis_name), objective.rank)
 
 
 def fit_attention(
@@ -86,6 +95,7 @@ def fit_attention(
     seconds: float = 120.0,
     callback: Callable[[Progress], None] | None = None,
     second: Options | None = None,
+    mesh: Mesh | None = None,
 ) -> MapFit:
     """Q, K (d, r) with which `softmax(A Q Kᵀ Aᵀ)` is near `maps`.
 
@@ -97,6 +107,8 @@ def fit_attention(
         seconds: wall time after which it ends with what it has.
         callback: called with `Progress`.
         second: constants of Levenberg–Marquardt.
+        mesh: devices to share the work, documents (or queries) apart: `attnreg.parallel.make_mesh()`. Every process of
+            it makes the same call. None takes one device.
 
     Returns:
         `MapFit`, with the weights of the best held-out (else training) loss.
@@ -128,12 +140,13 @@ def fit_attention(
     if heldout is not None:
         Ah, maps_h, mask_h = unseen(heldout, "maps", A)
         documents = AttentionRegression(Ah, Ah, maps_h, mask=mask_h, causal=causal)
-        judge = _judge(documents, rank)
+        judge = _judge(documents, rank, mesh)
     reads = LayerRegression(problem.A1, problem.A1, problem.mask, causal)
     coordinates, input_rank = whitened(reads)
     white = coordinates.problem(reads).A
-    watch = Watch(float(jnp.sum(jnp.asarray(problem.B) ** 2)), judge, tol, seconds, callback)
+    watch = Watch(float(jnp.sum(jnp.asarray(problem.B) ** 2)), judge, tol, seconds, callback, bool if mesh is None else agree)
     objective = FactoredObjective(replaced(problem, A1=white, A2=white), rank)
+    objective = objective if mesh is None else spread(objective, mesh)
     _run(objective, watch, coordinates, second)
     train, held, weights = watch.best()
     host = jax.tree.map(np.asarray, weights)
@@ -141,13 +154,13 @@ def fit_attention(
     return MapFit(host, train, held, watch.reason or "stalled", known, watch.elapsed(), tuple(watch.trace), causal)
 
 
-def _run(objective: FactoredObjective, watch: Watch, coordinates, options: Options) -> None:
+def _run(objective: Any, watch: Watch, coordinates, options: Options) -> None:
     """The start and the steps, until the watch says stop."""
 
     def back(x: Factors) -> Factors:
         return jax.tree.map(lambda W: jnp.asarray(coordinates.into @ np.asarray(W, np.float64), W.dtype), x)
 
-    x = logarithm_start(objective.problem, objective.rank)
+    x = objective.on_mesh(logarithm_start) if isinstance(objective, Spread) else logarithm_start(objective)
     if watch.note("logarithms", 1, float(objective.value(x)) / watch.unit, back(x)):
         return
     for number, step in enumerate(gauss_newton_steps(objective, x, options, watch.expired), 1):
@@ -155,6 +168,8 @@ def _run(objective: FactoredObjective, watch: Watch, coordinates, options: Optio
             return
 
 
-def _judge(problem: AttentionRegression, rank: int):
+def _judge(problem: AttentionRegression, rank: int, mesh: Mesh | None):
     objective, unit = FactoredObjective(problem, rank), float(jnp.sum(jnp.asarray(problem.B) ** 2))
-    return lambda weights: float(objective.value(weights)) / unit
+    if mesh is None or not isinstance(shared := spread(objective, mesh, strict=False), Spread):
+        return lambda weights: float(objective.value(weights)) / unit
+    return lambda weights: float(shared.value(shared.place(weights))) / unit

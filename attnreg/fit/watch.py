@@ -50,7 +50,8 @@ def check_limits(tol: float, seconds: float, callback: Any) -> None:
 class Watch:
     """Judges weights, keeps the best, and says when and why to stop.
 
-    unit: what training losses are relative to. judge: the held-out loss of weights, or None.
+    unit: what training losses are relative to. judge: the held-out loss of weights, or None. agree: makes a decision by
+    the clock common to all processes of a fit.
     """
 
     def __init__(
@@ -60,8 +61,10 @@ class Watch:
         tol: float,
         seconds: float,
         callback: Callable[[Progress], None] | None,
+        agree: Callable[[bool], bool] = bool,
     ):
         self.began = time.perf_counter()
+        self.agree = agree
         self.unit, self.judge, self.tol, self.seconds, self.callback = unit or 1.0, judge, tol, seconds, callback
         self.kept: tuple[float, float, float, Any] | None = None
         self.trace: list[tuple[float, str, int, float, float]] = []
@@ -76,8 +79,8 @@ class Watch:
         return max(self.seconds - self.elapsed(), 0.01)
 
     def expired(self) -> bool:
-        """Whether the time is over."""
-        return self.elapsed() >= self.seconds
+        """Whether the time is over, for any process of the fit."""
+        return self.agree(self.elapsed() >= self.seconds)
 
     def note(self, phase: str, step: int, train: float, weights: Any) -> bool:
         """Judge weights, keep the best, tell the caller; true when it is time to stop."""

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from attnreg import parallel
 from attnreg.data import HeadInstance, attention_map, load_full_head
 from attnreg.fit import Progress, fit_attention, logit_distance, make_solver
 from attnreg.objectives.factored import FactoredObjective
@@ -100,7 +101,8 @@ def recover(config: Any, data: Data, emit: Emit) -> None:
         emit(now.seconds, now.train, now.heldout, now.weights)
 
     options = dict(config.fit)
-    fit = fit_attention(A, maps, rank=config.rank, heldout=unseen, callback=told, **options)
+    mesh = parallel.make_mesh() if jax.device_count() > 1 else None
+    fit = fit_attention(A, maps, rank=config.rank, heldout=unseen, callback=told, mesh=mesh, **options)
     if fit.heldout < fit.trace[-1][-1]:  # it keeps the best, which need not be the last
         emit(fit.seconds, fit.train, fit.heldout, fit.weights)
 
@@ -118,14 +120,14 @@ def adam(config: Any) -> Solver:
 
 def descend(config: Any, data: Data, solver: Solver, emit: Emit) -> None:
     """A solver on the factored objective; neither compiling nor judging is on its clock."""
-    objective, unseen = (FactoredObjective(p, config.rank) for p in (data.problem, data.heldout))
+    objective, unseen = (parallel.spread(FactoredObjective(p, config.rank)) for p in (data.problem, data.heldout))
     unit, unseen_unit = (float(jnp.sum(jnp.asarray(p.B) ** 2)) for p in (data.problem, data.heldout))
     clock = Stopwatch()
     for state in clock.time(solver.iterate(objective, objective.start())):
         last = int(state.status) != Status.RUNNING or int(state.steps) == solver.max_steps
         if last or int(state.steps) % config.judge_every == 0:
             heldout = float(unseen.value(state.params)) / unseen_unit
-            emit(clock.seconds, float(state.value) / unit, heldout, state.params)
+            emit(clock.seconds, float(state.value) / unit, heldout, parallel.gathered(state.params))
 
 
 def follow(record: Record, name: str, method: Callable[[Emit], None], step: int) -> tuple[int, Outcome]:

@@ -38,7 +38,7 @@ LAYERS = (
         (*_ARRAYS, "optax"),
         "one algorithm a file; they see the interface of objectives, and no loss or problem by name",
     ),
-    Layer("attnreg.fit", _BELOW, (*_ARRAYS, "optax", "scipy", "matplotlib"), "what users call"),
+    Layer("attnreg.fit", (*_BELOW, "attnreg.parallel"), (*_ARRAYS, "optax", "scipy", "matplotlib"), "what users call"),
     Layer("attnreg.parallel", _BELOW[1:4], _ARRAYS, "one fit over many devices"),
     Layer("attnreg.bounds", ("attnreg.problems",), _ARRAYS, "constants, without the closed forms that they bound"),
     Layer("attnreg.data", ("attnreg.problems", "attnreg.lift.tensor_trick"), _ARRAYS, "synthetic and real instances"),
