@@ -144,7 +144,8 @@ def fit_attention(
     reads = LayerRegression(problem.A1, problem.A1, problem.mask, causal)
     coordinates, input_rank = whitened(reads)
     white = coordinates.problem(reads).A
-    watch = Watch(float(jnp.sum(jnp.asarray(problem.B) ** 2)), judge, tol, seconds, callback, bool if mesh is None else agree)
+    alike = bool if mesh is None else agree
+    watch = Watch(float(jnp.sum(jnp.asarray(problem.B) ** 2)), judge, tol, seconds, callback, alike)
     objective = FactoredObjective(replaced(problem, A1=white, A2=white), rank)
     objective = objective if mesh is None else spread(objective, mesh)
     _run(objective, watch, coordinates, second)

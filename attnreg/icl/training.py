@@ -209,7 +209,7 @@ def training_mesh(runs: int, batch: int) -> Mesh | None:
     if batch % (devices // seeds):
         raise ProblemError(
             f"{runs} runs and {batch} documents a step do not divide by {devices} devices: runs take {seeds}, and "
-            f"documents cannot be shared by {devices // seeds}; choose a number of seeds that is a multiple of {devices}"
+            f"documents cannot be shared by {devices // seeds}; make the seeds a multiple of {devices}"
         )
     if devices == 1:
         return None

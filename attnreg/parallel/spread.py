@@ -1,7 +1,7 @@
 """Objectives whose rows are spread over a mesh, which every solver takes for ordinary ones.
 
-`sharded` puts a whole function on the mesh. A fit that is a host loop, with a clock, a judge and checkpoints between its
-steps, needs the objective itself there: each method of a `Spread` is one program on all devices, whose result every
+`sharded` puts a whole function on the mesh. A fit that is a host loop, with a clock, a judge and checkpoints between
+its steps, needs the objective itself there: each method of a `Spread` is one program on all devices, whose result every
 device has.
 """
 

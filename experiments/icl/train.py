@@ -95,7 +95,8 @@ def _train(
     """Chunks of training steps of one arm, each followed by an evaluation, a log line and perhaps a checkpoint."""
     arm, configs = plan.arm, len(records)
     current, curves = _flat(state[arm.name]["state"]), state[arm.name]["curves"]
-    placed, runs, features = plan.place(current, training.SEEDS), plan.place(plan.runs, training.SEEDS), plan.place(features)
+    placed, runs = (plan.place(tree, training.SEEDS) for tree in (current, plan.runs))
+    features = plan.place(features)
 
     def measured(point: int, train_loss: Any) -> dict[str, Any]:
         found = plan.measure(current.weights, plan.curve) | {"train_loss": train_loss}

@@ -1,7 +1,7 @@
 """Random noiseless one-layer instances: the fraction solved within a CPU budget, and the time it takes."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -13,11 +13,12 @@ from experiments.benchmarks.cells import Cell, make_cell
 from experiments.benchmarks.peers import Found, Peer, hunt
 from experiments.benchmarks.peers.protocol import Method
 from experiments.benchmarks.timing import Clock
-from experiments.runner import figures
+from experiments.runner import distributed, figures
 from experiments.runner.config import UsageError
 from experiments.runner.record import Record
 
 OURS = "attnreg"
+SHARED = "the runs, an instance with a method each"
 # "reduced" peers minimise the loss with Y eliminated by a dense solve, which no library does by itself.
 PEERS: dict[str, tuple[str, Callable[[], Peer]]] = {
     "scipy L-BFGS-B": ("one_layer", lambda: peers.scipy_lbfgs(20)),
@@ -35,22 +36,23 @@ def run(config: Any, record: Record) -> dict[str, Any]:
     if unknown := set(config.peers) - set(PEERS):
         raise UsageError(f"config.peers has {unknown.pop()!r}; there are {', '.join(PEERS)}")
     clock, rows, skipped, best = Clock(), [], [], None
-    cells = config.cells if config.only < 0 else (config.cells[config.only],)
-    named = {n: [p for p in config.peers if n <= config.dense_n or p not in config.dense] for n, *_ in cells}
-    record.expect(sum(count + fewer * len(named[n]) for n, _, count, fewer in cells))
-    for n, d, count, fewer in cells:
-        bound: dict[str, Method] = {}
-        for number in range(count):
-            for name in (OURS, *(named[n] if number < fewer else ())):
-                where = {"n": n, "d": d, "instance": number, "method": name}
-                if clock.wall > config.total_seconds:
-                    skipped.append(where)
-                    continue
-                found = _one(name, bound, config, n, d, number)
-                rows.append(where | found.numbers)
-                record.log(len(rows), **rows[-1])
-                if name == OURS and (best is None or found.relative < best[0]):
-                    best = (found.relative, found.x)
+    units = list(_units(config))
+    bound: dict[tuple, Method] = {}
+    record.expect(len(units))
+    here, processes = jax.process_index(), jax.process_count()
+    for begin in range(0, len(units), processes):  # one unit a process, the same whoever takes it
+        ours_now = units[begin + here : begin + here + 1]
+        late = clock.wall > config.total_seconds
+        found = None if late or not ours_now else _one(bound, config, *ours_now[0])
+        for unit, result in zip(units[begin:], distributed.gather_all(found), strict=False):
+            where = dict(zip(("n", "d", "instance", "method"), unit, strict=True))
+            if result is None:
+                skipped.append(where)
+                continue
+            rows.append(where | result.numbers)
+            record.log(len(rows), **rows[-1])
+            if where["method"] == OURS and (best is None or result.relative < best[0]):
+                best = (result.relative, result.x)
     if best is not None:
         record.arrays("solution", **best[1]._asdict())
     summary = _summary(config, rows)
@@ -58,16 +60,28 @@ def run(config: Any, record: Record) -> dict[str, Any]:
     return {"runs": rows, "summary": summary, "not_run": skipped}
 
 
-def _one(name: str, bound: dict[str, Method], config: Any, n: int, d: int, number: int) -> Found:
+def _units(config: Any) -> Iterator[tuple[int, int, int, str]]:
+    """(n, d, instance, method) of every run, in the order of the table."""
+    cells = config.cells if config.only < 0 else (config.cells[config.only],)
+    for n, d, count, fewer in cells:
+        named = [p for p in config.peers if n <= config.dense_n or p not in config.dense]
+        for number in range(count):
+            for name in (OURS, *(named if number < fewer else ())):
+                yield n, d, number, name
+
+
+def _one(bound: dict[tuple, Method], config: Any, n: int, d: int, number: int, name: str) -> Found:
     """One method on one instance; peers are bound, and so compiled, once a cell."""
     kind, make = PEERS.get(name, ("one_layer", None))
     cell = make_cell(f"{kind}-{n}-{d}", seed=config.seed + number)
     key, budget = jax.random.key(config.seed + config.first_key + number), dict(seconds=config.seconds, tol=config.tol)
     if make is None:
-        return ours(cell, key, **budget)
-    if name not in bound:
-        bound[name] = make().bind(cell)
-    return hunt(bound[name], cell, key, **budget)
+        found = ours(cell, key, **budget)
+    else:
+        if (n, d, name) not in bound:
+            bound[n, d, name] = make().bind(cell)
+        found = hunt(bound[n, d, name], cell, key, **budget)
+    return found._replace(x=jax.tree.map(np.asarray, found.x))
 
 
 def ours(cell: Cell, key: jax.Array, *, seconds: float, tol: float) -> Found:

@@ -2,11 +2,14 @@
 
 import argparse
 import ipaddress
-from typing import NamedTuple
+import os
+import pickle
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from experiments.runner import devices
 from experiments.runner.config import UsageError
 
 
@@ -46,7 +49,11 @@ def initialize(options: argparse.Namespace) -> Place:
             raise UsageError("--coordinator needs --processes N and --process between 0 and N - 1")
         bind = options.coordinator_bind or (options.coordinator if _loopback(options.coordinator) else None)
         jax.distributed.initialize(
-            options.coordinator, options.processes, options.process, coordinator_bind_address=bind
+            options.coordinator,
+            options.processes,
+            options.process,
+            local_device_ids=_own_devices(),
+            coordinator_bind_address=bind,
         )
     elif options.processes or options.process >= 0:
         raise UsageError("--processes and --process need --coordinator HOST:PORT")
@@ -59,13 +66,19 @@ def initialize(options: argparse.Namespace) -> Place:
 
 def join_cluster(bind: str = "") -> Place:
     """Join the other processes of this Slurm job, TPU pod or MPI program."""
+    ours = _own_devices()
     try:
-        jax.distributed.initialize(coordinator_bind_address=bind or None)
+        jax.distributed.initialize(coordinator_bind_address=bind or None, local_device_ids=ours)
     except ValueError as error:
         raise UsageError(
             f"--distributed found no cluster ({error}); start it with srun, on a TPU pod, or give --coordinator"
         ) from error
     return Place(jax.process_index(), jax.process_count())
+
+
+def _own_devices() -> list[int] | None:
+    """The GPUs of this process ([]: all that it sees), None where the user says it to JAX itself."""
+    return None if "JAX_LOCAL_DEVICE_IDS" in os.environ else devices.local_device_ids(os.environ)
 
 
 def _loopback(address: str) -> bool:
@@ -83,6 +96,20 @@ def gather(value: int) -> list[int]:
     from jax.experimental import multihost_utils
 
     return [int(v) for v in np.asarray(multihost_utils.process_allgather(np.int32(value))).ravel()]
+
+
+def gather_all(value: Any) -> list[Any]:
+    """Any `value` of every process, on every process, in their order: a collective."""
+    if jax.process_count() == 1:
+        return [value]
+    from jax.experimental import multihost_utils
+
+    mine = np.frombuffer(pickle.dumps(value), np.uint8)  # read by the processes of this very program
+    sizes = gather(mine.size)
+    padded = np.zeros(max(sizes), np.uint8)
+    padded[: mine.size] = mine
+    rows = np.asarray(multihost_utils.process_allgather(padded))
+    return [pickle.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
 
 
 def agree(decision: bool) -> bool:

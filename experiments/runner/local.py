@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -14,7 +14,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from experiments.runner import worker, worklist
+from experiments.runner import devices, worker, worklist
 from experiments.runner.command import EXIT_FILES, EXIT_USAGE
 from experiments.runner.config import UsageError
 from experiments.runner.screen import console
@@ -28,11 +28,12 @@ POLL_SECONDS = 0.5
 class _Worker:
     """One worker process and its log."""
 
-    def __init__(self, number: int, work: Path, open_before: int) -> None:
-        self.number, self.open_before = number, open_before
+    def __init__(self, number: int, work: Path, open_before: int, share: Mapping[str, str]) -> None:
+        """`share`: what its environment says of devices, beside that of the sweep."""
+        self.number, self.open_before, self.share = number, open_before, share
         self._log: IO[bytes] = open(work.parent / f"worker-{number}.log", "ab")  # noqa: SIM115
         arguments = [sys.executable, "-m", worker.__name__, str(work)]
-        self.process = subprocess.Popen(arguments, stdout=self._log, stderr=subprocess.STDOUT)
+        self.process = subprocess.Popen(arguments, env=os.environ | share, stdout=self._log, stderr=subprocess.STDOUT)
 
     def ended(self) -> int | None:
         code = self.process.poll()
@@ -45,21 +46,24 @@ def drive(root: Path, work: worklist.Worklist, *, jobs: int, max_deaths: int) ->
     """Run the units on `jobs` worker processes until none is left; the exit code of the sweep."""
     if jobs < 1:
         raise UsageError(f"--jobs {jobs}: at least one process is needed")
+    given = devices.shares(jobs, devices.machine(os.environ) if jobs > 1 else devices.Machine("cpu", 1), os.environ)
+    if given.words:
+        console().print(given.words)
     file = root / "logs" / f"work-{os.getpid()}-{time.time_ns()}.json"
     worklist.write(file, work)
     try:
-        return _drive(file, work.units, jobs, max_deaths)
+        return _drive(file, work.units, given.environments, max_deaths)
     finally:
         file.unlink(missing_ok=True)
 
 
-def _drive(file: Path, units: Sequence[worklist.Unit], jobs: int, max_deaths: int) -> int:
+def _drive(file: Path, units: Sequence[worklist.Unit], shares: Sequence[Mapping[str, str]], max_deaths: int) -> int:
     listed = [task for unit in units for task in unit]
     waiting = sum(bool(_open(unit)) for unit in units)
     deaths: Counter[int] = Counter()
     code, stopping = 0, False
     with Stop() as stop, _Progress(listed) as progress:
-        workers = [_Worker(n, file, len(_open(listed))) for n in range(min(jobs, waiting))]
+        workers = [_Worker(n, file, len(_open(listed)), share) for n, share in enumerate(shares[:waiting])]
         while workers:
             time.sleep(POLL_SECONDS)
             if stop.requested and not stopping:
@@ -76,7 +80,7 @@ def _drive(file: Path, units: Sequence[worklist.Unit], jobs: int, max_deaths: in
                 # A worker that left by itself and changed nothing would leave again: no use in another one.
                 useful = ended < 0 or ended == EXIT_PREEMPTED or len(left) < done.open_before
                 if left and useful and not stopping and code == 0:
-                    workers.append(_Worker(done.number, file, len(left)))
+                    workers.append(_Worker(done.number, file, len(left), done.share))
             progress.show(len(workers))
     return EXIT_PREEMPTED if stopping else code
 

@@ -62,9 +62,9 @@ class Checkpoints:
             return
         import orbax.checkpoint as ocp
 
-        # In a dict: orbax refuses a bare array.
+        stored = {"state": jax.tree.map(_stored, state)}  # in a dict: orbax refuses a bare array
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave({"state": jax.tree.map(_stored, state)}), beside=ocp.args.JsonSave(beside | {"step": step})
+            state=ocp.args.StandardSave(stored), beside=ocp.args.JsonSave(beside | {"step": step})
         )
         with _disk_errors(self._directory / str(step)):
             manager = self._open()
