@@ -54,14 +54,10 @@ def execute(
     config = runs[0].resolved.config
     with process.precision(config.precision):
         module = experiment_module(config.experiment)
-        if here.processes > 1 and not shared(module):
-            if not here.primary:
-                return EXIT_USAGE  # process 0 says why
-            raise UsageError(
-                f"experiment {config.experiment!r} cannot share its work: each of {here.processes} processes would do "
-                "all of it; run it as one process (a sweep: --jobs N, or --submit slurm without nodes and "
-                "ntasks_per_node)"
-            )
+        if why := _refusal(config, module, here):
+            if here.primary:
+                raise UsageError(why)
+            return EXIT_USAGE  # process 0 says why
         with _claimed(runs, settings, here) as held:
             if held is None:
                 return EXIT_USAGE  # process 0 says why
@@ -98,6 +94,21 @@ def experiment_module(name: str) -> types.ModuleType:
 def batched(module: types.ModuleType) -> bool:
     """Whether an experiment runs many configs as one program: it has `run_batch` and names the fields, `BATCHED`."""
     return callable(getattr(module, "run_batch", None)) and hasattr(module, "BATCHED")
+
+
+def _refusal(config: Any, module: types.ModuleType, here: Place) -> str:
+    """Why this experiment is not run on these processes and devices, alike on all of them; "" where it is."""
+    if here.processes > 1 and not shared(module):
+        return (
+            f"experiment {config.experiment!r} cannot share its work: each of {here.processes} processes would do all "
+            "of it; run it as one process (a sweep: --jobs N, or --submit slurm without nodes and ntasks_per_node)"
+        )
+    if config.precision == "float64" and jax.default_backend() == "tpu":
+        return (
+            "config.precision is 'float64', which a TPU emulates slowly and with the range of float32; "
+            "use --config.precision=float32, or JAX_PLATFORMS=cpu"
+        )
+    return ""
 
 
 def shared(module: types.ModuleType) -> str:

@@ -1,6 +1,7 @@
 """One run on several real processes over loopback: one writes, all agree, any number of devices goes on."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -12,7 +13,9 @@ import pytest
 
 from experiments.run import parse
 from experiments.runner import distributed
-from experiments.runner.config import UsageError
+from experiments.runner.config import Run, UsageError, resolve
+from experiments.runner.distributed import Place
+from experiments.runner.execute import Settings, execute, experiment_module, shared
 from experiments.runner.store import folder
 from experiments.runner.store.encoding import read_json, read_lines
 
@@ -20,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 EPS = np.finfo(np.float64).eps
 
 
-def start(workdir, processes=1, devices=1, *flags):
+def start(workdir, processes=1, devices=1, *flags, config="scaling"):
     """Start the processes of one run; their Popen objects, process 0 first."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -30,7 +33,7 @@ def start(workdir, processes=1, devices=1, *flags):
         "ATTNREG_COMPILATION_CACHE": "off",
         "JAX_PLATFORMS": "cpu",
     }
-    command = [sys.executable, "-m", "experiments.run", "--config", "configs/scaling.py:smoke", *flags]
+    command = [sys.executable, "-m", "experiments.run", "--config", f"configs/{config}.py:smoke", *flags]
     command += [f"--workdir={workdir}", "--checkpoint-seconds=0"]
     if processes > 1:
         command += [f"--coordinator=127.0.0.1:{port}", f"--processes={processes}"]
@@ -106,6 +109,91 @@ def test_a_killed_peer_ends_the_run_and_any_number_of_devices_goes_on(tmp_path):
     steps_logged = [line["step"] for line in read_lines(workdir / folder.METRICS)]
     assert steps_logged == list(range(1, len(steps_logged) + 1))
     assert len(steps_logged) > 1
+
+
+def numbers(value, path=()):
+    """Every number of a result by its place in it, times apart."""
+    if isinstance(value, dict):
+        return {p: v for key, entry in value.items() for p, v in numbers(entry, (*path, key)).items()}
+    if isinstance(value, list):
+        return {p: v for i, entry in enumerate(value) for p, v in numbers(entry, (*path, i)).items()}
+    timed = {"seconds", "cpu", "wall", "over_ours", "median_cpu"} & set(path)
+    return {} if timed or not isinstance(value, int | float) else {path: value}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("config", "flags", "units"),
+    [
+        # Losses in units of ‖B‖²: float32 in the main job, float64 in the reduced head, whose peers stop by the clock.
+        ("quickstart", (), 1e4 * 2.0**-23),
+        ("reduced_head", ("--config.compare=()",), 1e4 * EPS),
+        ("icl_linear", (), 100 * 2.0**-23),
+        ("multi_start", (), 0.0),
+    ],
+)
+def test_what_is_shared_is_what_one_process_finds(tmp_path, config, flags, units):
+    found = []
+    for processes in (1, 2):
+        workdir = tmp_path / str(processes)
+        codes, outputs = finish(start(workdir, processes, 1, *flags, config=config))
+        assert codes == [0] * processes, outputs
+        assert ("2 processes with 2 devices share" in outputs[0]) == (processes == 2)
+        found.append(numbers(read_json(workdir / folder.RESULT)))
+    assert found[0].keys() == found[1].keys()
+    gaps = {path: abs(found[1][path] - value) for path, value in found[0].items()}
+    assert max(gaps.values()) <= units, max(gaps.items(), key=lambda item: item[1])
+
+
+@pytest.mark.slow
+def test_training_on_two_processes_goes_on_after_one_is_killed(tmp_path):
+    flags = ("--config.train.steps=400", "--config.chunk=10")
+    assert finish(start(tmp_path / "whole", 1, 1, *flags, config="icl_linear"))[0] == [0]
+    workdir = tmp_path / "run"
+    processes = start(workdir, 2, 1, *flags, config="icl_linear")
+    deadline = time.monotonic() + 600
+    while not any(path.name.isdigit() for path in workdir.glob("checkpoints/*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    processes[1].kill()
+    codes, _ = finish(processes)
+    assert codes[0] not in (0, 2)
+    assert not (workdir / folder.RESULT).exists()
+    # By two processes again, then, if that was stopped, it could be by one: both read the checkpoint of two.
+    again = start(workdir, 2, 1, *flags, config="icl_linear")
+    codes, outputs = finish(again)
+    assert codes == [0, 0], outputs
+    assert "resumed at step" in outputs[0]
+    whole, resumed = (numbers(read_json(tmp_path / name / folder.RESULT)) for name in ("whole", "run"))
+    assert max(abs(resumed[path] - value) for path, value in whole.items()) <= 1000 * 2.0**-23
+    steps = [line["step"] for line in read_lines(workdir / folder.METRICS)]
+    assert steps == list(range(10, 401, 10))
+
+
+def test_an_experiment_that_cannot_share_its_work_says_so_at_once(tmp_path):
+    resolved = resolve(str(ROOT / "configs" / "lipschitz.py:smoke"))
+    run = Run(resolved, tmp_path / "run")
+    with pytest.raises(UsageError, match="'bounds.lipschitz' cannot share its work: each of 2 processes would do all"):
+        execute([run], Settings(), here=Place(0, 2))
+    assert execute([run], Settings(), here=Place(1, 2)) == 2  # process 0 has said why
+    assert not run.workdir.exists()
+
+
+def test_the_table_of_the_guide_says_what_each_experiment_shares():
+    """One row an experiment that a config names; its `SHARED`, or a dash for one that is refused."""
+    names = {resolve(str(path)).config.experiment for path in (ROOT / "configs").glob("*.py") if runnable(path)}
+    rows = {name: shared(experiment_module(name)) or "–" for name in sorted(names)}
+    guide = (ROOT / "docs" / "guides" / "many_devices.md").read_text()
+    said = dict(re.findall(r"^\| `(\w+(?:\.\w+)?)` \| ([^|]+?) \|$", guide, re.MULTILINE))
+    assert said == rows
+
+
+def runnable(path):
+    """Whether a file of configs/ is a config, not what others share."""
+    return "def get_config" in path.read_text()
+
+
+def test_values_of_one_process_are_gathered_as_they_are():
+    assert distributed.gather_all({"a": None}) == [{"a": None}]
 
 
 def options(*flags):

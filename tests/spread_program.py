@@ -1,0 +1,134 @@
+"""Run by test_spread.py on 4 virtual devices: fits and training over a mesh against one device, as JSON on stdout."""
+
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
+
+from attnreg import parallel
+from attnreg.fit import fit_attention
+from attnreg.icl import training
+from attnreg.icl.models import ModelConfig
+from attnreg.icl.tasks import TaskConfig
+from attnreg.objectives.attention import AttentionObjective
+from attnreg.objectives.factored import FactoredObjective
+from attnreg.problems.attention import AttentionRegression
+from attnreg.problems.checks import replaced
+from attnreg.solvers import LBFGS, NewtonCG
+from experiments.benchmarks.scaling import collectives
+from tests.parallel_program import error, problem
+
+
+def first_documents(data, count):
+    """The first `count` documents of a problem whose mask and weight are alike for all."""
+    return replaced(data, A1=data.A1[:count], A2=data.A2[:count], B=data.B[:count])
+
+
+def quantities(objective, x):
+    """Everything that a solver asks, each as its own program."""
+    found = dict(gradient=objective.value_and_grad(x), hessian=objective.value_grad_hessian(x))
+    found |= dict(kronecker=jax.tree.leaves(objective.preconditioner(x)), rounding=objective.rounding(x))
+    for gauss_newton in (True, False):
+        for cache in ("none", "entries", "auto"):
+            line = objective.linearize(x, gauss_newton=gauss_newton, cache=cache)
+            found[f"{cache} {gauss_newton}"] = line.hvp(jax.tree.map(lambda a: a + 1, x))
+    return found
+
+
+def objectives():
+    """Errors of a spread objective's quantities and of solves on it, in eps of the largest entry."""
+    errors, steps = {}, {}
+    for documents, over in ((8, "documents"), (6, "rows")):
+        data = first_documents(problem("masked"), documents)
+        for name, whole in (("X", AttentionObjective(data)), ("factors", FactoredObjective(data, 2))):
+            spread = parallel.spread(whole)
+            assert spread.over == over, (spread.over, over)
+            x = jax.tree.map(lambda a: a + 0.1, whole.start())
+            got, wanted = quantities(spread, x), quantities(whole, x)
+            errors |= {f"{name} {over} {key}": error(got[key], wanted[key]) for key in wanted}
+            if name == "factors" and over == "documents":
+                errors["spectral start"] = error(spread.start(), whole.start())
+                for solver in (NewtonCG(), LBFGS()):
+                    alone, shared = solver.run(whole, x), solver.run_on_host(spread, spread.place(x))
+                    steps[type(solver).__name__] = [int(alone.steps), int(shared.steps)]
+    return errors, steps
+
+
+def training_run(train, model, task, seeds):
+    """Thirty steps on one device and on the mesh: the gap of weights, and what travels in the program of a chunk."""
+    runs = training.make_runs(task, seeds=range(seeds), learning_rates=(3e-3,))
+    chunk = functools.partial(training.train_chunk, task=task, model=model, train=train, length=30)
+    start = training.start(runs, task=task, model=model, train=train)
+    alone, losses = chunk(start, runs)
+    mesh = training.training_mesh(seeds, train.batch)
+    assert mesh is not None
+    placed = parallel.place((start, runs), mesh, PartitionSpec(training.SEEDS))
+    shared, shared_losses = parallel.gathered(chunk(*placed, mesh=mesh))
+    gaps = [error(shared.weights, alone.weights), error(shared_losses, losses)]
+    lowered = training.train_chunk.lower(*placed, task=task, model=model, train=train, length=30, mesh=mesh)
+    same_keys = bool(jnp.all(jax.random.key_data(shared.key) == jax.random.key_data(alone.key)))
+    size = sum(leaf.size for leaf in jax.tree.leaves(alone.weights)) // seeds
+    moved = collectives(lowered.compile().as_text())
+    return dict(shape=dict(mesh.shape), gaps=gaps, moved=moved, same_keys=same_keys, weights=size)
+
+
+def fits():
+    """`fit_attention` on rounded maps, which needs both phases: one device and four, by documents and by rows."""
+    rng = np.random.default_rng(0)
+    A, Q, K = (rng.normal(size=s) for s in ((6, 24, 6), (6, 2), (6, 2)))
+    S = A @ Q @ K.T @ np.swapaxes(A, 1, 2)
+    maps = np.exp(S - S.max(-1, keepdims=True))
+    maps /= maps.sum(-1, keepdims=True)
+    noisy = np.round(maps, 3)
+    found = []
+    for count in (4, 3):
+        options = dict(rank=2, heldout=(A[4:], maps[4:]), tol=0.0)
+        alone, shared = (
+            fit_attention(A[:count], noisy[:count], mesh=mesh, **options) for mesh in (None, parallel.make_mesh())
+        )
+        products = [fit.weights.Q @ fit.weights.K.T for fit in (alone, shared)]
+        gap = float(np.abs(products[0] - products[1]).max() / np.abs(products[0]).max())
+        phases = sorted({row[1] for row in shared.trace})
+        found.append(dict(gap=gap, train=[alone.train, shared.train], heldout=[alone.heldout, shared.heldout], phases=phases))
+    return found
+
+
+def refusals():
+    """What cannot be shared, in the words of the error."""
+    data = first_documents(problem("plain"), 3)
+    square = AttentionRegression(data.A1[:, :16], data.A2, data.B[:, :16], causal=True)
+    cases = (
+        lambda: parallel.spread(AttentionObjective(replaced(data, A1=data.A1[:, :23], B=data.B[:, :23]))),
+        lambda: parallel.spread(AttentionObjective(square)),
+        lambda: training.training_mesh(3, 30),
+    )
+    found = []
+    for case in cases:
+        try:
+            case()
+            found.append("accepted")
+        except ValueError as refused:
+            found.append(str(refused))
+    kept = parallel.spread(AttentionObjective(square), strict=False)
+    return [*found, type(kept).__name__]
+
+
+def main():
+    """Print everything."""
+    task = TaskConfig(kind="linear", dimension=3, length=4, queries=2, dtype="float64")
+    model = ModelConfig(attention=("linear",), init_scale=0.1)
+    trainings = [
+        training_run(training.TrainConfig(steps=30, batch=16), model, task, seeds) for seeds in (4, 2)
+    ]
+    errors, steps = objectives()
+    print(json.dumps(dict(errors=errors, steps=steps, trainings=trainings, fits=fits(), refusals=refusals())))
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_numpy_dtype_promotion", "strict")
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    main()
