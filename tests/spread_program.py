@@ -2,6 +2,7 @@
 
 import functools
 import json
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +18,12 @@ from attnreg.objectives.attention import AttentionObjective
 from attnreg.objectives.factored import FactoredObjective
 from attnreg.problems.attention import AttentionRegression
 from attnreg.problems.checks import replaced
-from attnreg.solvers import LBFGS, NewtonCG
+from attnreg.solvers import LBFGS
 from experiments.benchmarks.scaling import collectives
 from tests.parallel_program import error, problem
+
+# Held-out loss of a fit from maps of three digits: below that of the logarithms, above that of Levenberg–Marquardt.
+TOLERANCE = 1e-4
 
 
 def first_documents(data, count):
@@ -31,29 +35,25 @@ def quantities(objective, x):
     """Everything that a solver asks, each as its own program."""
     found = dict(gradient=objective.value_and_grad(x), hessian=objective.value_grad_hessian(x))
     found |= dict(kronecker=jax.tree.leaves(objective.preconditioner(x)), rounding=objective.rounding(x))
-    for gauss_newton in (True, False):
-        for cache in ("none", "entries", "auto"):
-            line = objective.linearize(x, gauss_newton=gauss_newton, cache=cache)
-            found[f"{cache} {gauss_newton}"] = line.hvp(jax.tree.map(lambda a: a + 1, x))
+    for gauss_newton, cache in ((True, "auto"), (False, "none"), (False, "entries")):
+        line = objective.linearize(x, gauss_newton=gauss_newton, cache=cache)
+        found[f"{cache} {gauss_newton}"] = line.hvp(jax.tree.map(lambda a: a + 1, x))
     return found
 
 
 def objectives():
     """Errors of a spread objective's quantities and of solves on it, in eps of the largest entry."""
     errors, steps = {}, {}
-    for documents, over in ((8, "documents"), (6, "rows")):
-        data = first_documents(problem("masked"), documents)
-        for name, whole in (("X", AttentionObjective(data)), ("factors", FactoredObjective(data, 2))):
-            spread = parallel.spread(whole)
-            assert spread.over == over, (spread.over, over)
-            x = jax.tree.map(lambda a: a + 0.1, whole.start())
-            got, wanted = quantities(spread, x), quantities(whole, x)
-            errors |= {f"{name} {over} {key}": error(got[key], wanted[key]) for key in wanted}
-            if name == "factors" and over == "documents":
-                errors["spectral start"] = error(spread.start(), whole.start())
-                for solver in (NewtonCG(), LBFGS()):
-                    alone, shared = solver.run(whole, x), solver.run_on_host(spread, spread.place(x))
-                    steps[type(solver).__name__] = [int(alone.steps), int(shared.steps)]
+    of_documents, of_rows = (first_documents(problem("masked"), count) for count in (8, 6))
+    cases = dict(X=AttentionObjective(of_rows), factors=FactoredObjective(of_documents, 2))
+    for name, whole in cases.items():
+        spread = parallel.spread(whole)
+        x = jax.tree.map(lambda a: a + 0.1, whole.start())
+        got, wanted = quantities(spread, x), quantities(whole, x)
+        errors |= {f"{name} over {spread.over}: {key}": error(got[key], wanted[key]) for key in wanted}
+    errors["spectral start"] = error(spread.start(), whole.start())
+    alone, shared = LBFGS().run(whole, x), LBFGS().run_on_host(spread, spread.place(x))
+    steps["LBFGS"] = [int(alone.steps), int(shared.steps)]
     return errors, steps
 
 
@@ -85,14 +85,14 @@ def fits():
     noisy = np.round(maps, 3)
     found = []
     for count in (4, 3):
-        options = dict(rank=2, heldout=(A[4:], maps[4:]), tol=0.0)
+        options = dict(rank=2, heldout=(A[4:], maps[4:]), tol=TOLERANCE)
         alone, shared = (
             fit_attention(A[:count], noisy[:count], mesh=mesh, **options) for mesh in (None, parallel.make_mesh())
         )
         products = [fit.weights.Q @ fit.weights.K.T for fit in (alone, shared)]
         gap = float(np.abs(products[0] - products[1]).max() / np.abs(products[0]).max())
         phases = sorted({row[1] for row in shared.trace})
-        found.append(dict(gap=gap, train=[alone.train, shared.train], heldout=[alone.heldout, shared.heldout], phases=phases))
+        found.append(dict(gap=gap, heldout=[alone.heldout, shared.heldout], phases=phases, reason=shared.reason))
     return found
 
 
@@ -123,7 +123,9 @@ def main():
     trainings = [
         training_run(training.TrainConfig(steps=30, batch=16), model, task, seeds) for seeds in (4, 2)
     ]
+    print(trainings, file=sys.stderr)
     errors, steps = objectives()
+    print(errors, steps, file=sys.stderr)
     print(json.dumps(dict(errors=errors, steps=steps, trainings=trainings, fits=fits(), refusals=refusals())))
 
 

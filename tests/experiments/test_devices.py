@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from experiments import sweep
-from experiments.runner import devices
+from experiments.runner import devices, distributed
 from experiments.runner.config import UsageError
 from experiments.runner.devices import Machine, local_device_ids, shares
 
@@ -117,3 +117,18 @@ def test_workers_get_their_share_and_the_sweep_says_so(monkeypatch, capsys):
         sweep.main(["--config", str(CONFIG), "--workdir", "sweep", "--jobs", "3"])
     assert [share["CUDA_VISIBLE_DEVICES"] for share in seen] == ["0", "1", "0"]
     assert "3 workers on 2 GPUs: one GPU each, 45% of its memory" in capsys.readouterr().out
+
+
+def test_what_a_task_takes_is_what_jax_is_told(monkeypatch):
+    told = []
+    monkeypatch.setattr("jax.distributed.initialize", lambda **options: told.append(options["local_device_ids"]))
+    for name in ("JAX_LOCAL_DEVICE_IDS", *devices._LISTS):
+        monkeypatch.delenv(name, raising=False)
+    for environ in (slurm(0, "1(x4)", EIGHT), slurm(5, "8", EIGHT), slurm(3, "8", "3")):
+        with monkeypatch.context() as patch:
+            for name, value in environ.items():
+                patch.setenv(name, value)
+            distributed.join_cluster()
+    monkeypatch.setenv("JAX_LOCAL_DEVICE_IDS", "2")
+    distributed.join_cluster()
+    assert told == [[], [5], [], None]  # [] is all that is visible; None leaves it to JAX

@@ -1,0 +1,72 @@
+"""Fits and training over 4 virtual devices: the numbers of one device, and what travels between them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def report():
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.spread_program"],
+        cwd=ROOT,
+        env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_spread_objective_has_the_quantities_of_the_whole_one(report):
+    """Only the order of the sums over at most 8·24 rows differs: at most one eps of the largest entry a row."""
+    assert len([name for name in report["errors"] if "over rows" in name]) == 7
+    assert len([name for name in report["errors"] if "over documents" in name]) == 7
+    assert max(report["errors"].values()) < 8 * 24, report["errors"]
+
+
+def test_a_solver_on_the_host_takes_the_same_steps_on_a_spread_objective(report):
+    alone, shared = report["steps"]["LBFGS"]
+    assert alone == shared > 3
+
+
+def test_a_fit_from_maps_ends_where_that_of_one_device_ends(report):
+    """Both phases; the losses are in units of ‖B‖², whose rounding Levenberg–Marquardt amplifies by its conditioning."""
+    for fit in report["fits"]:
+        assert fit["phases"] == ["gauss_newton", "logarithms"]
+        assert fit["reason"] == "tolerance"
+        assert fit["gap"] < 1e-9
+        assert fit["heldout"][1] == pytest.approx(fit["heldout"][0], rel=1e-9)
+
+
+def test_seeds_alone_travel_nowhere_and_documents_add_up_gradients(report):
+    seeds, both = report["trainings"]
+    assert seeds["shape"] == {"seeds": 4, "batch": 1}
+    assert both["shape"] == {"seeds": 2, "batch": 2}
+    assert seeds["moved"] == {}
+    assert set(both["moved"]) == {"all-reduce"}
+    # A step's loss, and the gradient of the one run of a device; weights are float64.
+    assert both["moved"]["all-reduce"] == 8 * (1 + both["weights"])
+
+
+def test_training_on_a_mesh_is_training_on_one_device(report):
+    """Thirty steps of Adam: 1000 eps of the largest entry for sums in another order."""
+    for training in report["trainings"]:
+        assert training["same_keys"]
+        assert max(training["gaps"]) < 1000, training
+
+
+def test_what_cannot_be_shared_is_refused_with_the_numbers(report):
+    rows, causal, training, kept = report["refusals"]
+    assert "3 documents of 23 rows each for 4 devices" in rows
+    assert "3 documents of causal rows, which are not split, for 4 devices" in causal
+    assert "3 runs and 30 documents a step do not divide by 4 devices" in training
+    assert kept == "AttentionObjective"
