@@ -120,9 +120,7 @@ def main():
     """Print everything."""
     task = TaskConfig(kind="linear", dimension=3, length=4, queries=2, dtype="float64")
     model = ModelConfig(attention=("linear",), init_scale=0.1)
-    trainings = [
-        training_run(training.TrainConfig(steps=30, batch=16), model, task, seeds) for seeds in (4, 2)
-    ]
+    trainings = [training_run(training.TrainConfig(steps=30, batch=16), model, task, seeds) for seeds in (4, 2)]
     print(trainings, file=sys.stderr)
     errors, steps = objectives()
     print(errors, steps, file=sys.stderr)

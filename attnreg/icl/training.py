@@ -194,8 +194,9 @@ def train_chunk(
 
 
 def training_mesh(runs: int, batch: int) -> Mesh | None:
-    """A mesh of all devices for R runs of `batch` documents a step: runs along the axis "seeds" as far as they divide,
-    documents of each step along "batch"; None for one device.
+    """A mesh of all devices for R runs of `batch` documents a step, None for one device.
+
+    Runs go along the axis "seeds" as far as they divide, the documents of a step along "batch".
 
     Raises: ProblemError where the documents do not divide by the devices that the runs leave over.
 

@@ -63,7 +63,9 @@ def test_tasks_of_a_node_take_every_gpu_once():
 
 
 def test_parts_that_are_not_whole_are_refused_with_the_ways_out():
-    with pytest.raises(UsageError, match="3 tasks on this node see the same 8 GPUs.*--ntasks-per-node=1 .*--gpus-per-t"):
+    with pytest.raises(
+        UsageError, match=r"3 tasks on this node see the same 8 GPUs.*--ntasks-per-node=1 .*--gpus-per-t"
+    ):
         local_device_ids(slurm(0, "3", EIGHT))
 
 
