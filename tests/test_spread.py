@@ -11,36 +11,57 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def report():
+def reported(part):
+    """What tests/spread_program.py finds."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.spread_program"],
+        [sys.executable, "-m", "tests.spread_program", part],
         cwd=ROOT,
         env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
         check=False,
-        timeout=900,
+        timeout=1800,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_a_spread_objective_has_the_quantities_of_the_whole_one(report):
+@pytest.fixture(scope="module")
+def report():
+    return reported("quick")
+
+
+@pytest.fixture(scope="module")
+def slow_report():
+    return reported("slow")
+
+
+def check_errors(errors, each):
     """Only the order of the sums over at most 8·24 rows differs: at most one eps of the largest entry a row."""
-    assert len([name for name in report["errors"] if "over rows" in name]) == 7
-    assert len([name for name in report["errors"] if "over documents" in name]) == 7
-    assert max(report["errors"].values()) < 8 * 24, report["errors"]
+    for over in ("rows", "documents"):
+        assert len([name for name in errors if f"over {over}" in name]) == each
+    assert max(errors.values()) < 8 * 24, errors
 
 
-def test_a_solver_on_the_host_takes_the_same_steps_on_a_spread_objective(report):
-    alone, shared = report["steps"]["LBFGS"]
+def test_a_spread_objective_has_gradients_and_products_of_the_whole_one(report):
+    check_errors(report["errors"], 2)
+
+
+@pytest.mark.slow
+def test_a_spread_objective_has_every_quantity_of_the_whole_one(slow_report):
+    check_errors(slow_report["errors"], 7)
+
+
+@pytest.mark.slow
+def test_a_solver_on_the_host_takes_the_same_steps_on_a_spread_objective(slow_report):
+    alone, shared = slow_report["steps"]["LBFGS"]
     assert alone == shared > 3
 
 
-def test_a_fit_from_maps_ends_where_that_of_one_device_ends(report):
+@pytest.mark.slow
+def test_a_fit_from_maps_ends_where_that_of_one_device_ends(slow_report):
     """Both phases, to 1e-9: conjugate gradients and damping amplify the rounding of the sums."""
-    for fit in report["fits"]:
+    for fit in slow_report["fits"]:
         assert fit["phases"] == ["gauss_newton", "logarithms"]
         assert fit["reason"] == "tolerance"
         assert fit["gap"] < 1e-9
