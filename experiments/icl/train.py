@@ -30,8 +30,11 @@ SHARED = "the seeds, then the documents of a step"
 
 
 class Plan(NamedTuple):
-    """One arm to train: the runs of all configs, what their curves are compared with, the step it begins at, and the
-    mesh that it trains on, None for one device."""
+    """One arm to train.
+
+    The runs of all configs, what their curves are compared with, the step it begins at, and its mesh: None for one
+    device.
+    """
 
     arm: Arm
     runs: training.Runs

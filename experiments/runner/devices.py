@@ -87,7 +87,7 @@ class Machine(NamedTuple):
     """What JAX finds on this machine: "cpu", "gpu" or "tpu", and how many."""
 
     platform: str
-    count: int
+    number: int
 
 
 def machine(environ: Mapping[str, str]) -> Machine:
@@ -121,8 +121,8 @@ def shares(jobs: int, found: Machine, environ: Mapping[str, str]) -> Shares:
         return Shares([{} for _ in range(jobs)], "")
     if found.platform == "tpu":
         return _tpu_shares(jobs, found)
-    names = visible(environ) or [str(i) for i in range(found.count)]
-    names = names[: found.count]
+    names = visible(environ) or [str(i) for i in range(found.number)]
+    names = names[: found.number]
     users = [len(range(i, jobs, len(names))) for i in range(len(names))]
     asked = environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION") or environ.get("XLA_CLIENT_MEM_FRACTION")
     whole = float(asked) if asked else MEMORY
@@ -138,11 +138,11 @@ def shares(jobs: int, found: Machine, environ: Mapping[str, str]) -> Shares:
 
 
 def _tpu_shares(jobs: int, found: Machine) -> Shares:
-    if jobs > found.count:
+    if jobs > found.number:
         raise UsageError(
-            f"--jobs {jobs}: a TPU chip belongs to one process, and there {'is' if found.count == 1 else 'are'} "
-            f"{found.count}; use --jobs {found.count}, with --batch to run many tasks as one program"
+            f"--jobs {jobs}: a TPU chip belongs to one process, and there {'is' if found.number == 1 else 'are'} "
+            f"{found.number}; use --jobs {found.number}, with --batch to run many tasks as one program"
         )
     alone = {"TPU_PROCESS_BOUNDS": "1,1,1", "TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
     given = [alone | {"TPU_VISIBLE_CHIPS": str(worker)} for worker in range(jobs)]
-    return Shares(given, f"{jobs} workers on {found.count} TPU chips: one chip each")
+    return Shares(given, f"{jobs} workers on {found.number} TPU chips: one chip each")
