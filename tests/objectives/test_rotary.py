@@ -38,7 +38,8 @@ CASES = {
 }
 SLOW = [("half, causal", np.float64), ("half, causal", np.float32), ("capped and scaled", np.float64)]
 RUNS = [
-    ("one of everything", np.float64), ("interleaved, partial, masked, placed", np.float64), ("capped and scaled", np.float32),
+    ("one of everything", np.float64), ("interleaved, partial, masked, placed", np.float64),
+    ("capped and scaled", np.float32),
     *[pytest.param(*run, marks=pytest.mark.slow) for run in SLOW],
 ]  # fmt: skip
 
