@@ -95,8 +95,9 @@ def fit_attention(
 
     Args:
         A: (…, n, d) what the head reads; leading axes are documents. maps: (…, n, n) its attention maps.
-        rank: r. rotary: a `Rotary`, whose positions, if it has any, hold for held-out documents too; `maps` are then the
-            softmax of `⟨R_i Qᵀa_i, R_j Kᵀa_j⟩`. scale, soft_cap: of the logits, see `AttentionRegression`.
+        rank: r.
+        rotary: a `Rotary`, whose positions, if it has any, hold for held-out documents too; then `maps` are the softmax
+            of `⟨R_i Qᵀa_i, R_j Kᵀa_j⟩`. scale, soft_cap: of the logits, see `AttentionRegression`.
         mask: boolean, broadcastable to (…, n, n), True where a query may attend a key. causal: keys ≤ query.
         heldout: documents to judge by, `(A, maps)` or `(A, maps, mask)`.
         tol: loss at which to stop, held out if there is such, relative to the squared norm of the maps.
