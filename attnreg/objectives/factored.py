@@ -17,9 +17,7 @@ from jax.flatten_util import ravel_pytree
 
 from attnreg.lift import tensor_trick as tt
 from attnreg.lift.kronecker import Blocks
-from attnreg.lift.rotation import nearest_factors
 from attnreg.lift.streaming import Block, fold_blocks, map_over_blocks
-from attnreg.objectives.attention import AttentionObjective
 from attnreg.objectives.base import Cache, Costs, SecondOrderObjective, compiled
 from attnreg.objectives.factored_preconditioner import block_sums, blocks_of, sums_of
 from attnreg.objectives.factors import FactoredLinearization, Factors, lifted, no_parts
@@ -31,7 +29,7 @@ from attnreg.objectives.row_terms import (
     rounding_of_rows,
     row_terms,
 )
-from attnreg.objectives.stacked import StackedObjective
+from attnreg.objectives.spectral import first_direction
 from attnreg.problems.attention import AttentionRegression
 from attnreg.problems.checks import check_integer, check_number, pytree_dataclass, replaced
 from attnreg.problems.rotary import check_rotary_width
@@ -129,16 +127,7 @@ class FactoredObjective(SecondOrderObjective):
 
     @jax.jit
     def _spectral_start(self, damping: jax.Array) -> Factors:
-        turns, options = self.problem.rotary, (self.block_rows, self.axis_name)
-        if turns is None:
-            full = AttentionObjective(self.problem, *options)
-        else:
-            full = StackedObjective(self.problem, self.rank > turns.width, *options)
-        origin = full.zeros()
-        step = -full.preconditioner(origin).solve(full.value_and_grad(origin)[1], relative=damping)
-        direction = (
-            Factors.nearest(step, self.rank) if turns is None else Factors(*nearest_factors(turns, step, self.rank))
-        )
+        direction = first_direction(self.problem, self.rank, damping, (self.block_rows, self.axis_name))
         scales = jnp.asarray(2.0, self.problem.dtype) ** -jnp.arange(0, 10, dtype=self.problem.dtype)
         values = jax.lax.map(lambda c: self.value(jax.tree.map(lambda a: a * jnp.sqrt(c), direction)), scales)
         best = jnp.sqrt(scales[jnp.nanargmin(values)])

@@ -92,7 +92,9 @@ class LayerObjective(SecondOrderObjective):
         """
         dtype, d = self.problem.dtype, self.problem.sizes[2]
         keys = jax.random.split(key, 4)
-        sizes = (scale, scale, 0.1 if self.value_rank is None else 1.0, 0.1)
+        # The problem's own scale of the logits is made up for.
+        of_logits = scale if self.problem.scale is None else scale / jnp.sqrt(self.problem.scale)
+        sizes = (of_logits, of_logits, 0.1 if self.value_rank is None else 1.0, 0.1)
         fan = (d, d, d, self.value_rank)
 
         def draw(key, shape, size, width):

@@ -92,6 +92,14 @@ class Rotary:
         half = np.arange(self.width // 2)
         return (half, half + self.width // 2) if self.layout == "half" else (2 * half, 2 * half + 1)
 
+    def turned(self, x: np.ndarray, positions: ArrayLike) -> np.ndarray:
+        """Rows x (…, n, r) turned by their positions (n,), on the host in float64."""
+        first, second = self.pairs()
+        pairs = (x[..., first] + 1j * x[..., second]) * np.exp(1j * self.angles(positions))
+        out = np.array(x, np.float64)
+        out[..., first], out[..., second] = pairs.real, pairs.imag
+        return out
+
     def bare(self) -> "Rotary":
         """The same without positions: what other documents can take."""
         return dataclasses.replace(self, positions=None, key_positions=None)
