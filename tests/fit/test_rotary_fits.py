@@ -9,7 +9,8 @@ from attnreg.data.layers import layer_maps, layer_outputs
 from attnreg.fit import compare_layers, fit_attention, fit_layer, identifiability, logit_distance
 from attnreg.fit.determined import determined
 from attnreg.fit.layer_fit import LayerFit, MapFit, predict
-from attnreg.objectives import Factors, LayerObjective
+from attnreg.fit.map_phases import logarithms_of, reassigned
+from attnreg.objectives import FactoredObjective, Factors, LayerObjective
 from attnreg.problems import AttentionRegression, LayerRegression, LayerWeights, ProblemError, Rotary
 from tests.oracles import rotary as oracle
 
@@ -153,6 +154,29 @@ def test_scaled_logits_are_divided_out_of_the_weights():
     assert (fit.reason, fit.trace[0][1]) == ("tolerance", "logarithms")
     gap = A @ (fit.weights.product() - Q @ K.T) @ A.swapaxes(1, 2)
     assert np.max(np.abs(gap - gap.mean(axis=2, keepdims=True))) <= 1e-8
+
+
+def test_spans_are_shared_out_anew_among_frequencies():
+    # The right columns at the wrong frequencies, which is what a local minimum looks like.
+    A, Q, K = head(seed=2)
+    order = [2, 0, 3, 1]
+    wrong = Factors(*(jnp.asarray(W[:, [*order, *(4 + f for f in order)]]) for W in (Q, K)))
+    problem = AttentionRegression(A, A, maps_of(A, Q, K), causal=True, rotary=ROTARY)
+    logs = logarithms_of(FactoredObjective(problem, 8))
+    assert float(logs.value(reassigned(logs, wrong))) <= 1e-8 * float(logs.value(wrong))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_local_minima_of_random_heads_are_left(seed):
+    rng = np.random.default_rng(seed)
+    A = rng.normal(size=(16, 32, 32))
+    Q, K = rng.normal(size=(2, 32, 8)) / np.sqrt(32)
+    rotary = Rotary(8, base=100.0)
+    S = oracle.logits(A @ Q * 0.7, A @ K, oracle.frequencies(8, 100.0))
+    maps = oracle.softmax(S, np.tril(np.ones((32, 32), bool)))
+    options = dict(rank=8, rotary=rotary, causal=True, heldout=(A[12:], maps[12:]), seconds=1800)
+    assert fit_attention(A[:12], maps[:12], **options).heldout <= 1e-8
 
 
 @pytest.mark.slow
