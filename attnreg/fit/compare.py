@@ -58,13 +58,7 @@ def compare_layers(
     from scipy.optimize import linear_sum_assignment
 
     A = np.asarray(A, np.float64)
-    for name, weights in (("fitted", fitted), ("true", true)):
-        if not isinstance(weights, LayerWeights):
-            raise ProblemError(f"{name} is a {type(weights).__name__}; it must be LayerWeights")
-    if len(fitted.Q) != len(true.Q):
-        raise ProblemError(f"fitted has {len(fitted.Q)} heads; it must have {len(true.Q)}, as true")
-    if A.shape[-1] != true.Q.shape[1]:
-        raise ProblemError(f"A is {A.shape[-1]} wide; it must be {true.Q.shape[1]}, as the weights")
+    _check(fitted, true, A)
     A = A.reshape(-1, *A.shape[-2:])
     mine, theirs = _wide(fitted), _wide(true)
     inner, mine_size, true_size = _inner_products(mine, theirs, A, checked_turns(rotary, A), causal)
@@ -83,6 +77,17 @@ def compare_layers(
         values = float(np.linalg.norm(written - wanted) / np.linalg.norm(wanted))
         out.append(HeadComparison(i, j, float(cosines[i, j]), float(np.sqrt(square / true_size[j])), *angles, values))
     return tuple(out)
+
+
+def _check(fitted: LayerWeights, true: LayerWeights, A: np.ndarray) -> None:
+    """Refuse weights that do not fit each other or A."""
+    for name, weights in (("fitted", fitted), ("true", true)):
+        if not isinstance(weights, LayerWeights):
+            raise ProblemError(f"{name} is a {type(weights).__name__}; it must be LayerWeights")
+    if len(fitted.Q) != len(true.Q):
+        raise ProblemError(f"fitted has {len(fitted.Q)} heads; it must have {len(true.Q)}, as true")
+    if A.shape[-1] != true.Q.shape[1]:
+        raise ProblemError(f"A is {A.shape[-1]} wide; it must be {true.Q.shape[1]}, as the weights")
 
 
 def checked_turns(rotary: Rotary | None, A: np.ndarray) -> Callable[[np.ndarray, int], np.ndarray]:

@@ -30,8 +30,10 @@ from attnreg.rows.capping import capped
 
 
 class Documents(NamedTuple):
-    """Some documents: A (b, n, d), B (b, n, c), mask (b, n, n) or None, live (b, n) True on rows that count, and how
-    their logits are made: turns, scale and soft cap, or None."""
+    """Some documents, and how their logits are made: turns, scale and soft cap, or None.
+
+    A (b, n, d), B (b, n, c), mask (b, n, n) or None, live (b, n) True on rows that count.
+    """
 
     A: jax.Array
     B: jax.Array
@@ -52,8 +54,10 @@ class Documents(NamedTuple):
 
 
 class Heads(NamedTuple):
-    """What the heads make of some documents: queries, keys (b, h, n, r), values, z (b, h, n, s), maps (b, h, n, n);
-    with a soft cap also φ' and φ'' (b, h, n, n)."""
+    """What the heads make of some documents: queries, keys (b, h, n, r), values, z (b, h, n, s), maps (b, h, n, n).
+
+    With a soft cap also φ' and φ'' (b, h, n, n).
+    """
 
     q: jax.Array
     k: jax.Array
@@ -159,8 +163,10 @@ def pull_back(documents: Documents, heads: Heads, x: LayerWeights, w: jax.Array)
 
 
 class Push(NamedTuple):
-    """A direction seen by some documents: its projections, t∘F and row sums, ż, and the change of the outputs; with a
-    soft cap also φ''∘ṡ."""
+    """A direction seen by some documents: its projections, t∘F and row sums, ż, and the change of the outputs.
+
+    With a soft cap also φ''∘ṡ.
+    """
 
     q: jax.Array
     k: jax.Array

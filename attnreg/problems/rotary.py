@@ -139,7 +139,8 @@ class Rotation:
     """A `Rotary` at the positions of some documents: linear maps of queries and keys, and their transposes.
 
     Args:
-        cos_q, sin_q: (k|1, n, w/2) floats, of the queries. cos_k, sin_k: (k|1, m, w/2), of the keys.
+        cos_q, sin_q: (k, n, w/2) floats, of the queries; one document where all have the same positions.
+        cos_k, sin_k: (k, m, w/2) floats, the same of the keys.
         layout: as in `Rotary`.
 
     Source: docs/theory/rotary.md.

@@ -37,8 +37,11 @@ MOST = 44.0
 
 
 def through(terms: RowTerms, of: Capped) -> RowTerms:
-    """`RowTerms` in s, from those in φ(s), by the chain rule: `φ'∘γ`, `φ' H φ' + diag(φ''∘γ)`, and the first part alone
-    as the Gauss–Newton part: (…, m), of the shapes of the terms."""
+    """`RowTerms` in s from those in φ(s), shaped like them, by the chain rule.
+
+    Gradient `φ'∘γ`, Hessian `φ' H φ' + diag(φ''∘γ)`, and the first part of that, with the Gauss–Newton part in the place
+    of H, as the Gauss–Newton part.
+    """
 
     def squeezed(curvature: Curvature) -> Curvature:
         low = curvature.low
