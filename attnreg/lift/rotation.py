@@ -18,7 +18,11 @@ from attnreg.problems.rotary import Rotation
 
 
 class Angles(NamedTuple):
-    """Cosines and sines of some queries, (n, p), and some keys, (m, p), of one document."""
+    """Cosines and sines of some queries and some keys of one document.
+
+    Args:
+        cos_q, sin_q: (n, p) floats, of the queries. cos_k, sin_k: (m, p) floats, of the keys.
+    """
 
     cos_q: jax.Array
     sin_q: jax.Array
@@ -55,7 +59,7 @@ def stacked_logits(angles: Angles, A1: jax.Array, Z: jax.Array, A2: jax.Array) -
 
 
 def stacked_lift(angles: Angles, A1: jax.Array, gamma: jax.Array, A2: jax.Array, *, rest: bool) -> jax.Array:
-    """The transpose of `stacked_logits`: (c, d1, d2) from row gradients (n, m), for A1 (n, d1), A2 (m, d2)."""
+    """The transpose of `stacked_logits`: (c, d1, d2) from row gradients gamma (n, m), for A1 (n, d1), A2 (m, d2)."""
     n, (p, d2) = A1.shape[0], (angles.cos_q.shape[1], A2.shape[1])
     real, imaginary = (matmul(gamma, side.reshape(-1, p * d2)).reshape(n, p, d2) for side in _keys(angles, A2))
     cos, sin = angles.cos_q[:, :, None], angles.sin_q[:, :, None]
@@ -82,8 +86,9 @@ def stacked_of(rotation: Rotation, Q: jax.Array, K: jax.Array, *, rest: bool) ->
 
 
 def nearest_factors(rotation: Rotation, Z: jax.Array, rank: int) -> tuple[jax.Array, jax.Array]:
-    """Q (d1, r) and K (d2, r) of the best complex matrix of rank one for each frequency of Z (c, d1, d2), and of the
-    best part of rank r − w of the rest.
+    """Factors Q (d1, r) and K (d2, r) of the best complex matrix of rank one for each frequency of Z (c, d1, d2).
+
+    Where Z has a rest, columns that stay get its best part of rank r − w.
 
     Cost: a singular value decomposition for each frequency, O(d1 d2 min(d1, d2)).
     """

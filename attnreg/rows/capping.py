@@ -39,8 +39,8 @@ MOST = 44.0
 def through(terms: RowTerms, of: Capped) -> RowTerms:
     """`RowTerms` in s from those in φ(s), shaped like them, by the chain rule.
 
-    Gradient `φ'∘γ`, Hessian `φ' H φ' + diag(φ''∘γ)`, and the first part of that, with the Gauss–Newton part in the place
-    of H, as the Gauss–Newton part.
+    Gradient `φ'∘γ`, Hessian `φ' H φ' + diag(φ''∘γ)`; the Gauss–Newton part is the first of these, with that of the terms
+    in the place of H.
     """
 
     def squeezed(curvature: Curvature) -> Curvature:
