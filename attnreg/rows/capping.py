@@ -39,8 +39,8 @@ MOST = 44.0
 def through(terms: RowTerms, of: Capped) -> RowTerms:
     """`RowTerms` in s from those in φ(s), shaped like them, by the chain rule.
 
-    Gradient `φ'∘γ`, Hessian `φ' H φ' + diag(φ''∘γ)`; the Gauss–Newton part is the first of these, with that of the terms
-    in the place of H.
+    Gradient `φ'∘γ`, Hessian `φ' H φ' + diag(φ''∘γ)`; the Gauss–Newton part is its first term, with that of the terms in
+    the place of H.
     """
 
     def squeezed(curvature: Curvature) -> Curvature:

@@ -8,6 +8,7 @@ import numpy as np
 from attnreg import solve
 from attnreg.fit import compare_layers, fit_attention, fit_layer, identifiability, logit_distance
 from attnreg.objectives import AttentionObjective, FactoredObjective, LayerObjective, StackedObjective
+from attnreg.parallel import problem_specs
 from attnreg.problems import LayerRegression, Rotary
 from tests.contract.wrong_calls.arrays import attention
 from tests.contract.wrong_calls.recovery import MAPS, WEIGHTS, A, B
@@ -66,6 +67,11 @@ CALLS += [
     ),
     Wrong("full X", lambda: AttentionObjective(turned()), r"take its factors: FactoredObjective\(problem, rank\)"),
     Wrong("solve in X", lambda: solve(turned()), r"the logits of a rotary head are not A1 X A2ᵀ for any X"),
+    Wrong(
+        "turns split over rows",
+        lambda: problem_specs(turned(), over="rows"),
+        r"rotary cannot be split over rows, whose positions it needs: split over documents",
+    ),
     Wrong("narrow factors", lambda: FactoredObjective(turned(), 1), r"rank is 1, but rotary.width is 2"),
     Wrong(
         "stacked without turns",
