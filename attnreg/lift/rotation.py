@@ -36,8 +36,10 @@ def angles_of(rotation: Rotation, document: jax.Array, start: jax.Array, rows: i
     def take(table):
         return jax.lax.dynamic_index_in_dim(table, jnp.minimum(document, table.shape[0] - 1), keepdims=False)
 
-    queries = (jax.lax.dynamic_slice_in_dim(take(x), start, rows) for x in (rotation.cos_q, rotation.sin_q))
-    return Angles(*queries, take(rotation.cos_k), take(rotation.sin_k))
+    def rows_of(table):
+        return jax.lax.dynamic_slice_in_dim(take(table), start, rows)
+
+    return Angles(rows_of(rotation.cos_q), rows_of(rotation.sin_q), take(rotation.cos_k), take(rotation.sin_k))
 
 
 def components(rotation: Rotation, rest: bool) -> int:

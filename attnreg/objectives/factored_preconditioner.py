@@ -56,7 +56,7 @@ def _turned_sums(rotation: Rotation, block: Block, terms: RowTerms, lift: jax.Ar
 
 def _turned_back(N: jax.Array, cos: jax.Array, sin: jax.Array, layout: Layout) -> jax.Array:
     """`Σ_j R_jᵀ N_j R_j`, (r, r), of N (j, r, r) and the turns cos, sin (j, p)."""
-    turns = Rotation(*[table[None] for table in (cos, sin, cos, sin)], layout)
+    turns = Rotation(cos[None], sin[None], cos[None], sin[None], layout)
     half = turns.queries(jnp.swapaxes(N, 0, 1)[None], back=True)[0]
     return jnp.sum(turns.queries(jnp.transpose(half, (2, 1, 0))[None], back=True)[0], axis=1)
 

@@ -21,6 +21,7 @@ from attnreg.objectives.row_terms import (
 )
 from attnreg.problems.attention import AttentionRegression
 from attnreg.problems.checks import ProblemError, check_flag, pytree_dataclass
+from attnreg.problems.rotary import Rotation
 from attnreg.rows.curvature import RowTerms
 
 
@@ -64,9 +65,13 @@ class StackedObjective(SecondOrderObjective):
         if self.problem.rotary is None:
             raise ProblemError("problem.rotary is None; StackedObjective is for rotary heads, take AttentionObjective")
 
+    def _turns(self) -> Rotation:
+        assert self.problem.rotary is not None  # as `__post_init__` has seen
+        return self.problem.rotary
+
     def zeros(self) -> jax.Array:
         """Z = 0."""
-        return jnp.zeros((components(self.problem.rotary, self.rest), *self.problem.shape), self.problem.dtype)
+        return jnp.zeros((components(self._turns(), self.rest), *self.problem.shape), self.problem.dtype)
 
     def costs(self) -> Costs:
         """From the formulas of the class docstring."""
@@ -81,7 +86,7 @@ class StackedObjective(SecondOrderObjective):
         return total if self.axis_name is None else jax.lax.psum(total, self.axis_name)
 
     def _angles(self, block: Block) -> Angles:
-        return angles_of(self.problem.rotary, block.document, block.start, block.fresh.shape[0])
+        return angles_of(self._turns(), block.document, block.start, block.fresh.shape[0])
 
     def _logits(self, Z: jax.Array, block: Block) -> jax.Array:
         return stacked_logits(self._angles(block), block.query, Z, block.keys)

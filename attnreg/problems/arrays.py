@@ -238,12 +238,14 @@ def checked_factor(name: str, value: Any, dtype: Any) -> jax.Array | None:
     return None if value is None else _checked_scalar(name, value, dtype, above=0)
 
 
-def _checked_scalar(name: str, value: Any, dtype: Any, **limits: float) -> jax.Array:
+def _checked_scalar(
+    name: str, value: Any, dtype: Any, *, at_least: float | None = None, above: float | None = None
+) -> jax.Array:
     if not isinstance(value, jax.core.Tracer):
         if not _is_scalar(value) and np.shape(value) != ():
             raise ProblemError(f"{name} has shape {np.shape(value)}; it must be a scalar")
         value = value.item() if isinstance(value, jax.Array | np.ndarray) else value
-        check_number(name, value, **limits)
+        check_number(name, value, at_least=at_least, above=above)
         _check_representable(name, value, dtype)
     elif value.ndim != 0 or not jnp.issubdtype(value.dtype, jnp.floating):
         raise ProblemError(f"{name} has shape {value.shape} and dtype {value.dtype}; it must be a floating scalar")

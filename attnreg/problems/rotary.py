@@ -120,7 +120,9 @@ class Rotary:
             self.layout,
         )
 
-    def _tables(self, name: str, positions: np.ndarray, full: tuple[int, ...], dtype: Any) -> tuple[jax.Array, ...]:
+    def _tables(
+        self, name: str, positions: np.ndarray, full: tuple[int, ...], dtype: Any
+    ) -> tuple[jax.Array, jax.Array]:
         """Cosines and sines (k|1, n, w/2)."""
         try:
             fits = np.broadcast_shapes(positions.shape, full) == full and positions.shape[-1:] == full[-1:]
@@ -131,7 +133,7 @@ class Rotary:
         if positions[..., 0].size > 1:
             positions = np.broadcast_to(positions, full)
         angles = self.angles(positions.reshape(-1, full[-1]))
-        return tuple(jnp.asarray(table.astype(dtype)) for table in (np.cos(angles), np.sin(angles)))
+        return jnp.asarray(np.cos(angles).astype(dtype)), jnp.asarray(np.sin(angles).astype(dtype))
 
 
 @pytree_dataclass("layout")
@@ -188,8 +190,7 @@ class Rotation:
 
     def documents(self, cut: Any) -> "Rotation":
         """The turns of some documents: `cut` of each table that has more than one."""
-        tables = (self.cos_q, self.sin_q, self.cos_k, self.sin_k)
-        return Rotation(*(cut(table) if table.shape[0] > 1 else table for table in tables), self.layout)
+        return jax.tree.map(lambda table: cut(table) if table.shape[0] > 1 else table, self)
 
     def _turned(self, x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
         if x.ndim == cos.ndim + 1:
