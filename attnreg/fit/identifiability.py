@@ -168,8 +168,11 @@ def logit_distance(problem: AttentionRegression, X: jax.Array | Factors, Z: jax.
 
     other = _seen(problem, "Z", Z)
     # What is linear in X is subtracted there: no digits are lost to what X and Z share.
-    linear = not isinstance(X, Factors) and not isinstance(Z, Factors) and problem.soft_cap is None
-    apart = _seen(problem, "X", X - Z) if linear else _seen(problem, "X", X)
+    linear = problem.soft_cap is None
+    if linear and not isinstance(X, Factors) and not isinstance(Z, Factors):
+        apart = _seen(problem, "X", X - Z)
+    else:
+        linear, apart = False, _seen(problem, "X", X)
 
     def emit(block):
         size, gap = (centred_logits(problem, block, logits(block)) for logits in (other, apart))

@@ -25,6 +25,7 @@ from attnreg.objectives.factors import Factors
 from attnreg.objectives.stacked import StackedObjective
 from attnreg.problems.attention import AttentionRegression
 from attnreg.problems.checks import pytree_dataclass, replaced
+from attnreg.problems.rotary import Rotation
 from attnreg.rows.capping import capped, through
 from attnreg.rows.centred import centred
 from attnreg.rows.curvature import RowTerms
@@ -99,8 +100,9 @@ def reassigned(objective: LogarithmObjective, x: Factors) -> Factors:
 
     Cost: `PRODUCTS` products of a `StackedObjective` r wide, and w/2 singular value decompositions.
     """
-    problem = _some(objective.problem, objective.rank)
-    turns = problem.rotary
+    turns = objective.problem.rotary
+    assert turns is not None
+    problem = _some(objective.problem, turns, objective.rank)
     spans = [jnp.linalg.qr(W)[0] for W in x]
     reads = [tt.matmul(A, U) for A, U in zip((problem.A1, problem.A2), spans, strict=True)]
     stacked = StackedLogarithms(replaced(problem, A1=reads[0], A2=reads[1]), objective.rank > turns.width)
@@ -114,17 +116,17 @@ def reassigned(objective: LogarithmObjective, x: Factors) -> Factors:
     return Factors(*(tt.matmul(U, W) for U, W in zip(spans, few, strict=True)))
 
 
-def _some(problem: AttentionRegression, rank: int) -> AttentionRegression:
+def _some(problem: AttentionRegression, turns: Rotation, rank: int) -> AttentionRegression:
     """Evenly spread documents, enough for the stacked unknown of heads `rank` wide."""
     k, n, m = problem.sizes[:3]
-    few = min(k, -(-EQUATIONS * problem.rotary.width * rank**2 // (n * m // (2 if problem.causal else 1) or 1)))
+    few = min(k, -(-EQUATIONS * turns.width * rank**2 // (n * m // (2 if problem.causal else 1) or 1)))
     every = k // few
 
     def cut(x):
         return x if x is None or x.shape[0] == 1 else x[: every * few : every]
 
     parts = {name: cut(getattr(problem, name)) for name in ("A1", "A2", "B", "mask")}
-    return replaced(problem, **parts, rotary=problem.rotary.documents(cut))
+    return replaced(problem, **parts, rotary=turns.documents(cut))
 
 
 class _Search:
