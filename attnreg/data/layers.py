@@ -70,6 +70,6 @@ def head_map(
     return exp / exp.sum(axis=-1, keepdims=True)
 
 
-def _shared(W: np.ndarray, weights: LayerWeights, head: int) -> np.ndarray:
+def _shared(W: Any, weights: LayerWeights, head: int) -> np.ndarray:
     """The matrix of the key head that a head of queries reads."""
     return W[head // (len(weights.Q) // len(W))]

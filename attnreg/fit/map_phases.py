@@ -55,7 +55,7 @@ class LogarithmObjective(FactoredObjective):
 def trusted(problem: AttentionRegression) -> jax.Array:
     """Where the logarithms of the maps can be trusted, (k, n, m); a causal mask is left to the problem."""
     B = jnp.asarray(problem.B)
-    seen = TRUSTED * jnp.finfo(B.dtype).tiny < B
+    seen = jnp.asarray(TRUSTED * jnp.finfo(B.dtype).tiny < B)
     return seen if problem.mask is None else seen & jnp.asarray(problem.mask)
 
 

@@ -149,7 +149,7 @@ class AttentionRegression:
             B = found["B"]
             check_targets("B", B, loss)
         checked.check_causal(self.causal, n, m)
-        values = dict(A1=A1, A2=A2, B=B, mask=checked.checked_mask(self.mask, lead, n, m))
+        values: dict[str, Any] = dict(A1=A1, A2=A2, B=B, mask=checked.checked_mask(self.mask, lead, n, m))
         values["weight"] = checked.checked_weight(self.weight, lead, n, m, A1.dtype)
         values["ridge"] = checked.checked_ridge("ridge", self.ridge, A1.dtype)
         values["rotary"] = checked_rotary(self.rotary, lead, n, m, A1.dtype)
