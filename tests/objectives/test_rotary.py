@@ -151,6 +151,7 @@ def test_gauss_newton_is_the_jacobian_squared_and_the_preconditioner_has_its_par
         np.testing.assert_allclose(np.einsum(sum_over, mine), np.einsum(sum_over, block), atol=1e-12 * np.max(block))
 
 
+@pytest.mark.slow
 def test_the_preconditioner_saves_products():
     # Inputs whose columns differ by a thousand: conjugate gradients with it and without.
     rng = np.random.default_rng(1)
@@ -175,9 +176,8 @@ def test_the_preconditioner_saves_products():
     assert float(with_it) < 0.3 * float(without)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param("half, causal", marks=pytest.mark.slow), "interleaved, partial, masked, placed"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["half, causal", "interleaved, partial, masked, placed"])
 def test_the_stacked_unknown_has_the_logits_of_the_factors_and_its_closed_forms_equal_autodiff(name):
     case = CASES[name]
     problem, where, x, v = draw(case)

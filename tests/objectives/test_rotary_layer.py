@@ -134,7 +134,8 @@ def test_a_bias_is_the_row_of_a_column_of_ones():
     assert float(LayerObjective(problem, 1, 4).value(weights)) <= 1e-28 * float(np.sum(wanted**2))
 
 
-@pytest.mark.parametrize("name", ["shared, causal, capped", pytest.param("rotary alone", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["shared, causal, capped", "rotary alone"])
 def test_the_preconditioner_saves_products(name):
     case = CASES[name]
     objective, _, x, v = draw(case._replace(sizes=(6, 12, *case.sizes[2:])))
