@@ -11,8 +11,8 @@ from attnreg.objectives.layer_blocks import Documents, Heads, gathered
 from attnreg.problems.checks import pytree_dataclass
 from attnreg.problems.layer import LayerWeights
 
-# Random sign vectors over the outputs that stand for all of them. One costs less than a product; with 2 in the place of 8
-# a step takes twice the products.
+# Random sign vectors over the outputs that stand for all of them. One costs less than a product; with 2 in the place of
+# 8 a step takes twice the products.
 PROBES = 8
 
 
