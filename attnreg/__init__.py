@@ -18,9 +18,10 @@ from attnreg.objectives.attention import AttentionObjective
 from attnreg.objectives.base import Objective
 from attnreg.objectives.factored import FactoredObjective
 from attnreg.objectives.factors import Factors
-from attnreg.problems.attention import AttentionRegression, LinearRegression, SoftmaxRegression, Teacher
+from attnreg.problems.attention import AttentionRegression, Teacher
 from attnreg.problems.checks import ProblemError
 from attnreg.problems.registry import register_loss
+from attnreg.problems.vector import LinearRegression, SoftmaxRegression
 from attnreg.solvers import Newton, NewtonCG, Optax, Result, Status, describe
 
 __all__ = [

@@ -8,9 +8,10 @@ import numpy as np
 
 from attnreg.lift.tensor_trick import logits, matmul
 from attnreg.problems.arrays import check_dtype
-from attnreg.problems.attention import AttentionRegression, LinearRegression, SoftmaxRegression
+from attnreg.problems.attention import AttentionRegression
 from attnreg.problems.checks import check_integer, check_number
 from attnreg.problems.registry import find_loss
+from attnreg.problems.vector import LinearRegression, SoftmaxRegression
 
 
 def targets(S: jax.Array, loss: str) -> jax.Array:

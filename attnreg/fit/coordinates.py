@@ -101,7 +101,4 @@ def whitened(problem: LayerRegression) -> tuple[Coordinates, int]:
 
 def batch(problem: LayerRegression, index: jax.Array) -> LayerRegression:
     """The documents `index` of a problem."""
-    mask = problem.mask
-    if mask is not None and mask.shape[0] > 1:
-        mask = mask[index]
-    return replaced(problem, A=problem.A[index], B=problem.B[index], mask=mask)
+    return problem.documents(lambda array: array[index])

@@ -2,7 +2,8 @@
 
 A softmax gives its logits away up to a constant per row: with C centring the allowed keys of a row,
 `C(A X Aᵀ) = C log B` is linear in X. Its least-squares solution, cut to rank r, is exact for maps without noise; from
-there Levenberg–Marquardt on the maps themselves gives the answer for rounded or noisy ones.
+there Levenberg–Marquardt on the maps themselves gives the answer for rounded or noisy ones. With rotary positions or a
+soft cap there is no such matrix, and `attnreg.fit.map_phases` finds the head.
 """
 
 from collections.abc import Callable
@@ -15,28 +16,26 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from attnreg.fit.coordinates import whitened
+from attnreg.fit.determined import determined_maps
 from attnreg.fit.gauss_newton import Options, checked_options, gauss_newton_steps
-from attnreg.fit.layer_fit import MapFit, determined_maps
+from attnreg.fit.layer_fit import MapFit, checked_logits
+from attnreg.fit.map_phases import every_phase, trusted
 from attnreg.fit.watch import Progress, Watch, check_limits, unseen
 from attnreg.lift import tensor_trick as tt
 from attnreg.objectives.factored import FactoredObjective
 from attnreg.objectives.factors import Factors
 from attnreg.parallel import Spread, agree, spread
 from attnreg.problems.attention import AttentionRegression
-from attnreg.problems.checks import check_integer, replaced
+from attnreg.problems.checks import ProblemError, check_integer, replaced
 from attnreg.problems.layer import LayerRegression
-
-# Entries of a map below this many times the smallest normal number may have been rounded: their logarithms say nothing.
-TRUSTED = 1e3
+from attnreg.problems.rotary import Rotary
 
 
 def _masked(problem: AttentionRegression, i) -> jax.Array:
     """Where the logarithm of document i's map can be trusted, (n, n)."""
-    B = jnp.asarray(problem.B)[i]
-    seen = TRUSTED * jnp.finfo(B.dtype).tiny < B
-    if problem.mask is not None:
-        mask = jnp.asarray(problem.mask)
-        seen = seen & mask[jnp.minimum(i, mask.shape[0] - 1)]
+    mask = None if problem.mask is None else jnp.asarray(problem.mask)
+    mask = None if mask is None else mask[jnp.minimum(i, mask.shape[0] - 1)]
+    seen = trusted(replaced(problem, B=jnp.asarray(problem.B)[i], mask=mask))
     return jnp.asarray(jnp.tril(seen) if problem.causal else seen)
 
 
@@ -80,7 +79,9 @@ def logit_least_squares(problem: AttentionRegression, products: int, axis_name: 
 
 def logarithm_start(objective: FactoredObjective, products: int = 60) -> Factors:
     """Factors of the best part of `logit_least_squares` of the objective's rank, split evenly between Q and K."""
-    return Factors.nearest(logit_least_squares(objective.problem, products, objective.axis_name), objective.rank)
+    scale = objective.problem.scale
+    X = logit_least_squares(objective.problem, products, objective.axis_name)
+    return Factors.nearest(X if scale is None else X / scale, objective.rank)
 
 
 def fit_attention(
@@ -88,6 +89,9 @@ def fit_attention(
     maps: ArrayLike,
     *,
     rank: int,
+    rotary: Rotary | None = None,
+    scale: float | None = None,
+    soft_cap: float | None = None,
     mask: ArrayLike | None = None,
     causal: bool = False,
     heldout: tuple[ArrayLike, ...] | None = None,
@@ -101,7 +105,10 @@ def fit_attention(
 
     Args:
         A: (…, n, d) what the head reads; leading axes are documents. maps: (…, n, n) its attention maps.
-        rank: r. mask: boolean, broadcastable to (…, n, n), True where a query may attend a key. causal: keys ≤ query.
+        rank: r.
+        rotary: a `Rotary`, whose positions, if it has any, hold for held-out documents too; then `maps` are the softmax
+            of `⟨R_i Qᵀa_i, R_j Kᵀa_j⟩`. scale, soft_cap: of the logits, see `AttentionRegression`.
+        mask: boolean, broadcastable to (…, n, n), True where a query may attend a key. causal: keys ≤ query.
         heldout: documents to judge by, `(A, maps)` or `(A, maps, mask)`.
         tol: loss at which to stop, held out if there is such, relative to the squared norm of the maps.
         seconds: wall time after which it ends with what it has.
@@ -135,11 +142,15 @@ def fit_attention(
     check_integer("rank", rank, at_least=1)
     second = checked_options(second)
     A = jnp.asarray(A)
-    problem = AttentionRegression(A, A, jnp.asarray(maps), mask=mask, causal=causal)
+    logits = checked_logits(causal, rotary, scale, soft_cap)
+    options: dict[str, Any] = dict(causal=causal, rotary=rotary, scale=scale, soft_cap=soft_cap)
+    problem = AttentionRegression(A, A, jnp.asarray(maps), mask=mask, **options)
+    if mesh is not None and (rotary is not None or soft_cap is not None):
+        raise ProblemError("mesh: fits with rotary positions or a soft cap run on one device; leave mesh out")
     judge = None
     if heldout is not None:
         Ah, maps_h, mask_h = unseen(heldout, "maps", A)
-        documents = AttentionRegression(Ah, Ah, maps_h, mask=mask_h, causal=causal)
+        documents = AttentionRegression(Ah, Ah, maps_h, mask=mask_h, **options)
         judge = _judge(documents, rank, mesh)
     reads = LayerRegression(problem.A1, problem.A1, problem.mask, causal)
     coordinates, input_rank = whitened(reads)
@@ -151,8 +162,8 @@ def fit_attention(
     _run(objective, watch, coordinates, second)
     train, held, weights = watch.best()
     host = jax.tree.map(np.asarray, weights)
-    known = determined_maps(problem, rank, input_rank)
-    return MapFit(host, train, held, watch.reason or "stalled", known, watch.elapsed(), tuple(watch.trace), causal)
+    known = determined_maps(problem, rank, input_rank, rotary)
+    return MapFit(host, train, held, watch.reason or "stalled", known, watch.elapsed(), tuple(watch.trace), logits)
 
 
 def _run(objective: Any, watch: Watch, coordinates, options: Options) -> None:
@@ -161,6 +172,9 @@ def _run(objective: Any, watch: Watch, coordinates, options: Options) -> None:
     def back(x: Factors) -> Factors:
         return jax.tree.map(lambda W: jnp.asarray(coordinates.into @ np.asarray(W, np.float64), W.dtype), x)
 
+    if objective.problem.rotary is not None or objective.problem.soft_cap is not None:
+        every_phase(objective, watch, back, options)
+        return
     x = objective.on_mesh(logarithm_start) if isinstance(objective, Spread) else logarithm_start(objective)
     if watch.note("logarithms", 1, float(objective.value(x)) / watch.unit, back(x)):
         return

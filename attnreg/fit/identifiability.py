@@ -4,7 +4,7 @@ Softmax ignores a constant added to a row of logits. If A2 w = 1 for some w, the
 map for every v, so raw X must never be compared with raw X: compare *row-centred* logits.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -12,9 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from attnreg.lift import tensor_trick as tt
-from attnreg.lift.streaming import Block, sum_over_blocks
+from attnreg.lift.streaming import Block, rows_of, sum_over_blocks
+from attnreg.objectives.factored import FactoredObjective
+from attnreg.objectives.factors import Factors
 from attnreg.problems.attention import AttentionRegression
+from attnreg.problems.checks import ProblemError
 from attnreg.problems.registry import find_loss
+from attnreg.rows.capping import capped
 from attnreg.rows.masking import hide
 
 # Unknowns up to which the logit map of several documents is factorised as a whole.
@@ -98,6 +102,7 @@ def identifiability(problem: AttentionRegression) -> Identifiability:
         left of equal keys is their rounding (tests/fit/test_identifiability.py).
     Cost: O(n d1² + m d2²), plus O((d1 d2)³) for each document when there are several and it is dense. Host computation,
         not for use inside jit.
+    Raises: ProblemError for a problem with rotary positions or a soft cap.
     Source: derived in docs/theory/closed_forms.md.
 
     Example:
@@ -106,6 +111,11 @@ def identifiability(problem: AttentionRegression) -> Identifiability:
         >>> identifiability(AttentionRegression(A, A, jnp.full((3, 3), 1 / 3)))
         Identifiability(unknowns=9, rank_low=6, rank_high=6, gauge=3, missing=0)
     """
+    if problem.rotary is not None or problem.soft_cap is not None:
+        raise ProblemError(
+            f"problem.{'soft_cap' if problem.rotary is None else 'rotary'} is set, and identifiability counts "
+            "directions of a full X without it; the fits count those of factors: fit.determined"
+        )
     A1, A2 = np.asarray(problem.A1, np.float64), np.asarray(problem.A2, np.float64)
     centred = A2 if find_loss(problem.loss).fits == "logits" else A2 - A2.mean(axis=1, keepdims=True)
     d1, d2 = problem.shape
@@ -126,12 +136,11 @@ def identifiability(problem: AttentionRegression) -> Identifiability:
     return Identifiability(d1 * d2, low, high, gauge, d1 * d2 - high - gauge)
 
 
-def centred_logits(problem: AttentionRegression, block: Block, X: jax.Array) -> jax.Array:
-    """Logits of a block minus their mean over each row's allowed keys, (r, m), or themselves where the loss fits them.
+def centred_logits(problem: AttentionRegression, block: Block, s: jax.Array) -> jax.Array:
+    """Logits s (r, m) of a block minus their mean over each row's allowed keys, or themselves where the loss fits them.
 
     Masked keys are 0.
     """
-    s = tt.logits(block.query, X, block.keys)
     if find_loss(problem.loss).fits == "logits":
         return hide(s, block.mask, 0)
     if block.mask is None:
@@ -141,25 +150,53 @@ def centred_logits(problem: AttentionRegression, block: Block, X: jax.Array) -> 
     return jnp.where(block.mask, s - mean, jnp.zeros_like(s))
 
 
-def logit_distance(problem: AttentionRegression, X: jax.Array, Z: jax.Array) -> jax.Array:
+def logit_distance(problem: AttentionRegression, X: jax.Array | Factors, Z: jax.Array | Factors) -> jax.Array:
     """`‖C(S(X) − S(Z))‖_F / ‖C S(Z)‖_F` over all documents, C centring rows: the distance that the gauge cannot change.
 
     Args:
-        problem: the data on which to compare. X, Z: (d1, d2), of the data's dtype.
+        problem: the data on which to compare. X, Z: (d1, d2), or `Factors`, of the data's dtype; a problem with rotary
+            positions takes factors only. Logits are scaled and capped as the problem says.
 
     Returns:
         A scalar.
 
     Precision: that of the logits, eps·‖S‖ (tests/fit/test_identifiability.py).
     Cost: two logit products, streamed.
+    Raises: ProblemError for a full X of a problem with rotary positions, or factors of too few columns.
     Source: derived in docs/theory/closed_forms.md.
     """
 
+    other = _seen(problem, "Z", Z)
+    # What is linear in X is subtracted there: no digits are lost to what X and Z share.
+    linear = problem.soft_cap is None
+    if linear and not isinstance(X, Factors) and not isinstance(Z, Factors):
+        apart = _seen(problem, "X", X - Z)
+    else:
+        linear, apart = False, _seen(problem, "X", X)
+
     def emit(block):
-        fresh = block.fresh[:, None]
-        gap = jnp.where(fresh, centred_logits(problem, block, X - Z), jnp.zeros((), X.dtype))
-        size = jnp.where(fresh, centred_logits(problem, block, Z), jnp.zeros((), X.dtype))
-        return jnp.sum(gap * gap), jnp.sum(size * size)
+        size, gap = (centred_logits(problem, block, logits(block)) for logits in (other, apart))
+        gap = gap if linear else gap - size
+        fresh, zero = block.fresh[:, None], jnp.zeros((), size.dtype)
+        return jnp.sum(jnp.where(fresh, gap * gap, zero)), jnp.sum(jnp.where(fresh, size * size, zero))
 
     gap, size = sum_over_blocks(problem, emit)
     return jnp.sqrt(gap / size)
+
+
+def _seen(problem: AttentionRegression, name: str, x: jax.Array | Factors) -> Callable[[Block], jax.Array]:
+    """The logits of a block at an unknown, as the softmax sees them."""
+    if isinstance(x, Factors):
+        rows = FactoredObjective(problem, x.Q.shape[1])._projected(x)
+
+        def raw(block):
+            return tt.matmul(rows_of(block, rows.A1), rows.A2[block.document].T)
+
+    elif problem.rotary is not None:
+        raise ProblemError(f"{name} is a {type(x).__name__}; problem.rotary is set, so it must be Factors(Q, K)")
+    else:
+
+        def raw(block):
+            return tt.logits(block.query, x, block.keys)
+
+    return lambda block: capped(raw(block), problem.scale, problem.soft_cap).logits

@@ -5,45 +5,72 @@ import math
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from attnreg.fit.coordinates import tokens_that_count
+from attnreg.fit.determined import Determined
 from attnreg.objectives.factors import Factors
 from attnreg.objectives.layer import LayerObjective
-from attnreg.problems.attention import AttentionRegression
+from attnreg.problems.checks import ProblemError, check_number
 from attnreg.problems.layer import LayerRegression, LayerWeights
+from attnreg.problems.rotary import Rotary
 
 LAYER_UNIT = "squared error / squared deviation from the column mean"
 MAP_UNIT = "squared error / squared norm of the maps"
 
 
-class Determined(NamedTuple):
-    """What the inputs determine, by counting: unknowns, the rank of the inputs, and directions that change no output.
+class Logits(NamedTuple):
+    """How a fit makes logits of what it projects: turns without positions, scale and soft cap, or None; a causal mask.
 
-    free: per head, r² for (QG, KG⁻ᵀ); s² for (VG, G⁻¹O); the unknowns outside the span of the inputs; and where some w
-    has A w = 1, r for K + w cᵀ, which softmax ignores, and the constant outputs that one head can hand to another.
-    equations: numbers written on the queries that count; uniqueness needs at least `unknowns - free` of them.
+    Args:
+        causal: keys ≤ query only. rotary: a `Rotary`. scale, soft_cap: positive scalars, floats.
     """
 
-    unknowns: int
-    input_rank: int
-    free: int
-    equations: int
+    causal: bool = False
+    rotary: Rotary | None = None
+    scale: float | None = None
+    soft_cap: float | None = None
 
-    def describe(self) -> str:
-        """One line.
+    def options(self, positions: ArrayLike | None = None) -> dict[str, Any]:
+        """What a problem on other documents is made with; `positions` are theirs."""
+        rotary = self.rotary
+        if positions is not None:
+            if rotary is None:
+                raise ProblemError("positions are given, but the fit has no rotary positions")
+            rotary = dataclasses.replace(rotary, positions=positions)
+        return self._replace(rotary=rotary)._asdict()
 
-        >>> Determined(36864, 384, 1056, 819200).describe()
-        '35808 of 36864 unknowns determined by 819200 numbers; inputs of rank 384'
-        """
-        known = self.unknowns - self.free
-        return (
-            f"{known} of {self.unknowns} unknowns determined by {self.equations} numbers; "
-            f"inputs of rank {self.input_rank}"
-        )
+    def arrays(self) -> dict[str, Any]:
+        """As arrays for a file; what is None is left out."""
+        kept = {"causal": self.causal, "scale": self.scale, "soft_cap": self.soft_cap}
+        if self.rotary is not None:
+            kept |= {"rotary": [self.rotary.layout], "frequencies": self.rotary.turns()}
+        return {name: value for name, value in kept.items() if value is not None}
+
+    @classmethod
+    def read(cls, file: Any) -> "Logits":
+        """From what `arrays` wrote, or a file of before there were turns."""
+        scale, soft_cap = (float(file[name]) if name in file else None for name in ("scale", "soft_cap"))
+        rotary = None
+        if "rotary" in file:
+            frequencies = file["frequencies"]
+            rotary = Rotary(2 * len(frequencies), layout=str(file["rotary"][0]), frequencies=frequencies)  # type: ignore[arg-type]
+        return cls(bool(file["causal"]), rotary, scale, soft_cap)
+
+
+PLAIN = Logits()
+
+
+def checked_logits(causal: bool, rotary: Any, scale: Any, soft_cap: Any) -> Logits:
+    """The record of a fit's options; a `Rotation` is refused, as it holds for no other documents."""
+    if rotary is not None and not isinstance(rotary, Rotary):
+        raise ProblemError(f"rotary is a {type(rotary).__name__}; it must be a Rotary, e.g. Rotary(width=64, base=1e4)")
+    for name, value in (("scale", scale), ("soft_cap", soft_cap)):
+        if value is not None:
+            check_number(name, value, above=0)
+    numbers = (None if value is None else float(value) for value in (scale, soft_cap))
+    return Logits(bool(causal), None if rotary is None else rotary.bare(), *numbers)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +83,7 @@ class Fitted:
         reason: why it ended: "tolerance", "seconds" or "stalled".
         determined: what the inputs determine.
         seconds: wall time. trace: (seconds, phase, step, train, heldout) per event.
-        causal: whether a query was taken to see earlier keys only.
+        logits: how logits are made: causal mask, turns, scale and soft cap.
     """
 
     weights: Any
@@ -66,7 +93,7 @@ class Fitted:
     determined: Determined
     seconds: float
     trace: tuple[tuple[float, str, int, float, float], ...]
-    causal: bool = False
+    logits: Logits = PLAIN
     unit: ClassVar[str]
     kind: ClassVar[Any]
 
@@ -76,7 +103,7 @@ class Fitted:
         trace: dict[str, Any] = {f"trace_{i}": np.asarray([row[i] for row in self.trace]) for i in range(5)}
         np.savez(
             path, **arrays, **trace, losses=[self.train, self.heldout, self.seconds], reason=self.reason,
-            determined=self.determined, causal=self.causal,
+            determined=self.determined, **self.logits.arrays(),
         )  # fmt: skip
 
     @classmethod
@@ -88,7 +115,7 @@ class Fitted:
             train, heldout, seconds = (float(value) for value in file["losses"])
             known = Determined(*(int(value) for value in file["determined"]))
             trace = tuple(zip(*columns, strict=True))
-            return cls(weights, train, heldout, str(file["reason"]), known, seconds, trace, bool(file["causal"]))
+            return cls(weights, train, heldout, str(file["reason"]), known, seconds, trace, Logits.read(file))
 
     def plot(self, axes: Any = None) -> Any:
         """Training and held-out loss over seconds, on Matplotlib axes; returns the axes."""
@@ -112,7 +139,7 @@ class LayerFit(Fitted):
     Args:
         weights: `LayerWeights` of NumPy floats Q, K (h, d, r), V (h, d, s), O (h, s, c) or None, for the inputs as
             given.
-        train, heldout, reason, determined, seconds, trace, causal: see `Fitted`; losses are plain floats.
+        train, heldout, reason, determined, seconds, trace, logits: see `Fitted`; losses are plain floats.
 
     Precision: `predict` runs in the dtype of the weights.
     Cost: `predict` is one forward pass.
@@ -122,9 +149,9 @@ class LayerFit(Fitted):
     unit: ClassVar[str] = LAYER_UNIT
     kind: ClassVar[Any] = LayerWeights
 
-    def predict(self, A: ArrayLike, mask: ArrayLike | None = None) -> np.ndarray:
-        """The outputs (k, n, c) of the fitted layer for inputs A (…, n, d)."""
-        return predict(self.weights, A, mask=mask, causal=self.causal)
+    def predict(self, A: ArrayLike, mask: ArrayLike | None = None, *, positions: ArrayLike | None = None) -> np.ndarray:
+        """The outputs (k, n, c) of the fitted layer for inputs A (…, n, d); positions (…, n) of a rotary layer."""
+        return predict(self.weights, A, mask=mask, **self.logits.options(positions))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +160,7 @@ class MapFit(Fitted):
 
     Args:
         weights: `Factors` of NumPy floats Q, K (d, r), for the inputs as given.
-        train, heldout, reason, determined, seconds, trace, causal: see `Fitted`; losses are plain floats.
+        train, heldout, reason, determined, seconds, trace, logits: see `Fitted`; losses are plain floats.
 
     Precision: `predict` runs in the dtype of the weights.
     Cost: `predict` is one forward pass.
@@ -143,53 +170,26 @@ class MapFit(Fitted):
     unit: ClassVar[str] = MAP_UNIT
     kind: ClassVar[Any] = Factors
 
-    def predict(self, A: ArrayLike, mask: ArrayLike | None = None) -> np.ndarray:
-        """The maps (k, n, n) of the fitted head for inputs A (…, n, d)."""
+    def predict(self, A: ArrayLike, mask: ArrayLike | None = None, *, positions: ArrayLike | None = None) -> np.ndarray:
+        """The maps (k, n, n) of the fitted head for inputs A (…, n, d); positions (…, n) of a rotary head."""
         Q, K = (jnp.asarray(W) for W in self.weights)
         A = jnp.asarray(A, Q.dtype)
-        A = A.reshape(-1, *A.shape[-2:])
-        reads = LayerRegression(A, A, mask, self.causal)
-        weights = LayerWeights(Q[None], K[None], jnp.zeros((1, A.shape[2], A.shape[2]), A.dtype))
+        reads = LayerRegression(A, A, mask, **self.logits.options(positions))
+        weights = LayerWeights(Q[None], K[None], jnp.zeros((1, A.shape[-1], A.shape[-1]), A.dtype))
         return np.asarray(LayerObjective(reads, 1, Q.shape[1]).maps(weights))[:, 0]
 
 
-def predict(weights: LayerWeights, A: ArrayLike, *, mask: ArrayLike | None = None, causal: bool = False) -> np.ndarray:
-    """`Σ_h softmax(A Q_h K_hᵀ Aᵀ) A V_h O_h`, (k, n, c), for inputs A (…, n, d)."""
+def predict(weights: LayerWeights, A: ArrayLike, *, mask: ArrayLike | None = None, **logits: Any) -> np.ndarray:
+    """`Σ_h softmax(A Q_h K_hᵀ Aᵀ) A V_h O_h`, (k, n, c), for inputs A (…, n, d).
+
+    Options are those of `LayerRegression`: `causal`, `rotary`, `scale`, `soft_cap`. Queries share keys (and values)
+    where the weights have fewer heads of them.
+    """
     weights = LayerWeights._make(None if W is None else jnp.asarray(W) for W in weights)
     A = jnp.asarray(A, weights.Q.dtype)
     width = (weights.V if weights.O is None else weights.O).shape[2]
-    problem = LayerRegression(A, jnp.zeros((*A.shape[:-1], width), A.dtype), mask, causal)
-    objective = LayerObjective(problem, *_sizes(weights))
+    problem = LayerRegression(A, jnp.zeros((*A.shape[:-1], width), A.dtype), mask, **logits)
+    h, _, r = weights.Q.shape
+    s = None if weights.O is None else weights.O.shape[1]
+    objective = LayerObjective(problem, h, r, s, key_heads=len(weights.K))
     return np.asarray(objective.predict(weights))
-
-
-def _sizes(weights: LayerWeights) -> tuple[int, int, int | None]:
-    return weights.Q.shape[0], weights.Q.shape[2], None if weights.O is None else weights.O.shape[1]
-
-
-def determined(objective: LayerObjective, input_rank: int) -> Determined:
-    """`Determined` of an objective whose inputs have this rank."""
-    _, _, d, c = objective.problem.sizes
-    h, r, s = objective.heads, objective.rank, objective.value_rank
-    queries = tokens_that_count(objective.problem)[1]
-    width = c if s is None else s
-    constant = _reads_a_constant(objective.problem)
-    per_head = r * r + (0 if s is None else s * s) + (r if constant else 0) + (d - input_rank) * (2 * r + width)
-    shared = max(h * width - c, 0) if constant else 0
-    unknowns = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(objective.zeros)))
-    return Determined(unknowns, input_rank, h * per_head + shared, int(queries.sum()) * c)
-
-
-def determined_maps(problem: AttentionRegression, rank: int, input_rank: int) -> Determined:
-    """`Determined` of queries and keys seen through their maps."""
-    k, n, m, d, _ = problem.sizes
-    reads = LayerRegression(problem.A1, problem.A1, problem.mask, problem.causal)
-    free = rank**2 + (rank if _reads_a_constant(reads) else 0) + 2 * (d - input_rank) * rank
-    return Determined(2 * d * rank, input_rank, free, k * n * (m - 1))
-
-
-def _reads_a_constant(problem: LayerRegression) -> bool:
-    """Whether some w has A w = 1 on every token: adding it to the keys changes no map."""
-    A = np.asarray(problem.A, np.float64)[tokens_that_count(problem)[0]]
-    w = np.linalg.lstsq(A, np.ones(A.shape[0]), rcond=None)[0]
-    return bool(np.max(np.abs(A @ w - 1)) <= 1e4 * float(jnp.finfo(problem.dtype).eps))

@@ -9,16 +9,18 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from attnreg.fit.coordinates import Coordinates, scaled, variation, whitened
+from attnreg.fit.determined import determined
 from attnreg.fit.first_phase import Stochastic, checked_stochastic, stochastic_slices
 from attnreg.fit.gauss_newton import Options, announce_steps, checked_options, gauss_newton_steps
 from attnreg.fit.layer import fit_one_layer
-from attnreg.fit.layer_fit import LayerFit, determined
+from attnreg.fit.layer_fit import LayerFit, checked_logits
 from attnreg.fit.watch import Progress, Watch, check_limits, unseen
 from attnreg.objectives.factors import Factors
 from attnreg.objectives.layer import LayerObjective
 from attnreg.problems.checks import ProblemError
 from attnreg.problems.layer import LayerRegression, LayerWeights
 from attnreg.problems.one_layer import OneLayerRegression
+from attnreg.problems.rotary import Rotary
 
 # A first phase whose loss stays above this has not found a basin; it is then drawn again, this many times in all.
 LOST, ATTEMPTS = 0.5, 3
@@ -35,6 +37,10 @@ def fit_layer(
     rank: int,
     heads: int = 1,
     value_rank: int | None = None,
+    key_heads: int | None = None,
+    rotary: Rotary | None = None,
+    scale: float | None = None,
+    soft_cap: float | None = None,
     mask: ArrayLike | None = None,
     causal: bool = False,
     heldout: tuple[ArrayLike, ...] | None = None,
@@ -57,6 +63,9 @@ def fit_layer(
         A: (…, n, d) what the layer reads; leading axes are documents. outputs: (…, n, c) what it writes.
         rank: r, the width of queries and keys. heads: h, their outputs add up.
         value_rank: s, the width of the values; None takes V (h, d, c) whole and no O.
+        key_heads: g, how many heads of keys (and values, where there is an O) the queries share; None is h.
+        rotary: a `Rotary`, whose positions, if it has any, hold for held-out documents too. scale, soft_cap: of the
+            logits, see `LayerRegression`; None is without.
         mask: boolean, broadcastable to (…, n, n), True where a query may attend a key. causal: keys ≤ query only.
         heldout: documents to judge by, `(A, outputs)` or `(A, outputs, mask)`.
         tol: loss at which to stop, held out if there is such, in units of the deviation from the column mean.
@@ -92,14 +101,15 @@ def fit_layer(
     """
     check_limits(tol, seconds, callback)
     first, second = checked_stochastic(first), checked_options(second)
-    problem = LayerRegression(jnp.asarray(A), jnp.asarray(outputs), mask, causal)
-    objective = LayerObjective(problem, heads, rank, value_rank)
+    logits = checked_logits(causal, rotary, scale, soft_cap)
+    problem = LayerRegression(jnp.asarray(A), jnp.asarray(outputs), mask, causal, rotary, scale, soft_cap)
+    objective = LayerObjective(problem, heads, rank, value_rank, key_heads=key_heads)
     judge = None
     if heldout is not None:
-        documents = LayerRegression(*unseen(heldout, "outputs", problem.A), causal=causal)
+        documents = LayerRegression(*unseen(heldout, "outputs", problem.A), causal, rotary, scale, soft_cap)
         if documents.sizes[3] != problem.sizes[3]:
             raise ProblemError(f"heldout outputs are {documents.sizes[3]} wide; they must be {problem.sizes[3]}")
-        judge = LayerObjective(documents, heads, rank, value_rank)
+        judge = dataclasses.replace(objective, problem=documents)
     watch = Watch(variation(problem), _judge(judge), tol, seconds, callback)
     if start is not None:
         if isinstance(start, LayerWeights):
@@ -109,8 +119,8 @@ def fit_layer(
     _run(objective, watch, coordinates, jax.random.key(0) if key is None else key, start, first, second)
     train, held, weights = watch.best()
     host = jax.tree.map(np.asarray, weights)
-    known = determined(objective, input_rank)
-    return LayerFit(host, train, held, watch.reason or "stalled", known, watch.elapsed(), tuple(watch.trace), causal)
+    known = determined(objective, input_rank, rotary)
+    return LayerFit(host, train, held, watch.reason or "stalled", known, watch.elapsed(), tuple(watch.trace), logits)
 
 
 def _judge(objective: LayerObjective | None):
@@ -151,7 +161,8 @@ def _run(
 def _from_jets(objective: LayerObjective, watch: Watch, key) -> LayerWeights | None:
     """Weights of a small head by the search of `fit_one_layer`; None where that does not apply or finds nothing."""
     problem = objective.problem
-    plain = problem.mask is None and not problem.causal
+    made = (problem.mask, problem.rotary, problem.scale, problem.soft_cap)
+    plain = all(part is None for part in made) and not problem.causal
     if objective.heads > 1 or objective.value_rank is not None or not plain or problem.sizes[2] > SMALL:
         return None
     A = problem.A

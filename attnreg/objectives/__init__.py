@@ -8,6 +8,7 @@ from attnreg.objectives.jets import JetObjective, jet_problem
 from attnreg.objectives.layer import LayerObjective
 from attnreg.objectives.one_layer import OneLayerObjective
 from attnreg.objectives.reduced import VariableProjection
+from attnreg.objectives.stacked import StackedObjective
 
 __all__ = [
     "AttentionObjective",
@@ -20,6 +21,7 @@ __all__ = [
     "Objective",
     "OneLayerObjective",
     "SecondOrderObjective",
+    "StackedObjective",
     "VariableProjection",
     "jet_problem",
 ]

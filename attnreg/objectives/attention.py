@@ -31,7 +31,7 @@ from attnreg.objectives.row_terms import (
     row_terms,
 )
 from attnreg.problems.attention import AttentionRegression
-from attnreg.problems.checks import pytree_dataclass
+from attnreg.problems.checks import ProblemError, pytree_dataclass
 from attnreg.rows.curvature import RowTerms
 
 
@@ -69,6 +69,11 @@ class AttentionObjective(SecondOrderObjective):
 
     def __post_init__(self):
         check_streaming(self.block_rows)
+        if self.problem.rotary is not None:
+            raise ProblemError(
+                "problem.rotary is set, and the logits of a rotary head are not A1 X A2ᵀ for any X; take its factors: "
+                "FactoredObjective(problem, rank), or, for small widths, StackedObjective(problem)"
+            )
 
     def zeros(self) -> jax.Array:
         """X = 0."""

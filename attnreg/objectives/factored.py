@@ -1,5 +1,8 @@
 """The unknown as low-rank factors, X = Q Kᵀ: what an attention head truly is.
 
+Where the problem has `rotary` positions, the projected rows are turned, and what comes back from row and key space is
+turned back: orthogonal maps, so nothing else changes.
+
 The closed forms follow from those in X by the chain rule, but X is never formed: with `L = A1 Q` and `R = A2 K` the
 logits are `L Rᵀ`, and every product has the rank in place of d. The gauge `(QG, KG⁻ᵀ)` leaves X alone; it makes
 the Hessian singular along r² directions, which conjugate gradients and the damping leave untouched.
@@ -13,23 +16,23 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from attnreg.lift import tensor_trick as tt
-from attnreg.lift.kronecker import Blocks, Kronecker
-from attnreg.lift.streaming import Block, fold_blocks, map_over_blocks, rows_of
-from attnreg.objectives.attention import AttentionObjective
+from attnreg.lift.kronecker import Blocks
+from attnreg.lift.streaming import Block, fold_blocks, map_over_blocks
 from attnreg.objectives.base import Cache, Costs, SecondOrderObjective, compiled
+from attnreg.objectives.factored_preconditioner import block_sums, blocks_of, sums_of
 from attnreg.objectives.factors import FactoredLinearization, Factors, lifted, no_parts
 from attnreg.objectives.row_terms import (
     all_devices,
     check_streaming,
     curvature_of,
     fresh_value,
-    kronecker_sums,
-    normalised_kronecker,
     rounding_of_rows,
     row_terms,
 )
+from attnreg.objectives.spectral import first_direction
 from attnreg.problems.attention import AttentionRegression
 from attnreg.problems.checks import check_integer, check_number, pytree_dataclass, replaced
+from attnreg.problems.rotary import check_rotary_width
 from attnreg.rows.curvature import RowTerms
 
 
@@ -39,7 +42,7 @@ class FactoredObjective(SecondOrderObjective):
 
     Args:
         problem: the data; its ridge stays `½ ridge ‖Q Kᵀ‖²`.
-        rank: r, from 1 to min(d1, d2).
+        rank: r, from 1 to min(d1, d2); at least the width of `problem.rotary`, which takes any r.
         block_rows, axis_name: as in `AttentionObjective`.
 
     Precision: agrees with autodiff through `Q Kᵀ` to a small multiple of eps × natural scale
@@ -65,7 +68,9 @@ class FactoredObjective(SecondOrderObjective):
     axis_name: str | None = None
 
     def __post_init__(self):
-        check_integer("rank", self.rank, at_least=1, at_most=min(self.problem.shape))
+        most = min(self.problem.shape) if self.problem.rotary is None else None
+        check_integer("rank", self.rank, at_least=1, at_most=most)
+        check_rotary_width(self.problem.rotary, self.rank)
         check_streaming(self.block_rows)
 
     def zeros(self) -> Factors:
@@ -90,7 +95,8 @@ class FactoredObjective(SecondOrderObjective):
         """A start outside the saddle at zero: the best rank-r factors of one preconditioned step from X = 0.
 
         At X = 0 the Gauss–Newton matrix without masks is exactly `S ⊗ M`, so this step is a Gauss–Newton step; its
-        truncated singular value decomposition is split evenly between Q and K.
+        truncated singular value decomposition is split evenly between Q and K. With rotary positions the step is that
+        of `StackedObjective`, and each frequency gets its best complex matrix of rank one.
 
         Args:
             damping: of the step, relative to the mean curvature; a large one keeps weak directions of the data out.
@@ -106,9 +112,9 @@ class FactoredObjective(SecondOrderObjective):
     def _fold(self, projected: AttentionRegression, update: Callable[[Any, Block], Any], start: Any) -> Any:
         return fold_blocks(projected, update, start, block_rows=self.block_rows)
 
-    def _on_factors(self, projected: AttentionRegression, gamma_of: Callable[[Block], tuple[Any, Any, Any]]):
+    def _on_factors(self, projected: AttentionRegression, gamma_of: Callable[[Block], Any], back: Any = None):
         """The one pass: `(total, Factors)` from a function of a block that returns a number (summed), the row matrix Γ
-        (r, m) and the pair (queries, keys) that Γ is lifted with."""
+        (r, m) and the pair (queries, keys) that Γ is lifted with; `back` moves sums in row and key space first."""
 
         def update(carry, block):
             total, parts = carry
@@ -117,22 +123,25 @@ class FactoredObjective(SecondOrderObjective):
 
         zero = jnp.zeros((), self.problem.dtype)
         total, parts = self._fold(projected, update, (zero, no_parts(projected)))
-        return self._reduced((total, self._back(parts)))
+        return self._reduced((total, self._back(parts if back is None else back(parts))))
 
     @jax.jit
     def _spectral_start(self, damping: jax.Array) -> Factors:
-        full = AttentionObjective(self.problem, self.block_rows, self.axis_name)
-        origin = full.zeros()
-        step = full.preconditioner(origin).solve(full.value_and_grad(origin)[1], relative=damping)
-        direction = Factors.nearest(-step, self.rank)
+        direction = first_direction(self.problem, self.rank, damping, (self.block_rows, self.axis_name))
         scales = jnp.asarray(2.0, self.problem.dtype) ** -jnp.arange(0, 10, dtype=self.problem.dtype)
         values = jax.lax.map(lambda c: self.value(jax.tree.map(lambda a: a * jnp.sqrt(c), direction)), scales)
         best = jnp.sqrt(scales[jnp.nanargmin(values)])
         return jax.tree.map(lambda a: a * best, direction)
 
     def _projected(self, x: Factors) -> AttentionRegression:
-        """The problem seen in the rank-r space: queries A1 Q, keys A2 K, unknown the identity."""
-        return replaced(self.problem, A1=tt.matmul(self.problem.A1, x.Q), A2=tt.matmul(self.problem.A2, x.K))
+        """The problem seen in the rank-r space: queries A1 Q, keys A2 K, both turned, unknown the identity."""
+        rows = self._turned(Factors(tt.matmul(self.problem.A1, x.Q), tt.matmul(self.problem.A2, x.K)))
+        return replaced(self.problem, A1=rows.Q, A2=rows.K)
+
+    def _turned(self, rows: Factors, *, back: bool = False) -> Factors:
+        """Projected queries (k, n, r) and keys (k, m, r), turned (back) where the problem has rotary positions."""
+        turns = self.problem.rotary
+        return rows if turns is None else Factors(turns.queries(rows.Q, back=back), turns.keys(rows.K, back=back))
 
     def _reduced(self, total: Any) -> Any:
         return total if self.axis_name is None else jax.lax.psum(total, self.axis_name)
@@ -178,12 +187,18 @@ class FactoredObjective(SecondOrderObjective):
             wrong = rounding_of_rows(row_terms(projected, block, s), s)
             return jnp.zeros((), s.dtype), wrong, (jnp.abs(block.lift), jnp.abs(block.keys))
 
-        positive = replaced(self.problem, A1=jnp.abs(self.problem.A1), A2=jnp.abs(self.problem.A2))
-        _, wrong = replaced(self, problem=positive)._on_factors(projected, gamma_of)
+        problem, turns = self.problem, self.problem.rotary
+        positive = replaced(problem, A1=jnp.abs(problem.A1), A2=jnp.abs(problem.A2), rotary=None)
+
+        def spread(parts):
+            return parts if turns is None else jax.tree.map(turns.largest, parts)
+
+        _, wrong = replaced(self, problem=positive)._on_factors(projected, gamma_of, spread)
         return jnp.sqrt(jnp.sum(wrong.Q**2) + jnp.sum(wrong.K**2))
 
     def _back(self, parts: Factors) -> Factors:
         """From row space (k, n, r) and key space (k, m, r) to the factors."""
+        parts = self._turned(parts, back=True)
         return Factors(
             tt.einsum("knd,knr->dr", self.problem.A1, parts.Q), tt.einsum("kmd,kmr->dr", self.problem.A2, parts.K)
         )
@@ -217,19 +232,11 @@ class FactoredObjective(SecondOrderObjective):
 
     @compiled()
     def preconditioner(self, x: Factors) -> Blocks:
-        """Block diagonal: `S ⊗ (Kᵀ M K)` for Q and `M ⊗ (Qᵀ S Q)` for K, S ⊗ M that of the full X."""
+        """Block diagonal, a Kronecker product for each factor; see `attnreg.objectives.factored_preconditioner`."""
         projected = self._projected(x)
 
         def update(total, block):
-            terms = self._each_row(projected, block)
-            lift = jnp.where(block.fresh[:, None], rows_of(block, self.problem.A1), jnp.zeros((), x.Q.dtype))
-            sums = kronecker_sums(lift, terms, self.problem.A2[block.document])
-            return jax.tree.map(jnp.add, total, sums)
+            return jax.tree.map(jnp.add, total, block_sums(self.problem, block, self._each_row(projected, block)))
 
-        d1, d2 = self.problem.shape
-        zeros = tuple(jnp.zeros(shape, self.problem.dtype) for shape in ((d1, d1), (d2, d2), ()))
-        S, M = normalised_kronecker(*self._reduced(self._fold(projected, update, zeros)))
-        shift = self.problem.ridge
-        of_q = Kronecker.of(S, tt.matmul(x.K.T, tt.matmul(M, x.K)), shift=shift)
-        of_k = Kronecker.of(M, tt.matmul(x.Q.T, tt.matmul(S, x.Q)), shift=shift)
-        return Blocks(Factors._make((of_q, of_k)))
+        total = self._reduced(self._fold(projected, update, sums_of(self.problem, self.rank)))
+        return blocks_of(self.problem, total, x)

@@ -66,7 +66,7 @@ class FactoredLinearization(Linearization):
     def hvp(self, v: Factors) -> Factors:
         """`Jᵀ H J v` plus, when exact, the coupling of Q and K through the gradient in X."""
         problem, objective = self.objective.problem, self.objective
-        moved = Factors(tt.matmul(problem.A1, v.Q), tt.matmul(problem.A2, v.K))
+        moved = objective._turned(Factors(tt.matmul(problem.A1, v.Q), tt.matmul(problem.A2, v.K)))
 
         def update(parts, block):
             curvature, gamma = self._entries(block)

@@ -8,18 +8,19 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from attnreg.objectives import layer_blocks as lb
-from attnreg.objectives.base import Cache, Costs, Linearization, SecondOrderObjective, compiled
+from attnreg.objectives import layer_documents as ld
+from attnreg.objectives.base import Cache, Costs, SecondOrderObjective, compiled
+from attnreg.objectives.layer_linearized import LayerLinearization
 from attnreg.objectives.layer_preconditioner import LayerPreconditioner, signs, sums
-from attnreg.problems.checks import check_integer, pytree_dataclass, replaced
+from attnreg.problems.checks import ProblemError, check_integer, pytree_dataclass
 from attnreg.problems.layer import LayerRegression, LayerWeights
+from attnreg.problems.rotary import check_rotary_width
 
-# Entries (heads × documents × queries × keys) of one block: measured best from 2¹⁸ to 2²⁰ on a CPU with 32 MB of cache.
-BLOCK_ENTRIES = 2**19
 # What `cache="auto"` may keep: the maps of 100 documents of 256 tokens take 39 MB a head.
 LAYER_CACHE_BYTES = 2**29
 
 
-@pytree_dataclass("heads", "rank", "value_rank", "block_documents")
+@pytree_dataclass("heads", "rank", "value_rank", "block_documents", "key_heads")
 class LayerObjective(SecondOrderObjective):
     """`‖Σ_h softmax(A Q_h K_hᵀ Aᵀ) A V_h O_h − B‖²` in the unknowns `LayerWeights`.
 
@@ -28,6 +29,8 @@ class LayerObjective(SecondOrderObjective):
         heads, rank: h and r.
         value_rank: s, the inner width of V O; None takes V (h, d, c) whole and no O.
         block_documents: documents per streamed block; None chooses from the sizes.
+        key_heads: g, how many heads of keys (and values, where there is an O) the h heads of queries share, a divisor
+            of h; None is h.
 
     Precision: value, gradient and products agree with autodiff of the plain loss to a small multiple of eps × natural
     scale, in float64 and float32 (tests/objectives/test_layer.py).
@@ -53,19 +56,25 @@ class LayerObjective(SecondOrderObjective):
     rank: int = 32
     value_rank: int | None = None
     block_documents: int | None = None
+    key_heads: int | None = None
 
     def __post_init__(self):
         check_integer("heads", self.heads, at_least=1)
         check_integer("rank", self.rank, at_least=1)
-        for name in ("value_rank", "block_documents"):
+        for name in ("value_rank", "block_documents", "key_heads"):
             if getattr(self, name) is not None:
                 check_integer(name, getattr(self, name), at_least=1)
+        if self.key_heads is not None and self.heads % self.key_heads:
+            raise ProblemError(
+                f"key_heads is {self.key_heads}; it must divide heads, {self.heads}: equally many queries share each"
+            )
+        check_rotary_width(self.problem.rotary, self.rank)
 
     def _shapes(self) -> tuple[tuple[int, int, int] | None, ...]:
         """Shapes of Q, K, V and O."""
         (_, _, d, c), h, s = self.problem.sizes, self.heads, self.value_rank
-        pair = (h, d, self.rank)
-        return (pair, pair, (h, d, c), None) if s is None else (pair, pair, (h, d, s), (h, s, c))
+        Q, K = (h, d, self.rank), (self.key_heads or h, d, self.rank)
+        return (Q, K, (h, d, c), None) if s is None else (Q, K, (K[0], d, s), (h, s, c))
 
     def zeros(self) -> LayerWeights:
         """All zero, a saddle: start from `small_start`."""
@@ -83,7 +92,9 @@ class LayerObjective(SecondOrderObjective):
         """
         dtype, d = self.problem.dtype, self.problem.sizes[2]
         keys = jax.random.split(key, 4)
-        sizes = (scale, scale, 0.1 if self.value_rank is None else 1.0, 0.1)
+        # The problem's own scale of the logits is made up for.
+        of_logits = scale if self.problem.scale is None else scale / jnp.sqrt(self.problem.scale)
+        sizes = (of_logits, of_logits, 0.1 if self.value_rank is None else 1.0, 0.1)
         fan = (d, d, d, self.value_rank)
 
         def draw(key, shape, size, width):
@@ -102,68 +113,28 @@ class LayerObjective(SecondOrderObjective):
         p = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(self.zeros)))
         return Costs(gradient, 2 * p * gradient, p)
 
-    def _documents_per_block(self) -> int:
-        k, n = self.problem.sizes[:2]
-        most = self.block_documents or max(1, BLOCK_ENTRIES // (self.heads * n * n))
-        blocks = -(-k // most)
-        return -(-k // blocks)
-
-    def _documents(self, i) -> lb.Documents:
-        """Block i; the last is moved back to end at the last document, and what was seen before is not live."""
-        (k, n), per = self.problem.sizes[:2], self._documents_per_block()
-        wanted = jnp.asarray(i, jnp.int32) * per
-        start = jnp.minimum(wanted, k - per)
-
-        def cut(x):
-            return jax.lax.dynamic_slice_in_dim(x, start, per) if x.shape[0] == k else x
-
-        mask = None
-        if self.problem.mask is not None:
-            stored = cut(self.problem.mask)
-            mask = jnp.broadcast_to(stored, (per, n, n))
-        if self.problem.causal:
-            order = jnp.tril(jnp.ones((n, n), bool))[None]
-            mask = jnp.broadcast_to(order, (per, n, n)) if mask is None else mask & order
-        live = jnp.broadcast_to((start + jnp.arange(per, dtype=jnp.int32) >= wanted)[:, None], (per, n))
-        if mask is not None:
-            live = live & jnp.any(mask, axis=2)
-        return lb.Documents(cut(self.problem.A), cut(self.problem.B), mask, live)
-
-    def _all(self) -> lb.Documents:
-        return replaced(self, block_documents=self.problem.sizes[0])._documents(0)
-
-    def _blocks(self) -> int:
-        return -(-self.problem.sizes[0] // self._documents_per_block())
+    def _per_block(self) -> int:
+        return ld.documents_per_block(self.problem, self.heads, self.block_documents)
 
     def _sum(self, emit: Callable[[Any, Any], Any], kept: Any = None) -> Any:
         """`Σ emit(documents, kept of the block)` over all blocks."""
-        take = lambda i: jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), kept)  # noqa: E731
-        if self._blocks() == 1:
-            return emit(self._documents(0), take(0))
-        shapes = jax.eval_shape(lambda: emit(self._documents(0), take(0)))
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-
-        def body(i, total):
-            return jax.tree.map(jnp.add, total, emit(self._documents(i), take(i)))
-
-        return jax.lax.fori_loop(0, self._blocks(), body, zeros)
+        return ld.sum_over_documents(self.problem, self._per_block(), emit, kept)
 
     @compiled()
     def predict(self, weights: LayerWeights) -> jax.Array:
         """The outputs, (k, n, c); rows that count for nothing are 0 where their mask allows no key."""
-        n, c = self.problem.sizes[1], self.problem.sizes[3]
-        per, k = self._documents_per_block(), self.problem.sizes[0]
+        (k, n, _, c), per = self.problem.sizes, self._per_block()
 
         def body(i, out):
-            part = lb.written(lb.run_heads(self._documents(i), weights).z, weights.O)
+            part = lb.written(lb.run_heads(ld.block(self.problem, i, per), weights).z, weights.O)
             return jax.lax.dynamic_update_slice_in_dim(out, part, jnp.minimum(i * per, k - per), 0)
 
-        return jax.lax.fori_loop(0, self._blocks(), body, jnp.zeros((k, n, c), self.problem.dtype))
+        return jax.lax.fori_loop(0, ld.blocks_of(self.problem, per), body, jnp.zeros((k, n, c), self.problem.dtype))
 
     @compiled()
     def maps(self, weights: LayerWeights) -> jax.Array:
         """Every head's map of every document, (k, h, n, n), all at once."""
-        return lb.run_heads(self._all(), weights).F
+        return lb.run_heads(ld.block(self.problem, 0, self.problem.sizes[0]), weights).F
 
     @compiled()
     def value(self, x: LayerWeights) -> jax.Array:
@@ -182,24 +153,25 @@ class LayerObjective(SecondOrderObjective):
         def emit(documents, _):
             heads = lb.run_heads(documents, x)
             r = lb.residual(documents, heads, x.O)
-            return jnp.sum(r * r), lb.pull_back(documents.A, heads, x.O, 2 * r)
+            return jnp.sum(r * r), lb.pull_back(documents, heads, x, 2 * r)
 
         return self._sum(emit)
 
     @compiled("gauss_newton", "cache")
-    def linearize(self, x: LayerWeights, *, gauss_newton: bool = False, cache: Cache = "auto") -> "LayerLinearization":
+    def linearize(self, x: LayerWeights, *, gauss_newton: bool = False, cache: Cache = "auto") -> LayerLinearization:
         """Value, gradient and products at x; cache "entries" keeps what the heads make of every document, or "none"."""
         k, n, _, c = self.problem.sizes
         if cache == "auto":
-            numbers = k * self.heads * n * (n + 2 * self.rank + 2 * (self.value_rank or c))
+            maps = 1 if self.problem.soft_cap is None else 3
+            numbers = k * self.heads * n * (maps * n + 2 * self.rank + 2 * (self.value_rank or c))
             fits = numbers * jnp.finfo(self.problem.dtype).bits // 8 <= LAYER_CACHE_BYTES
             cache = "entries" if fits else "none"
         value, gradient = self.value_and_grad(x)
         kept = None
         if cache == "entries":
-            kept = jax.lax.map(
-                lambda i: lb.run_heads(self._documents(i), x), jnp.arange(self._blocks(), dtype=jnp.int32)
-            )
+            per = self._per_block()
+            every = jnp.arange(ld.blocks_of(self.problem, per), dtype=jnp.int32)
+            kept = jax.lax.map(lambda i: lb.run_heads(ld.block(self.problem, i, per), x), every)
         return LayerLinearization(value, gradient, x, kept, self, gauss_newton)
 
     @compiled("gauss_newton")
@@ -222,33 +194,5 @@ class LayerObjective(SecondOrderObjective):
         Cost: about that of six products, and O(h d³) for eigendecompositions.
         """
         probes = signs(self.problem.sizes[3], self.problem.dtype)
-        total = self._sum(lambda documents, _: sums(documents, lb.run_heads(documents, x), x.O, probes))
-        return LayerPreconditioner.of(total, x.O, self.problem.sizes[3])
-
-
-@pytree_dataclass("gauss_newton")
-class LayerLinearization(Linearization):
-    """A `LayerObjective` at one point."""
-
-    value: jax.Array
-    gradient: LayerWeights
-    x: LayerWeights
-    kept: Any
-    objective: LayerObjective
-    gauss_newton: bool = False
-
-    @compiled()
-    def hvp(self, v: LayerWeights) -> LayerWeights:
-        """`2 JᵀJ v`, and when exact the curvature of the outputs under the residual."""
-
-        def emit(documents, heads):
-            heads = lb.run_heads(documents, self.x) if heads is None else heads
-            push = lb.push_forward(documents.A, heads, self.x.O, v)
-            moved = jnp.where(documents.live[:, :, None], push.out, jnp.zeros((), push.out.dtype))
-            out = lb.pull_back(documents.A, heads, self.x.O, 2 * moved)
-            if self.gauss_newton:
-                return out
-            w = 2 * lb.residual(documents, heads, self.x.O)
-            return jax.tree.map(jnp.add, out, lb.curve(documents.A, heads, self.x.O, w, push, v.O))
-
-        return self.objective._sum(emit, self.kept)
+        total = self._sum(lambda documents, _: sums(documents, lb.run_heads(documents, x), x, probes))
+        return LayerPreconditioner.of(total, x, self.problem.sizes[3])

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from attnreg.lift import tensor_trick as tt
 from attnreg.lift.kronecker import Kronecker
-from attnreg.objectives.layer_blocks import Documents, Heads
+from attnreg.objectives.layer_blocks import Documents, Heads, gathered
 from attnreg.problems.checks import pytree_dataclass
 from attnreg.problems.layer import LayerWeights
 
@@ -17,9 +17,10 @@ PROBES = 8
 
 
 class Sums(NamedTuple):
-    """Per head, sums over rows: for Q and K a left (h, d, d), a right (h, r, r) and their common trace (h,).
+    """Per head, sums over rows: for Q and K a left (h, d, d), a right (h, r, r) and its trace (h,).
 
-    V and O have exact blocks: zz = Σ z z over attended inputs (h, d, d), and over the values (h, s, s) or None.
+    V and O have exact blocks: zz = Σ z z over attended inputs (h, d, d), and over the values (h, s, s) or None. What
+    queries share is summed over them, with g heads in the place of h.
     """
 
     Q: tuple[jax.Array, jax.Array, jax.Array]
@@ -28,40 +29,50 @@ class Sums(NamedTuple):
     values: jax.Array | None
 
 
-def signs(width: int, dtype: Any) -> jax.Array:
+def signs(width: int, dtype: Any, probes: int = PROBES) -> jax.Array:
     """Fixed sign vectors Ω (c, p) with E[ΩΩᵀ] = I."""
-    drawn = jax.random.rademacher(jax.random.key(0), (width, min(PROBES, width)), dtype)
+    drawn = jax.random.rademacher(jax.random.key(0), (width, min(probes, width)), dtype)
     return drawn / jnp.sqrt(jnp.asarray(drawn.shape[1], dtype))
 
 
-def sums(documents: Documents, heads: Heads, O: jax.Array | None, probes: jax.Array) -> Sums:
-    """`Sums` of one block.
+def sums(documents: Documents, heads: Heads, x: LayerWeights, probes: jax.Array) -> Sums:
+    """`Sums` of one block at weights x.
 
     Along an output direction ω row j of a head moves by `⟨c_j, q̇_j⟩` and by `⟨K̇, N_j ⊗ q_j⟩`, with
     `c_j = Σ_m G_jm k_m`, `N_j = Σ_m G_jm a_m` and `G = F∘(v O ω − z O ω)`: Q sees `Σ a aᵀ ⊗ c cᵀ`, K `Σ N Nᵀ ⊗ q qᵀ`.
+    With rotary positions c_j is turned back. What K sees is no such product then: its columns get `Σ_m ‖a_m‖² e eᵀ`,
+    e_m the turn back of `Σ_j ±G_jm q_j`, with a fixed sign for each row.
     """
     A, live = documents.A, documents.live[:, None, :, None]
-    q, k, v, z, F = heads
-    h = q.shape[1]
+    q, k, v, z, F, slope, _ = heads
+    h, O, row_signs = q.shape[1], x.O, signs(q.shape[2], A.dtype, 1)[None, None]
     sides = jnp.broadcast_to(probes, (h, *probes.shape)) if O is None else tt.einsum("hsc,cp->hsp", O, probes)
     v_side, z_side = tt.einsum("bhms,hsp->pbhm", v, sides), tt.einsum("bhns,hsp->pbhn", z, sides)
     lengths = jnp.broadcast_to(jnp.sum(A * A, axis=2)[:, None], q.shape[:3])
     both = jnp.concatenate([k, jnp.broadcast_to(A[:, None], (*k.shape[:3], A.shape[2]))], axis=3)
     q_size = jnp.sum(q * q, axis=3)
     c_size = N_size = jnp.zeros_like(q_size)
-    Q_right, K_left = (jnp.zeros((h, x, x), A.dtype) for x in (q.shape[3], A.shape[2]))
+    Q_right, K_left, K_right = (jnp.zeros((h, width, width), A.dtype) for width in (q.shape[3], A.shape[2], q.shape[3]))
     for v_one, z_one in zip(v_side, z_side, strict=True):
         G = F * (v_one[:, :, None, :] - z_one[:, :, :, None])
+        G = G if slope is None else G * slope
         c, N = jnp.split(jnp.where(live, tt.einsum("bhnm,bhmx->bhnx", G, both), 0), [q.shape[3]], axis=3)
+        c = documents.queries(c, back=True)
         c_size, N_size = c_size + jnp.sum(c * c, axis=3), N_size + jnp.sum(N * N, axis=3)
         Q_right, K_left = Q_right + _gram(c, lengths), K_left + _gram(N, q_size)
+        if documents.rotary is not None:
+            e = tt.einsum("bhnm,bhnr->bhmr", jnp.where(live, G, 0), q * row_signs)
+            K_right = K_right + _gram(documents.keys(e, back=True), lengths)
     Q_left = tt.einsum("bni,bnhj->hij", A, jnp.swapaxes(c_size, 1, 2)[..., None] * A[:, :, None, :])
-    totals = (
-        (Q_left, Q_right, jnp.sum(c_size * lengths, axis=(0, 2))),
-        (K_left, _gram(q, N_size), jnp.sum(N_size * q_size, axis=(0, 2))),
-    )
+    K_right = _gram(q, N_size) if documents.rotary is None else K_right
+    of_k = [gathered(part, len(x.K)) for part in (K_left, K_right)]
     attended = jnp.where(live, tt.einsum("bhnm,bmd->bhnd", F, A), 0)
-    return Sums(*totals, _gram(attended), None if O is None else _gram(jnp.where(live, z, 0)))
+    return Sums(
+        (Q_left, Q_right, jnp.sum(c_size * lengths, axis=(0, 2))),
+        (of_k[0], of_k[1], jnp.trace(of_k[1], axis1=1, axis2=2)),
+        gathered(_gram(attended), len(x.V)),
+        None if O is None else _gram(jnp.where(live, z, 0)),
+    )
 
 
 def _gram(x: jax.Array, weight: jax.Array | None = None) -> jax.Array:
@@ -79,16 +90,17 @@ class LayerPreconditioner:
     O: Kronecker | None
 
     @classmethod
-    def of(cls, total: Sums, O: jax.Array | None, width: int) -> "LayerPreconditioner":
+    def of(cls, total: Sums, x: LayerWeights, width: int) -> "LayerPreconditioner":
         """From the sums over all rows; `width` is c. Cost: two eigendecompositions per head and unknown."""
         many = jax.vmap(Kronecker.of)
-        h, dtype = total.inputs.shape[0], total.inputs.dtype
+        h, dtype, O = len(x.Q), total.inputs.dtype, x.O
         outputs = jnp.broadcast_to(jnp.eye(width, dtype=dtype), (h, width, width))
 
         def pair(left, right, trace):
             return many(2 * left, right / jnp.where(trace > 0, trace, jnp.ones_like(trace))[:, None, None])
 
-        seen = outputs if O is None else tt.einsum("hsc,htc->hst", O, O)
+        # Queries that share values: the mean over them of what reads the values.
+        seen = outputs if O is None else gathered(tt.einsum("hsc,htc->hst", O, O), len(x.V)) / (h // len(x.V))
         writes = None if total.values is None else many(2 * total.values, outputs)
         return cls(pair(*total.Q), pair(*total.K), many(2 * total.inputs, seen), writes)
 

@@ -9,12 +9,18 @@ from attnreg.problems.attention import AttentionRegression
 from attnreg.problems.checks import check_integer
 from attnreg.problems.registry import find_loss
 from attnreg.rows import logit_regularizer
+from attnreg.rows.capping import capped, through
 from attnreg.rows.curvature import Curvature, RowTerms
 
 
 def row_terms(problem: AttentionRegression, block: Block, s: jax.Array) -> RowTerms:
     """The problem's row function and regularizer on a block of logits s (r, m)."""
-    terms = find_loss(problem.loss).row(s, block.b, block.mask)
+    row = find_loss(problem.loss).row
+    if problem.scale is None and problem.soft_cap is None:
+        terms = row(s, block.b, block.mask)
+    else:
+        seen = capped(s, problem.scale, problem.soft_cap)
+        terms = through(row(seen.logits, block.b, block.mask), seen)
     if block.weight is None:
         return terms
     extra = logit_regularizer(s, block.weight, block.mask)

@@ -66,13 +66,19 @@ def problem_specs(problem: AttentionRegression, *, over: Over = "documents", axi
         return None if leaf is None else rows if leaf.shape[place] > 1 else PartitionSpec()
 
     targets = problem.B
+    if over == "rows" and problem.rotary is not None:
+        raise ValueError("rotary cannot be split over rows, whose positions it needs: split over documents")
+    number = PartitionSpec()
     specs = {
+        "scale": None if problem.scale is None else number,
+        "soft_cap": None if problem.soft_cap is None else number,
+        "rotary": jax.tree.map(where_full, problem.rotary),
         "A1": rows,
         "A2": keys,
         "B": replaced(targets, Q=rows, K=keys) if isinstance(targets, Teacher) else rows,
         "mask": where_full(problem.mask),
         "weight": where_full(problem.weight),
-        "ridge": PartitionSpec(),
+        "ridge": number,
     }
     return replaced(problem, **specs)
 

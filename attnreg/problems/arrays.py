@@ -230,11 +230,22 @@ def check_causal(causal: Any, n: int, m: int) -> None:
 
 def checked_ridge(name: str, value: Any, dtype: Any) -> jax.Array:
     """A coefficient, finite and at least 0, as a scalar array of `dtype`; inside `jit` its value is not looked at."""
+    return _checked_scalar(name, value, dtype, at_least=0)
+
+
+def checked_factor(name: str, value: Any, dtype: Any) -> jax.Array | None:
+    """A positive finite number as a scalar array of `dtype`, or None; inside `jit` its value is not looked at."""
+    return None if value is None else _checked_scalar(name, value, dtype, above=0)
+
+
+def _checked_scalar(
+    name: str, value: Any, dtype: Any, *, at_least: float | None = None, above: float | None = None
+) -> jax.Array:
     if not isinstance(value, jax.core.Tracer):
         if not _is_scalar(value) and np.shape(value) != ():
             raise ProblemError(f"{name} has shape {np.shape(value)}; it must be a scalar")
         value = value.item() if isinstance(value, jax.Array | np.ndarray) else value
-        check_number(name, value, at_least=0)
+        check_number(name, value, at_least=at_least, above=above)
         _check_representable(name, value, dtype)
     elif value.ndim != 0 or not jnp.issubdtype(value.dtype, jnp.floating):
         raise ProblemError(f"{name} has shape {value.shape} and dtype {value.dtype}; it must be a floating scalar")

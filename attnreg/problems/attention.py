@@ -7,13 +7,13 @@ only, never inside jit, so a problem can be passed through `jit`, `vmap` and `sh
 from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
 from attnreg.problems import arrays as checked
-from attnreg.problems.checks import ProblemError, pytree_dataclass, replaced
+from attnreg.problems.checks import pytree_dataclass, replaced
 from attnreg.problems.registry import Loss, find_loss
+from attnreg.problems.rotary import Rotary, Rotation, checked_rotary
 
 
 @pytree_dataclass()
@@ -74,6 +74,9 @@ class AttentionRegression:
         linear          ‖S − B‖²
         kl              Σ β KL(B/β ‖ f) over rows, B at least 0
 
+    With `rotary` the logits are `⟨R_i Qᵀa_i, R_j Kᵀa_j⟩`, R the turn of a position, which only X = Q Kᵀ in factors has:
+    take `FactoredObjective`. With `scale` and `soft_cap` a loss sees `cap·tanh(scale·S / cap)` in the place of S.
+
     Args:
         A1: (…, n, d1) queries, float32 or float64. Leading axes are documents.
         A2: (…, m, d2) keys. All arrays have the dtype and the leading axes of A1.
@@ -83,6 +86,10 @@ class AttentionRegression:
         causal: query i may attend keys ≤ i (needs n = m); costs no stored mask.
         weight: W of the papers' regularizer, a scalar or broadcastable to (…, n, m).
         ridge: coefficient of `½‖X‖_F²`, a scalar of at least 0.
+        rotary: a `Rotary`, how projected queries and keys turn with their positions; kept as the `Rotation` of these
+            documents. None: they do not.
+        scale: of the logits, a positive scalar; None is 1.
+        soft_cap: the largest size of a logit, a positive scalar; None caps nothing.
 
     Precision: that of the arrays. A float64 NumPy array is refused while x64 is off, as JAX would round it silently.
     Cost: the arrays are not copied, except those that come from NumPy.
@@ -108,6 +115,9 @@ class AttentionRegression:
     causal: bool = False
     weight: jax.Array | None = None
     ridge: jax.Array = 0.0  # type: ignore[assignment]
+    rotary: Rotation | None = None
+    scale: jax.Array | None = None
+    soft_cap: jax.Array | None = None
 
     if TYPE_CHECKING:
 
@@ -121,6 +131,9 @@ class AttentionRegression:
             causal: bool = False,
             weight: ArrayLike | None = None,
             ridge: ArrayLike = 0.0,
+            rotary: Rotary | Rotation | None = None,
+            scale: ArrayLike | None = None,
+            soft_cap: ArrayLike | None = None,
         ) -> None: ...
 
     def __post_init__(self):
@@ -136,9 +149,11 @@ class AttentionRegression:
             B = found["B"]
             check_targets("B", B, loss)
         checked.check_causal(self.causal, n, m)
-        values = dict(A1=A1, A2=A2, B=B, mask=checked.checked_mask(self.mask, lead, n, m))
+        values: dict[str, Any] = dict(A1=A1, A2=A2, B=B, mask=checked.checked_mask(self.mask, lead, n, m))
         values["weight"] = checked.checked_weight(self.weight, lead, n, m, A1.dtype)
         values["ridge"] = checked.checked_ridge("ridge", self.ridge, A1.dtype)
+        values["rotary"] = checked_rotary(self.rotary, lead, n, m, A1.dtype)
+        values |= {name: checked.checked_factor(name, getattr(self, name), A1.dtype) for name in ("scale", "soft_cap")}
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
@@ -163,78 +178,3 @@ def check_targets(name: str, B: jax.Array, loss: Loss) -> None:
     """Refuse targets that the loss is not defined for."""
     if loss.targets == "nonnegative":
         checked.check_nonnegative(name, B, f"loss {loss.name!r} needs targets of at least 0, e.g. rows that sum to 1")
-
-
-def _single_row(A: Any, b: Any, weight: Any, **options: Any) -> AttentionRegression:
-    """A vector problem is the matrix problem with one row: A1 = (1), A2 = A, X = xᵀ."""
-    found, lead = checked.checked_arrays(A=(A, "n d"), b=(b, "n"))
-    A, b = found["A"], found["b"]
-    (k, n), dtype = b.shape, b.dtype
-    check_targets("b", b, find_loss(options["loss"]))
-    if np.ndim(weight) > 0:
-        try:
-            # As one row of weights a document: what does not broadcast to (…, n) is said in those words.
-            weight = checked.checked_weight(np.expand_dims(weight, -2), lead, 1, n, dtype)
-        except ProblemError as error:
-            if "broadcast" not in str(error):
-                raise
-            raise ProblemError(f"weight has shape {np.shape(weight)}; it must broadcast to {(*lead, n)}") from None
-    return AttentionRegression(jnp.ones((k, 1, 1), dtype), A, b[:, None, :], weight=weight, **options)
-
-
-def SoftmaxRegression(
-    A: ArrayLike, b: ArrayLike, *, loss: str = "normalized", weight: ArrayLike | None = None, ridge: ArrayLike = 0.0
-) -> AttentionRegression:
-    """The data of a single softmax regression: find x with `softmax(A x) ≈ b`.
-
-    Args:
-        A: (…, n, d) float32 or float64; leading axes are documents that share x.
-        b: (…, n) targets, of the dtype of A.
-        loss: as in `AttentionRegression`.
-        weight: w of the papers' regularizer `½‖w∘(Ax)‖²`, a scalar or broadcastable to (…, n).
-        ridge: coefficient of `½‖x‖²`, a scalar of at least 0.
-
-    Returns:
-        The one-row `AttentionRegression`, whose unknown X is (1, d): `x = X[0]`.
-
-    Precision: that of the arrays, as in `AttentionRegression`.
-    Cost: A is not copied, except when it comes from NumPy.
-
-    Raises:
-        ProblemError: as `AttentionRegression`.
-
-    Source: arXiv 2304.13276, 2304.10411, 2305.00660.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> SoftmaxRegression(jnp.eye(3), jnp.ones(3) / 3).shape
-        (1, 3)
-    """
-    return _single_row(A, b, weight, loss=loss, ridge=ridge)
-
-
-def LinearRegression(A: ArrayLike, b: ArrayLike, *, ridge: ArrayLike = 0.0) -> AttentionRegression:
-    """The data of a linear regression: find x with `A x ≈ b`, the loss being `‖A x − b‖² + ½ ridge ‖x‖²`.
-
-    Args:
-        A: (…, n, d) float32 or float64; leading axes are documents that share x.
-        b: (…, n) targets, of the dtype of A.
-        ridge: coefficient of `½‖x‖²`, a scalar of at least 0.
-
-    Returns:
-        The one-row `AttentionRegression` with loss "linear", whose unknown X is (1, d): `x = X[0]`.
-
-    Precision: that of the arrays, as in `AttentionRegression`.
-    Cost: A is not copied, except when it comes from NumPy.
-
-    Raises:
-        ProblemError: as `AttentionRegression`.
-
-    Source: docs/theory/README.md.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> LinearRegression(jnp.eye(3), jnp.ones(3)).loss
-        'linear'
-    """
-    return _single_row(A, b, None, loss="linear", ridge=ridge)

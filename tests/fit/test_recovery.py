@@ -7,9 +7,10 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from attnreg.fit.compare import compare_layers
+from attnreg.fit.determined import determined
 from attnreg.fit.first_phase import Stochastic
 from attnreg.fit.from_maps import fit_attention
-from attnreg.fit.layer_fit import LayerFit, MapFit, determined, predict
+from attnreg.fit.layer_fit import LayerFit, MapFit, predict
 from attnreg.fit.recovery import STARTS, fit_layer
 from attnreg.objectives.layer import LayerObjective
 from attnreg.problems import ProblemError

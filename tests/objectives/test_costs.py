@@ -10,7 +10,7 @@ import pytest
 
 from attnreg.lift.streaming import BLOCK_ENTRIES, block_rows_for
 from attnreg.objectives.attention import AttentionObjective
-from attnreg.problems.attention import AttentionRegression, SoftmaxRegression, Teacher
+from attnreg.problems import AttentionRegression, SoftmaxRegression, Teacher
 
 FLOAT = 8
 

@@ -11,7 +11,7 @@ import pytest
 from attnreg.objectives.attention import AttentionObjective
 from attnreg.objectives.one_layer import OneLayerObjective
 from attnreg.objectives.sampled import leverage_scores, sampled_hessian, sampled_joint_hessian, spectral_error
-from attnreg.problems.attention import AttentionRegression, SoftmaxRegression
+from attnreg.problems import AttentionRegression, SoftmaxRegression
 from attnreg.problems.one_layer import OneLayerRegression, Unknowns
 
 

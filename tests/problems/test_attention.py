@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attnreg.problems.attention import AttentionRegression, LinearRegression, SoftmaxRegression, Teacher
+from attnreg.problems import AttentionRegression, LinearRegression, SoftmaxRegression, Teacher
 from attnreg.problems.checks import ProblemError
 
 A1, A2, B = np.ones((4, 3)), np.ones((5, 2)), np.full((4, 5), 0.2)

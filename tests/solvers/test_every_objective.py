@@ -18,11 +18,12 @@ from attnreg.objectives import (
     Objective,
     OneLayerObjective,
     SecondOrderObjective,
+    StackedObjective,
     VariableProjection,
     jet_problem,
 )
 from attnreg.objectives.sampled import sampled_hessian, sampled_joint_hessian
-from attnreg.problems import AttentionRegression, LayerRegression, OneLayerRegression, ProblemError
+from attnreg.problems import AttentionRegression, LayerRegression, OneLayerRegression, ProblemError, Rotary
 from attnreg.solvers import LBFGS, GradientDescent, Newton, NewtonCG, Optax, SketchedNewton, Solver, Status
 
 
@@ -40,6 +41,7 @@ def data():
 OBJECTIVES = {
     "AttentionObjective": lambda: AttentionObjective(data()[0]),
     "FactoredObjective": lambda: FactoredObjective(data()[0], 1),
+    "StackedObjective": lambda: StackedObjective(dataclasses.replace(data()[0], rotary=Rotary(2))),
     "OneLayerObjective": lambda: OneLayerObjective(data()[1]),
     "VariableProjection": lambda: VariableProjection(data()[1]),
     "LayerObjective": lambda: LayerObjective(data()[2], heads=1, rank=1),
