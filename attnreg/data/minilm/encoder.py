@@ -18,7 +18,7 @@ import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
-from attnreg.data.minilm.cache import cached_file
+from attnreg.data.cache import cached_file
 
 LAYERS, HEADS, WIDTH, HEAD_WIDTH, LONGEST = 6, 12, 384, 32, 512
 EPSILON = 1e-12
