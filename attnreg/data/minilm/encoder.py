@@ -21,8 +21,8 @@ from attnreg.data.models import blocks
 from attnreg.data.models.bert import parameters
 from attnreg.data.models.blocks import LayerTrace
 from attnreg.data.models.config import ModelConfig
-from attnreg.data.models.forward import checked
 from attnreg.data.models.parameters import Dense, Layer, Norm, Parameters
+from attnreg.data.models.passes import checked
 from attnreg.data.models.reading import Options, Tensors
 from attnreg.problems.arrays import check_dtype
 

@@ -4,10 +4,10 @@ from attnreg.data.models.blocks import LayerTrace
 from attnreg.data.models.config import ModelConfig
 from attnreg.data.models.factors import LayerFactors, layer_factors, layer_weights
 from attnreg.data.models.families import Family, register_family
-from attnreg.data.models.forward import Pass, forward, trace_layer
 from attnreg.data.models.language import continued, next_token_losses, perplexity
 from attnreg.data.models.named import NAMED, load_model, load_tokenizer
 from attnreg.data.models.parameters import Model
+from attnreg.data.models.passes import Pass, forward, trace_layer
 from attnreg.data.models.rotary import rotate
 from attnreg.data.models.tokens import Tokenizer
 

@@ -7,8 +7,8 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from attnreg.data.models.config import ModelConfig
-from attnreg.data.models.forward import forward
 from attnreg.data.models.parameters import Model
+from attnreg.data.models.passes import forward
 from attnreg.problems.checks import ProblemError, check_integer
 
 

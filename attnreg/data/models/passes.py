@@ -14,7 +14,7 @@ from jax import Array
 
 from attnreg.data.models.blocks import LayerTrace, attend, block, embed, maybe_normalise, normalise, unembed
 from attnreg.data.models.config import ModelConfig
-from attnreg.data.models.parameters import Layer, Model
+from attnreg.data.models.parameters import Layer, Model, Parameters
 from attnreg.problems.checks import ProblemError, check_integer
 
 
@@ -54,11 +54,11 @@ def forward(model: Model, ids: Array, *, mask: Array | None = None, layers: int 
     config, parameters = model.config, model.parameters
     ids, allowed = checked(config, ids, mask)
     layers = check_layers(config, layers)
-    hidden = [embed(config, parameters, ids)]
+    hidden = [_embed(config, parameters._replace(layers=()), ids)]
     for layer in parameters.layers[:layers]:
         hidden.append(_block(config, layer, hidden[-1], allowed))
-    final = maybe_normalise(config, parameters.final_norm, hidden[-1])
-    return Pass(tuple(hidden), final, unembed(config, parameters, final) if layers == config.layers else None)
+    last = parameters._replace(layers=(), unembedding=parameters.unembedding if layers == config.layers else None)
+    return Pass(tuple(hidden), *_finish(config, last, hidden[-1]))
 
 
 def trace_layer(model: Model, ids: Array, layer: int, *, mask: Array | None = None) -> LayerTrace:
@@ -73,7 +73,7 @@ def trace_layer(model: Model, ids: Array, layer: int, *, mask: Array | None = No
     """
     check_integer("layer", layer, at_least=0, at_most=model.config.layers - 1)
     ids, allowed = checked(model.config, ids, mask)
-    hidden = embed(model.config, model.parameters, ids)
+    hidden = _embed(model.config, model.parameters._replace(layers=()), ids)
     for below in model.parameters.layers[:layer]:
         hidden = _block(model.config, below, hidden, allowed)
     return _trace(model.config, model.parameters.layers[layer], hidden, allowed)
@@ -129,6 +129,11 @@ def check_layers(config: ModelConfig, layers: int | None) -> int:
 
 
 @partial(jax.jit, static_argnums=0)
+def _embed(config: ModelConfig, parameters: Parameters, ids: Array) -> Array:
+    return embed(config, parameters, ids)
+
+
+@partial(jax.jit, static_argnums=0)
 def _block(config: ModelConfig, layer: Layer, hidden: Array, allowed: Array | None) -> Array:
     return block(config, layer, hidden, allowed)[0]
 
@@ -137,3 +142,9 @@ def _block(config: ModelConfig, layer: Layer, hidden: Array, allowed: Array | No
 def _trace(config: ModelConfig, layer: Layer, hidden: Array, allowed: Array | None) -> LayerTrace:
     inputs = normalise(config, layer.attention_norm, hidden) if config.norm_first else hidden
     return attend(config, layer, inputs, allowed)
+
+
+@partial(jax.jit, static_argnums=0)
+def _finish(config: ModelConfig, parameters: Parameters, hidden: Array) -> tuple[Array, Array | None]:
+    final = maybe_normalise(config, parameters.final_norm, hidden)
+    return final, unembed(config, parameters, final)
