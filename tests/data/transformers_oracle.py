@@ -4,12 +4,13 @@
 
 by a Python that has `attnreg[models]`, torch and transformers (no GPU is needed); none of the quick tests does:
 
-    python -m venv /tmp/oracle && /tmp/oracle/bin/pip install -e '.[models]' torch transformers
+    python -m venv /tmp/oracle && /tmp/oracle/bin/pip install -e '.[models]' torch transformers accelerate
     /tmp/oracle/bin/python -m tests.data.transformers_oracle
 
 Prints, for each model and quantity, the worst error in units of the largest entry, in float32 and in float64, and ends
-with an error where one is above 1e-5. Queries, keys and values are what their projections return there; maps, hidden
-states and logits what the model returns. Cosines and sines of rotary positions are float32 there, whatever the dtype.
+with an error where one is above 1e-5. Queries, keys, values and outputs are what their projections return there, heads
+what the last of them is given; maps, hidden states and logits what the model returns. Cosines and sines of rotary
+positions are float32 there, whatever the dtype. The last row is SmolLM2, if it has been fetched: both read its file.
 """
 
 import sys
@@ -24,8 +25,10 @@ import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
 import transformers  # pyright: ignore[reportMissingImports]
 
-from attnreg.data.models import forward, load_model, trace_layer
+from attnreg.data.cache import SMOLLM2, cached_file, is_cached
+from attnreg.data.models import forward, load_model, load_tokenizer, trace_layer
 from attnreg.data.models.folder import INDEX
+from attnreg.data.tools.look import story
 
 BOUND = 1e-5
 TOKENS, PADDING = 40, 7
@@ -142,7 +145,7 @@ def projections(layer: Any) -> Iterator[tuple[Any, tuple[str, ...]]]:
         yield layer.attention.output.dense, ("output",)
 
 
-def ours(folder: Path, ids: np.ndarray, mask: np.ndarray | None, dtype: str) -> dict[str, list[np.ndarray]]:
+def ours(folder: Path | str, ids: np.ndarray, mask: np.ndarray | None, dtype: str) -> dict[str, list[np.ndarray]]:
     """The same quantities from our loader and forward pass."""
     model = load_model(folder, dtype=dtype)
     allowed = None if mask is None else jnp.asarray(mask)
@@ -170,6 +173,26 @@ def errors(case: Case, dtype: str, padding: int) -> dict[str, float]:
     return worst
 
 
+def smollm2_errors() -> dict[str, float]:
+    """The same for SmolLM2 in float32, on 256 tokens of English; token ids must be equal too."""
+    path = cached_file(next(iter(SMOLLM2.files)), None, SMOLLM2)
+    where = dict(pretrained_model_name_or_path=path.parent, gguf_file=path.name)
+    tokenizer = load_tokenizer("smollm2")
+    reference = transformers.AutoTokenizer.from_pretrained(**where)
+    for text in (story(), "In 2024, 1234567 people's   cats\n\n\tsaid: “naïve” 東京 🙂<|im_end|>"):
+        assert tokenizer.encode(text).tolist() == list(reference(text)["input_ids"])
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        **where, attn_implementation="eager", dtype=torch.float32
+    ).eval()
+    ids = tokenizer.encode(story())[:256]
+    wanted = theirs(CASES[3], model, ids, np.ones(len(ids), bool))
+    found = ours("smollm2", ids, None, "float32")
+    return {
+        name: max(float(np.abs(x - y).max() / np.abs(y).max()) for x, y in zip(found[name], wanted[name], strict=True))
+        for name in QUANTITIES
+    }
+
+
 def main() -> int:
     """Print the table; the exit code is 1 where an error is above the bound."""
     jax.config.update("jax_enable_x64", True)
@@ -183,6 +206,12 @@ def main() -> int:
             found = errors(case, dtype, padding)
             print(f"{case.name:<34}{dtype:<9}{padding:<8}" + "".join(f"{found[name]:>9.1e}" for name in QUANTITIES))
             failed |= not all(error <= BOUND for error in found.values())
+    if is_cached(None, SMOLLM2):
+        found = smollm2_errors()
+        print(f"{'SmolLM2-135M':<34}{'float32':<9}{0:<8}" + "".join(f"{found[name]:>9.1e}" for name in QUANTITIES))
+        failed |= not all(error <= BOUND for error in found.values())
+    else:
+        print(f"SmolLM2: not fetched, skipped; {SMOLLM2.command}")
     print(f"above {BOUND:g}" if failed else f"all within {BOUND:g}")
     return int(failed)
 

@@ -53,7 +53,7 @@ def story() -> str:
 
 
 def sink(model: Model, ids: np.ndarray) -> np.ndarray:
-    """How much of a query's attention goes to token 0, in the mean over the queries of ids (n,) after it: (layers, heads).
+    """How much attention token 0 takes, in the mean over the queries of ids (n,) after it: (layers, heads).
 
     Cost: a forward pass up to each layer.
     """

@@ -61,7 +61,7 @@ def test_a_folder_is_computed_as_the_formulas_say(folders, name):
 
 def test_the_head_for_masked_words(folders):
     """BERT's logits, from its own last hidden states."""
-    fields, tensors = MODELS["bert"]
+    tensors = MODELS["bert"][1]
     w = {key.removeprefix("cls.predictions."): value.astype(np.float64) for key, value in tensors.items()}
     done = forward(load_model(folders["bert"], dtype=np.float64), IDS)
     z = np.asarray(done.final) @ w["transform.dense.weight"].T + w["transform.dense.bias"]
