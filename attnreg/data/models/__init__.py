@@ -7,7 +7,7 @@ from attnreg.data.models.families import Family, register_family
 from attnreg.data.models.language import continued, next_token_losses, perplexity
 from attnreg.data.models.named import NAMED, load_model, load_tokenizer
 from attnreg.data.models.parameters import Model
-from attnreg.data.models.passes import Pass, forward, trace_layer
+from attnreg.data.models.passes import Pass, forward, trace_layer, trace_layers
 from attnreg.data.models.rotary import rotate
 from attnreg.data.models.tokens import Tokenizer
 
@@ -31,4 +31,5 @@ __all__ = [
     "register_family",
     "rotate",
     "trace_layer",
+    "trace_layers",
 ]

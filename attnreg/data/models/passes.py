@@ -4,6 +4,7 @@ One document at a time: `ids` is (n,), so no array has a batch axis; for many us
 the memory of one. Letters: n tokens, L layers, width d.
 """
 
+from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -79,6 +80,22 @@ def trace_layer(model: Model, ids: Array, layer: int, *, mask: Array | None = No
     return _trace(model.config, model.parameters.layers[layer], hidden, allowed)
 
 
+def trace_layers(model: Model, ids: Array, *, mask: Array | None = None) -> Iterator[LayerTrace]:
+    """`trace_layer` of every layer in order, in one pass, the memory of one layer at a time.
+
+    Args:
+        model, ids, mask: as in `forward`: ids (n,), mask (n,) or None.
+
+    Raises:
+        ProblemError: as `forward`.
+    """
+    ids, allowed = checked(model.config, ids, mask)
+    hidden = _embed(model.config, model.parameters._replace(layers=()), ids)
+    for layer in model.parameters.layers:
+        hidden, trace = _traced_block(model.config, layer, hidden, allowed)
+        yield trace
+
+
 def checked(config: ModelConfig, ids: Array, mask: Array | None) -> tuple[Array, Array | None]:
     """The ids (n,), and who may attend whom, boolean (n, n) or None for all; refuses what the model cannot read."""
     shape = np.shape(ids)
@@ -136,6 +153,9 @@ def _embed(config: ModelConfig, parameters: Parameters, ids: Array) -> Array:
 @partial(jax.jit, static_argnums=0)
 def _block(config: ModelConfig, layer: Layer, hidden: Array, allowed: Array | None) -> Array:
     return block(config, layer, hidden, allowed)[0]
+
+
+_traced_block = partial(jax.jit, static_argnums=0)(block)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 
 from attnreg.data.cache import ModelDamagedError, ModelMissingError
-from attnreg.data.models import Model, continued, load_model, load_tokenizer, perplexity, trace_layer
+from attnreg.data.models import Model, continued, load_model, load_tokenizer, perplexity, trace_layers
 from attnreg.problems.checks import ProblemError
 
 
@@ -55,10 +56,9 @@ def story() -> str:
 def sink(model: Model, ids: np.ndarray) -> np.ndarray:
     """How much attention token 0 takes, in the mean over the queries of ids (n,) after it: (layers, heads).
 
-    Cost: a forward pass up to each layer.
+    Cost: one forward pass, the memory of one layer's maps.
     """
-    layers = range(model.config.layers)
-    return np.stack([np.asarray(trace_layer(model, ids, layer).maps)[:, 1:, 0].mean(axis=1) for layer in layers])
+    return np.stack([np.asarray(trace.maps)[:, 1:, 0].mean(axis=1) for trace in trace_layers(model, jnp.asarray(ids))])
 
 
 if __name__ == "__main__":

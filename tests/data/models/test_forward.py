@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attnreg.data.models import forward, load_model, passes, rotate, trace_layer
+from attnreg.data.models import forward, load_model, passes, rotate, trace_layer, trace_layers
 from attnreg.data.models.rotary import frequencies
 from tests.data import bert_oracle
 from tests.data.models import decoder_oracle, tiny
@@ -57,6 +57,15 @@ def test_a_folder_is_computed_as_the_formulas_say(folders, name):
             close(getattr(trace, quantity), value, 1000 * EPS)
         if not model.config.rotary_frequencies:
             np.testing.assert_array_equal(trace.q, trace.q_rotated)
+
+
+def test_one_pass_gives_the_traces_of_all_layers(folders):
+    model = load_model(folders["llama"], dtype=np.float64)
+    found = list(trace_layers(model, IDS))
+    assert len(found) == tiny.LAYERS
+    for i, trace in enumerate(found):
+        for one, other in zip(trace, trace_layer(model, IDS, i), strict=True):
+            close(one, other, 100 * EPS)
 
 
 def test_the_head_for_masked_words(folders):
