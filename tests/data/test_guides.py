@@ -70,7 +70,7 @@ def test_any_head_as_printed(vocabulary):
     assert names["head"].A_heldout.shape == (6, 128, 33)
 
 
-@pytest.mark.parametrize("family", ["bert", "gpt2"])
+@pytest.mark.parametrize("family", ["gpt2", pytest.param("bert", marks=pytest.mark.slow)])
 def test_a_model_of_ones_own_as_printed(tmp_path, monkeypatch, family):
     """In a folder with nothing but a model, its tokenizer (one letter, one token) and a text."""
     folder = tiny.write(tmp_path / "my-model", *getattr(tiny, family)())
@@ -83,7 +83,7 @@ def test_a_model_of_ones_own_as_printed(tmp_path, monkeypatch, family):
     names = run(*blocks("models.md"))
     assert names["A"].shape == (8, tiny.LONGEST, tiny.D)
     assert names["fit"].weights.Q.shape == (tiny.D, 4)
-    assert names["fit"].heldout < 1e-8
+    assert names["fit"].heldout < 1e-6
 
 
 @pytest.mark.parametrize(("guide", "count"), [("fitting.md", 4), ("real_heads.md", 3), ("models.md", 1)])
