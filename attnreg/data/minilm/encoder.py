@@ -46,7 +46,8 @@ CONFIG = ModelConfig(
     activation="gelu",
     scale=HEAD_WIDTH**-0.5,
 )
-Attention, Encoder = LayerTrace, Parameters
+Attention = LayerTrace
+Encoder = Parameters
 __all__ = ["Attention", "Dense", "Encoder", "Layer", "Norm", "Trace", "attend", "encode", "load_minilm"]
 
 

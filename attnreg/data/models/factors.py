@@ -93,10 +93,9 @@ def layer_weights(model: Model, layer: int, *, fold: str = "auto") -> LayerWeigh
             W = W + u[None, :, None] * b[:, None, :]
         return np.repeat(W, len(factors.Q) // len(W), axis=0)
 
-    Q, K, V = (
-        whole(*part) for part in ((factors.Q, factors.q_bias), (factors.K, factors.k_bias), (factors.V, factors.v_bias))
-    )
-    return LayerWeights(Q, K, V, factors.O)
+    biases = (factors.q_bias, factors.k_bias, factors.v_bias)
+    parts = [whole(W, b) for W, b in zip(factors[:3], biases, strict=True)]
+    return LayerWeights._make([*parts, factors.O])
 
 
 def norm_ones(model: Model, layer: int) -> np.ndarray:
@@ -112,7 +111,7 @@ def norm_ones(model: Model, layer: int) -> np.ndarray:
             f"constant direction: pass fold='column' and append a column of ones to the inputs, or take layer_factors"
         )
     with np.errstate(divide="ignore", invalid="ignore"):
-        u = np.asarray(ones_direction(Norm(*(np.asarray(part, np.float64) for part in norm))))
+        u = np.asarray(ones_direction(Norm._make(np.asarray(part, np.float64) for part in norm)))
     if not np.all(np.isfinite(u)):
         raise ProblemError(
             "fold: the norm in front of this layer has zeros in its scale, or shifts that cancel: pass fold='column' "

@@ -9,6 +9,7 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -97,7 +98,7 @@ def trace_layers(model: Model, ids: Array, *, mask: Array | None = None) -> Iter
 
 
 def checked(config: ModelConfig, ids: Array, mask: Array | None) -> tuple[Array, Array | None]:
-    """The ids (n,), and who may attend whom, boolean (n, n) or None for all; refuses what the model cannot read."""
+    """The ids (n,), and who may attend whom, (n, n) or None for all, from a mask (n,); refuses what cannot be read."""
     shape = np.shape(ids)
     if len(shape) != 1 or not 1 <= shape[0] <= config.longest:
         raise ProblemError(
