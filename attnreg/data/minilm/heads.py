@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from jax import Array
 
-from attnreg.data.minilm.encoder import CONFIG, HEAD_WIDTH, HEADS, LAYERS, Encoder
+from attnreg.data.minilm.encoder import CONFIG, HEAD_WIDTH, HEADS, LAYERS, Dense, Encoder
 from attnreg.data.models import factors
 from attnreg.data.models.factors import ones_direction
 from attnreg.data.models.parameters import Model
@@ -45,11 +45,11 @@ def head_of(encoder: Encoder, layer: int, head: int) -> Head:
     before = factors.norm_in_front(Model(CONFIG, encoder), layer)
     return Head(
         w_q=weights.query.w[:, part],
-        b_q=weights.query.b[part],
+        b_q=_bias(weights.query)[part],
         w_k=weights.key.w[:, part],
-        b_k=weights.key.b[part],
+        b_k=_bias(weights.key)[part],
         w_v=weights.value.w[:, part],
-        b_v=weights.value.b[part],
+        b_v=_bias(weights.value)[part],
         w_o=weights.output.w[part, :],
         u=ones_direction(before),
     )
@@ -77,6 +77,11 @@ def layer_weights(encoder: Encoder, layer: int) -> LayerWeights:
     The bias of the output is left out: the heads add up to what the layer writes before it.
     """
     return factors.layer_weights(Model(CONFIG, encoder), layer)
+
+
+def _bias(dense: Dense) -> Array:
+    assert dense.b is not None  # every map of this model has one
+    return dense.b
 
 
 def _fold(w: Array, b: Array, u: Array) -> Array:
