@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from attnreg.bounds import Point, published_shift
 from attnreg.bounds import target_shift as ts
 from attnreg.bounds.domain import Norms
-from attnreg.data.minilm import cache as minilm_cache
+from attnreg.data import cache as model_cache
 from experiments.bounds.shift_moves import data_move, documents, instance, weight_move, with_tokens
 from experiments.runner.config import UsageError
 from experiments.runner.figures import PALETTE, canvas
@@ -44,7 +44,7 @@ def run(config: Any, record: Any) -> dict[str, Any]:
         raise UsageError(f"config.losses has {unknown.pop()!r}; there are {', '.join(ts.LOSSES)}")
     lines, angles, paths, skipped = [], [], [], []
     for s, source in enumerate(config.sources):
-        if source == "minilm" and not minilm_cache.is_cached():
+        if source == "minilm" and not model_cache.is_cached():
             skipped.append(source)
             record.say("minilm: the weights are not in the cache (python -m attnreg.data.tools.fetch_minilm): skipped")
             continue

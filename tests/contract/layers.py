@@ -42,7 +42,13 @@ LAYERS = (
     Layer("attnreg.parallel", _BELOW[1:4], _ARRAYS, "one fit over many devices"),
     Layer("attnreg.bounds", ("attnreg.problems",), _ARRAYS, "constants, without the closed forms that they bound"),
     Layer("attnreg.data", ("attnreg.problems", "attnreg.lift.tensor_trick"), _ARRAYS, "synthetic and real instances"),
-    Layer("attnreg.data.tools", ("attnreg.data",), _ARRAYS, "the commands that make data"),
+    Layer(
+        "attnreg.data.models",
+        ("attnreg.problems", "attnreg.lift.tensor_trick", "attnreg.data"),
+        _ARRAYS,
+        "transformers from their files; optional packages only by name, through `attnreg.data.models.extras`",
+    ),
+    Layer("attnreg.data.tools", ("attnreg.data", "attnreg.problems.checks"), _ARRAYS, "the commands that make data"),
     Layer("attnreg.icl", (*_BELOW[:2], "attnreg.lift.tensor_trick"), (*_ARRAYS, "optax"), "learning in context"),
     Layer(
         "attnreg",

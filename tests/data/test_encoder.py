@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from attnreg.data.minilm.cache import cached_file
+from attnreg.data.cache import cached_file
 from attnreg.data.minilm.encoder import (
     CLS,
     EPSILON,

@@ -1,4 +1,4 @@
-"""The Python of docs/guides/fitting.md and docs/guides/real_heads.md runs as printed, block after block."""
+"""The Python of the guides fitting, real_heads and models runs as printed, block after block."""
 
 import re
 
@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tokenizers
 
 from attnreg.fit import logit_distance
 from attnreg.problems import AttentionRegression
 from attnreg.solvers import Status
 from tests.contract.source import ROOT
+from tests.data.models import tiny
 
 
 def blocks(guide: str) -> list[str]:
@@ -68,6 +70,22 @@ def test_any_head_as_printed(vocabulary):
     assert names["head"].A_heldout.shape == (6, 128, 33)
 
 
-@pytest.mark.parametrize(("guide", "count"), [("fitting.md", 4), ("real_heads.md", 3)])
+@pytest.mark.parametrize("family", ["gpt2", pytest.param("bert", marks=pytest.mark.slow)])
+def test_a_model_of_ones_own_as_printed(tmp_path, monkeypatch, family):
+    """In a folder with nothing but a model, its tokenizer (one letter, one token) and a text."""
+    folder = tiny.write(tmp_path / "my-model", *getattr(tiny, family)())
+    letters = "abcdefghijklmnopqrstuvw"
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocab={c: i for i, c in enumerate(letters)}, merges=[]))
+    backend.save(str(folder / "tokenizer.json"))
+    text = np.random.default_rng(5).choice(list(letters), 8 * tiny.LONGEST)
+    (tmp_path / "my-text.txt").write_text("".join(text))
+    monkeypatch.chdir(tmp_path)
+    names = run(*blocks("models.md"))
+    assert names["A"].shape == (8, tiny.LONGEST, tiny.D)
+    assert names["fit"].weights.Q.shape == (tiny.D, 4)
+    assert names["fit"].heldout < 1e-6
+
+
+@pytest.mark.parametrize(("guide", "count"), [("fitting.md", 4), ("real_heads.md", 3), ("models.md", 1)])
 def test_no_block_is_left_out(guide, count):
     assert len(blocks(guide)) == count

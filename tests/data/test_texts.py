@@ -5,7 +5,7 @@ import platform
 import numpy as np
 import pytest
 
-from attnreg.data.minilm.cache import cached_file
+from attnreg.data.cache import cached_file
 from attnreg.data.minilm.encoder import CLS, SEP
 from attnreg.data.minilm.texts import STREAMS, Vocabulary, stream, tokenize, windows
 from attnreg.data.tools.embed import FROZEN_WITH, freeze, without_repeats

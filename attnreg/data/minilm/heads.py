@@ -8,12 +8,15 @@ exactly ``softmax(H X Hᵀ)``.
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
-from attnreg.data.minilm.encoder import HEAD_WIDTH, HEADS, LAYERS, Encoder, Norm
+from attnreg.data.minilm.encoder import CONFIG, HEAD_WIDTH, HEADS, LAYERS, Dense, Encoder
+from attnreg.data.models import factors
+from attnreg.data.models.factors import ones_direction
+from attnreg.data.models.parameters import Model
 from attnreg.problems.layer import LayerWeights
+
+__all__ = ["Head", "head_of", "layer_weights", "ones_direction", "true_factors", "true_y"]
 
 
 class Head(NamedTuple):
@@ -39,36 +42,17 @@ def head_of(encoder: Encoder, layer: int, head: int) -> Head:
         raise ValueError(f"layer {layer}, head {head}: the model has layers 0..{LAYERS - 1} and heads 0..{HEADS - 1}.")
     part = slice(head * HEAD_WIDTH, (head + 1) * HEAD_WIDTH)
     weights = encoder.layers[layer]
-    before = encoder.layers[layer - 1].output_norm if layer else encoder.norm
+    before = factors.norm_in_front(Model(CONFIG, encoder), layer)
     return Head(
         w_q=weights.query.w[:, part],
-        b_q=weights.query.b[part],
+        b_q=_bias(weights.query)[part],
         w_k=weights.key.w[:, part],
-        b_k=weights.key.b[part],
+        b_k=_bias(weights.key)[part],
         w_v=weights.value.w[:, part],
-        b_v=weights.value.b[part],
+        b_v=_bias(weights.value)[part],
         w_o=weights.output.w[part, :],
         u=ones_direction(before),
     )
-
-
-def ones_direction(norm: Norm) -> Array:
-    """The vector u (384,) with ``H u = 1`` for every output H of this layer norm.
-
-    Formula: ``u_i = 1/(γ_i c)`` with ``c = Σ β_i/γ_i``.
-
-    Precision: |H u − 1| is eps · |u|·|H| large: 1e-14 in float64, 1e-6 in float32
-        (tests/data/test_heads.py).
-
-    Source: derived in docs/guides/real_heads.md.
-
-    Example:
-        >>> norm = Norm(gamma=jnp.array([1.0, 2.0, 4.0]), beta=jnp.array([1.0, 0.0, 4.0]))
-        >>> standardised = jnp.array([1.0, -2.0, 1.0])
-        >>> float((norm.gamma * standardised + norm.beta) @ ones_direction(norm))
-        1.0
-    """
-    return 1.0 / (norm.gamma * jnp.sum(norm.beta / norm.gamma))
 
 
 def true_factors(head: Head) -> tuple[Array, Array]:
@@ -92,10 +76,12 @@ def layer_weights(encoder: Encoder, layer: int) -> LayerWeights:
 
     The bias of the output is left out: the heads add up to what the layer writes before it.
     """
-    heads = [head_of(encoder, layer, head) for head in range(HEADS)]
-    parts = [(*true_factors(head), true_y(head), head.w_o) for head in heads]
-    columns = zip(*parts, strict=True)
-    return LayerWeights._make(np.stack([np.asarray(W, np.float64) for W in column]) for column in columns)
+    return factors.layer_weights(Model(CONFIG, encoder), layer)
+
+
+def _bias(dense: Dense) -> Array:
+    assert dense.b is not None  # every map of this model has one
+    return dense.b
 
 
 def _fold(w: Array, b: Array, u: Array) -> Array:

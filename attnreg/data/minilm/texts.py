@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from attnreg.data.minilm.cache import cached_file
+from attnreg.data.cache import cached_file
 from attnreg.data.minilm.encoder import CLS, LONGEST, SEP
 from attnreg.problems.checks import ProblemError, check_choice, check_integer
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from attnreg.data.minilm.cache import ModelDamagedError, ModelMissingError, cached_file
+from attnreg.data.cache import ModelDamagedError, ModelMissingError, cached_file
 from attnreg.data.minilm.embedded import save_head
 from attnreg.data.minilm.encoder import load_minilm
 from attnreg.data.minilm.instance import HeadInstance, head_instance, minilm_head

