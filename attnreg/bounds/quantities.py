@@ -118,6 +118,21 @@ def curvature(p: Point, direction: dict[str, jax.Array], family: str, *, rescale
     return jax.jvp(slope, tuple(getattr(p, name) for name in names), tangents)[1]
 
 
+def mixed_curvature(p: Point, direction: dict[str, jax.Array]) -> jax.Array:
+    """`D²L(p)[V, W]` of the one-layer loss, a scalar, V along X and W along Y.
+
+    direction: {"X": V, "Y": W}, shaped like X and Y.
+
+    Cost: two nested forward modes.
+    """
+    assert p.Y is not None, "a one-layer point has Y"
+
+    def slope(Y: jax.Array) -> jax.Array:
+        return jax.jvp(lambda X: loss(p._replace(X=X, Y=Y), "one_layer"), (p.X,), (direction["X"],))[1]
+
+    return jax.jvp(slope, (p.Y,), (direction["Y"],))[1]
+
+
 def row_loss(s: jax.Array, b: jax.Array) -> jax.Array:
     """`‖softmax(s) − b‖²`, the normalized row function in its logits s (n,) and targets b (n,); a scalar."""
     return jnp.sum((jax.nn.softmax(s) - b) ** 2)

@@ -146,6 +146,16 @@ def _hessian(rescaled: bool = False) -> Callable[[str], Change]:
     return of
 
 
+def _mixed(family: str) -> Change:
+    """The change of `2 D²L[V, W]` for a unit (V, W): the form of the mixed block alone."""
+
+    def change(p: Point, p2: Point, w: Direction) -> jax.Array:
+        before, after = _both(lambda z: 2.0 * Q.mixed_curvature(z, w), p, p2)
+        return jnp.abs(after - before)
+
+    return change
+
+
 def _norm(x: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.sum(x * x))
 
@@ -177,6 +187,8 @@ _TABLE = (
     _Line("q", _LAYER, _of(Q.q), f"{_B}#4", _MIXED),
     _Line("gradient_X", _LAYER, _gradient("X"), f"{_B}#4", _MIXED),
     _Line("gradient_Y", _LAYER, _gradient("Y"), f"{_B}#4", _MIXED),
+    _Line("hessian_X", _LAYER, _hessian(), f"{_B}#4", _MIXED, directions=("X",)),
+    _Line("hessian_XY", _LAYER, _mixed, f"{_B}#4", _MIXED, directions=("X", "Y")),
     _Line("hessian", _LAYER, _hessian(), f"{_B}#4", _MIXED, directions=("X", "Y")),
 )
 

@@ -191,7 +191,7 @@ class OneLayerSharp(Sharp):
         return self.C * self.h
 
     @property
-    def XX(self) -> Estimate:
+    def hessian_X(self) -> Estimate:
         """`2[⟨DF h, DF h⟩ + ⟨C, D²F h⟩]`, row by row."""
         return (self.DF * self.h * self.DF * self.h + self.D2F * self.h * self.row_c).scaled(2.0)
 
@@ -210,10 +210,13 @@ class OneLayerSharp(Sharp):
         return (self.f * self.A3 * self.C).scaled(2.0)
 
     @property
+    def hessian_XY(self) -> Estimate:
+        """`2[⟨DF h, F A3⟩ + ⟨C, DF A3⟩]`."""
+        return (self.DF * self.h * self.f * self.A3 + self.DF * self.A3 * self.C).scaled(2.0)
+
+    @property
     def hessian(self) -> Estimate:
-        """Joint Hessian in (X, Y): XX as above, XY `2[⟨DF h, F A3⟩ + ⟨C, DF A3⟩]`, YY `2 (F A3)ᵀ(F A3)`."""
+        """Joint Hessian in (X, Y): the two blocks above, and YY `2 (F A3)ᵀ(F A3)`."""
         Z = self.f * self.A3
-        XY = (self.DF * self.h * Z + self.DF * self.A3 * self.C).scaled(2.0)
-        YY = (Z * Z).scaled(2.0)
-        XX = self.XX
+        XX, XY, YY = self.hessian_X, self.hessian_XY, (Z * Z).scaled(2.0)
         return Estimate(block_norm(XX.size, XY.size, YY.size), block_norm(XX.lip, XY.lip, YY.lip))

@@ -57,6 +57,12 @@ def value(bound, p, along):
     rescaled = name.endswith("_rescaled")
     c, dc, ddc, pull = residual_and_slopes(problem, rescaled, p, along)
     u, F, _, _ = row_moments(p, np.zeros((1, 1, 1)))
+    if name == "hessian_XY":  # the form of (V, W) less those of V and of W alone
+        parts = [residual_and_slopes(problem, rescaled, p, {**along, n: 0 * along[n]}) for n in ("X", "Y")]
+        return sum(
+            sign * np.sum(2 * dc * dc + 2 * c * ddc, axis=(1, 2))[:, None, None]
+            for sign, (c, dc, ddc, _) in zip((1, -1, -1), ((c, dc, ddc, pull), *parts), strict=True)
+        )
     if name.startswith("hessian"):
         return np.sum(2 * dc * dc + 2 * c * ddc, axis=(1, 2))[:, None, None]
     if name == "gradient_Y":
@@ -95,6 +101,8 @@ def instances(bound, raw, norms, separation):
     p["B"] = B**2 / np.sum(B**2, axis=2, keepdims=True) if bound.simplex else norms.b * B / np.maximum(rows, 1.0)
     if bound.family == "softmax":
         p["A1"] = np.ones((STARTS, 1, 1))
+    if bound.quantity == "hessian_X":
+        raw = {**raw, "along_Y": 0 * raw["along_Y"]}
     step = raw["step"] / np.linalg.norm(raw["step"], axis=(1, 2), keepdims=True)
     radius = getattr(norms, RADII[bound.variable])
     moved = into_ball(bound.variable, p[bound.variable] + radius * separation * step, radius)
@@ -110,7 +118,7 @@ def climb(bound, R, seed):
     norms = Norms.ball(bound.family, R, n1=shape.n1, n=shape.n)
     parts = sizes(bound.family, shape)
     parts["step"] = parts[bound.variable]
-    joint = bound.directions == ("X", "Y") or bound.family == "one_layer"
+    joint = bound.family == "one_layer"
     parts |= {f"along_{n}": parts[n] for n in (("X", "Y") if joint else ("X",))}
     scale = {n: getattr(norms, RADII[n]) if n in RADII else 1.0 for n in parts}
     raw = {n: scale[n] * rng.normal(size=(STARTS, *s)) for n, s in parts.items()}

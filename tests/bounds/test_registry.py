@@ -23,7 +23,7 @@ EXPECTED = (
     | {f"one_layer.h.{v}" for v in ("Y", "A3")}
     | {
         f"one_layer.{q}.{v}"
-        for q in ("residual", "q", "gradient_X", "gradient_Y", "hessian")
+        for q in ("residual", "q", "gradient_X", "gradient_Y", "hessian_X", "hessian_XY", "hessian")
         for v in ("X", "Y", "A1", "A2", "A3")
     }
 )
