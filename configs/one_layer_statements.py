@@ -1,9 +1,9 @@
 """The statements of arXiv 2309.07418 on one layer's curvature, attacked; and how far Newton may start.
 
 Command: python -m experiments.run --config configs/one_layer_statements.py
-Expected: no proved constant is beaten; the printed I.9 is beaten at R = 5 and the printed F.1 (1) at R = 0.25; Newton
-converges from every start inside the sharp region, which is many orders larger than the printed one
-(docs/theory/one_layer_convexity.md has the numbers measured so far). The run fails if a guarantee fails.
+Expected: no proved constant is beaten; the printed F.1 (1) is, at R = 0.25; Newton converges from every start
+inside the sharp region, which is many orders larger than the printed one (docs/theory/one_layer_convexity.md has the
+numbers measured so far). The run fails if a guarantee fails.
 Time: about 5 minutes of CPU, most of it compilation; smoke: half a minute.
 """
 

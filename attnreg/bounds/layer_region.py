@@ -56,6 +56,9 @@ def one_layer_loss(problem: OneLayerRegression, params: Unknowns) -> jax.Array:
         return penalty + losses.one_layer_attention(params.X, params.Y, A1, A2, A3, B, mask)
 
     each = jax.vmap(document)(problem.A1, problem.A2, problem.A3, problem.B, mask, weight)
+    if problem.value_weight is not None:
+        v = jnp.broadcast_to(problem.value_weight[..., 0], problem.A3.shape[:2])
+        each = each + jax.vmap(losses.value_regularizer, (None, 0, 0))(params.Y, problem.A3, v)
     ridges = problem.ridge * jnp.sum(params.X**2) + problem.ridge_y * jnp.sum(params.Y**2)
     return jnp.sum(each) + ridges / 2
 

@@ -166,18 +166,35 @@ def checked_weight(value: Any, lead: tuple[int, ...], n: int, m: int, dtype: Any
     """W of the regularizer as (k|1, n|1, m|1) from a number, or an array that broadcasts to (*lead, n, m)."""
     if value is None:
         return None
+    return _per_document("weight", _number_or_array("weight", value, (*lead, n, m), dtype), lead, n, m)
+
+
+def checked_value_weight(value: Any, lead: tuple[int, ...], m: int, dtype: Any) -> jax.Array | None:
+    """v of `½‖diag(v) A3 Y‖²` as (k|1, m|1, 1), from a number or an array that broadcasts to (*lead, m)."""
+    if value is None:
+        return None
+    weight = _number_or_array("value_weight", value, (*lead, m), dtype)
+    check_not_empty("value_weight", weight)
+    try:
+        return _per_document("value_weight", weight[..., None] if weight.ndim else weight, lead, m, 1)
+    except ProblemError:
+        wanted = f"(documents, m) = {(*lead, m)}"
+        raise ProblemError(f"value_weight has shape {weight.shape}; it must broadcast to {wanted}") from None
+
+
+def _number_or_array(name: str, value: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """Weights as an array of `dtype`, finite, from a number or from what is an array already; shape: for the words."""
     if _is_scalar(value):
-        check_number("weight", value)
-        _check_representable("weight", value, dtype)
-        weight = jnp.asarray(value, dtype)
-    else:
-        weight = as_array("weight", value, f"that broadcasts to {(*lead, n, m)}")
-        if _is_python(value):
-            weight = weight.astype(dtype)
-        if weight.dtype != dtype:
-            raise ProblemError(f"weight has dtype {weight.dtype}, the data have {dtype}; cast one of them")
-    check_finite(weight=weight)
-    return _per_document("weight", weight, lead, n, m)
+        check_number(name, value)
+        _check_representable(name, value, dtype)
+        return jnp.asarray(value, dtype)
+    weight = as_array(name, value, f"that broadcasts to {shape}")
+    if _is_python(value):
+        weight = weight.astype(dtype)
+    if weight.dtype != dtype:
+        raise ProblemError(f"{name} has dtype {weight.dtype}, the data have {dtype}; cast one of them")
+    check_finite(**{name: weight})
+    return weight
 
 
 def _is_scalar(value: Any) -> bool:
