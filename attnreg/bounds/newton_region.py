@@ -9,7 +9,7 @@ from attnreg.bounds import constants
 from attnreg.bounds.domain import Norms
 from attnreg.bounds.estimate import times
 from attnreg.bounds.norm_by_norm import NormByNorm
-from attnreg.problems.checks import check_choice
+from attnreg.problems.checks import check_choice, check_number
 
 
 def required_weight(l: float, sigma_min: float, *, kind: str = "sharp") -> float:
@@ -18,7 +18,8 @@ def required_weight(l: float, sigma_min: float, *, kind: str = "sharp") -> float
     Args:
         l: wanted curvature, positive.
         sigma_min: smallest singular value of A (of A1 ⊗ A2: the product).
-        kind: "sharp" (m = 0.4808…) or "published" (m = 4).
+        kind: "sharp" (m = 0.4808…), "published" (m = 4), or "diagonal" (m = 0.4397…) for `Aᵀ D̃ A` instead
+            of the Hessian, D̃ its diagonal part alone.
 
     Raises:
         ProblemError: for another kind.
@@ -27,8 +28,35 @@ def required_weight(l: float, sigma_min: float, *, kind: str = "sharp") -> float
     (0.5808, 4.1)
     """
     depth = {"sharp": -constants.ROW_CURVATURE_MIN, "published": constants.PUBLISHED_CONVEXITY}
+    depth["diagonal"] = -constants.DIAGONAL_MIN
     check_choice("kind", kind, depth)
     return depth[kind] + l / sigma_min**2
+
+
+def approximation_weight(epsilon: float, *, keep: str = "regularizer") -> float:
+    """The least w² from which what is kept of `H + w²` is within epsilon of it, for targets in the simplex.
+
+    `(1−ε)(H + w²) ≼ kept ≼ (1+ε)(H + w²)` for every row.
+
+    Args:
+        epsilon: positive, below 1.
+        keep: "regularizer", `w²` alone: 9 max H, 11 max(−H) at ε = 0.1, exact; or "diagonal", `D̃ + w²`: sufficient,
+            and at least `DIAGONAL_MAX/ε` is needed, because a one-hot f has H = 0 and an entry 2 in D̃.
+
+    Raises:
+        ProblemError: for an epsilon out of range, or another `keep`.
+
+    >>> round(approximation_weight(0.1), 2), round(approximation_weight(0.1, keep="diagonal"), 2)
+    (5.55, 25.29)
+    """
+    check_number("epsilon", epsilon, above=0, below=1)
+    check_choice("keep", keep, ("regularizer", "diagonal"))
+    low, high = -constants.ROW_CURVATURE_MIN, constants.ROW_CURVATURE_MAX
+    if keep == "regularizer":
+        return max((1.0 - epsilon) * high, (1.0 + epsilon) * low) / epsilon
+    above = constants.DIAGONAL_MAX + (1.0 + epsilon) * low
+    below = (1.0 - epsilon) * high - constants.DIAGONAL_MIN
+    return max(above, below) / epsilon
 
 
 def newton_radius(l: float, lipschitz: float) -> float:
