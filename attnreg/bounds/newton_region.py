@@ -9,6 +9,7 @@ from attnreg.bounds import constants
 from attnreg.bounds.domain import Norms
 from attnreg.bounds.estimate import times
 from attnreg.bounds.norm_by_norm import NormByNorm
+from attnreg.bounds.sharp import Sharp
 from attnreg.problems.checks import check_choice, check_number
 
 
@@ -68,19 +69,23 @@ def newton_radius(l: float, lipschitz: float) -> float:
     return 2.0 * l / (3.0 * lipschitz)
 
 
-def hessian_lipschitz(norms: Norms, *, kind: str = "sharp") -> float:
-    """M of the normalized objective in its unknown: `1.1428 (‖A1‖ ‖A2‖)³` on the whole space, or norm by norm.
+def hessian_lipschitz(norms: Norms, *, kind: str = "sharp", loss: str = "normalized") -> float:
+    """M of an objective in its unknown; normalized, sharp: `1.1428 (‖A1‖ ‖A2‖)³` on the whole space.
 
-    The norm-by-norm constant holds on the ball `norms` only and is infinite where its exponential overflows. The
-    quadratic regularizer has a constant Hessian and does not enter.
+    The norm-by-norm constant, and those of the losses "rescaled", "cosh" and "sinh", hold on the ball `norms` only and
+    are infinite where their exponential overflows. The quadratic regularizer has a constant Hessian and does not enter.
 
     Raises:
-        ProblemError: for a kind other than "sharp" and "published".
+        ProblemError: for a kind other than "sharp" and "published", or another loss.
 
     >>> round(hessian_lipschitz(Norms.ball("softmax", 2.0, n1=1, n=5)) / 8.0, 4)
     1.1428
     """
     check_choice("kind", kind, ("sharp", "published"))
+    check_choice("loss", loss, ("normalized", "rescaled", "cosh", "sinh"))
+    if loss != "normalized":
+        chain = Sharp(norms, "X") if kind == "sharp" else NormByNorm(norms, "X")
+        return getattr(chain, f"hessian_{loss}").lip
     if kind == "sharp":
         return times(constants.ROW_THIRD, *[norms.a1 * norms.a2] * 3)
     return NormByNorm(norms, "X").hessian.lip

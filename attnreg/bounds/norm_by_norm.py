@@ -132,6 +132,13 @@ class NormByNorm:
         row = self.row_u * (z + self.row_u) + (self.row_u * self.row_u).scaled(2.0 * b + b * b)
         return self.K * row.scaled(2.0) * self.K
 
+    # |cosh|, |sinh| and all their derivatives are at most e^L: the same steps give the same constants.
+    u_cosh = u_sinh = u
+    alpha_cosh = alpha_sinh = alpha
+    residual_cosh = residual_sinh = residual_rescaled
+    gradient_cosh = gradient_sinh = gradient_rescaled
+    hessian_cosh = hessian_sinh = hessian_rescaled
+
 
 class OneLayerNormByNorm(NormByNorm):
     """The same for one-layer attention: `h = A3 Y`, `c = f h − b`, `q = h c`."""

@@ -10,6 +10,7 @@ import math
 from attnreg.bounds import constants
 from attnreg.bounds.domain import Norms
 from attnreg.bounds.estimate import Estimate, block_norm, exp, times
+from attnreg.bounds.hyperbolic import HyperbolicSharp
 
 
 def largest_probability(n: int, L: float) -> float:
@@ -44,7 +45,7 @@ def root_exponential_sum(n: int, L: float) -> float:
     return times(exp(L), math.sqrt(1.0 + rest))
 
 
-class Sharp:
+class Sharp(HyperbolicSharp):
     """Estimates of every quantity when `variable` moves in the domain `norms`; attribute names are the registry's.
 
     Targets are in the simplex (rows of B), as in the published statements.

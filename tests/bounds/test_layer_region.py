@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from attnreg.bounds.layer_curvature import joint_weights
 from attnreg.bounds.layer_region import (
     contraction,
     good_start,
@@ -15,6 +16,7 @@ from attnreg.bounds.layer_region import (
     kantorovich,
     one_layer_loss,
     printed_lipschitz,
+    sizes_near,
 )
 from attnreg.problems.checks import ProblemError
 from attnreg.problems.one_layer import OneLayerRegression, Unknowns
@@ -197,3 +199,18 @@ def test_a_step_with_a_sampled_hessian_contracts_as_k3_says_in_the_hessians_norm
         assert behind <= contraction(1e-3, l, M, epsilon) * before
     # K.4's arithmetic: ε = 0.01 and M r ≤ 0.1 l.
     assert contraction(0.1, 1.0, 1.0, 0.01, kind="published") <= 0.4
+
+
+def test_the_two_weights_make_the_librarys_loss_convex_at_a_point_where_it_was_not():
+    """`joint_weights` in a `OneLayerRegression`: squared weights are twice those of a loss with ½, and so is l."""
+    rng = np.random.default_rng(11)
+    data = [jnp.asarray(rng.normal(size=s)) for s in ((N, D), (N, D), (N, D), (N, D))]
+    v, l = rng.normal(size=2 * D * D), 0.3
+    low = [np.linalg.svd(np.asarray(z), compute_uv=False)[-1] for z in data[:3]]
+    bare = OneLayerRegression(*data, weight=0.0, value_weight=0.0)
+    w2, v2 = joint_weights(sizes_near(bare, unknowns(v), 0.0), l, low[0] * low[1], low[2])
+    weighted = OneLayerRegression(*data, weight=float((2 * w2) ** 0.5), value_weight=float((2 * v2) ** 0.5))
+    at = jnp.asarray(v[None])
+    before, after = (np.linalg.eigvalsh(np.asarray(hessians(z, at))[0])[0] for z in (bare, weighted))
+    assert before < 0
+    assert after >= 2 * l
