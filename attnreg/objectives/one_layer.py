@@ -203,8 +203,9 @@ def value_curvature(problem: OneLayerRegression, *, ridge: bool = True) -> jax.A
 
 
 def best_values(problem: OneLayerRegression, Z: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Y (d3, c) that fits B best for attended values Z (k·n, d3), and R (d3, d3) with `2RᵀR = 2ZᵀZ + Λ`,
-    `Λ = ridge_y I + A3ᵀ diag(value_weight²) A3`.
+    """Y (d3, c) that fits B best for attended values Z (k·n, d3), and a triangular R (d3, d3).
+
+    `2RᵀR = 2ZᵀZ + Λ` with `Λ = ridge_y I + A3ᵀ diag(value_weight²) A3`.
 
     By QR of Z over the roots of Λ/2, never by the normal equations. Cost: O(k·n·d3·(d3 + c)), with weights also
     k·m·d3².

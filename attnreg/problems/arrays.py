@@ -159,30 +159,17 @@ def checked_mask(value: Any, lead: tuple[int, ...], n: int, m: int) -> jax.Array
         raise ProblemError(
             f"mask has dtype {mask.dtype}; it must be boolean, True where a key may be attended, e.g. mask > 0"
         )
-    return _per_document("mask", jnp.asarray(mask), lead, n, m)
+    return per_document("mask", jnp.asarray(mask), lead, n, m)
 
 
 def checked_weight(value: Any, lead: tuple[int, ...], n: int, m: int, dtype: Any) -> jax.Array | None:
     """W of the regularizer as (k|1, n|1, m|1) from a number, or an array that broadcasts to (*lead, n, m)."""
     if value is None:
         return None
-    return _per_document("weight", _number_or_array("weight", value, (*lead, n, m), dtype), lead, n, m)
+    return per_document("weight", number_or_array("weight", value, (*lead, n, m), dtype), lead, n, m)
 
 
-def checked_value_weight(value: Any, lead: tuple[int, ...], m: int, dtype: Any) -> jax.Array | None:
-    """v of `½‖diag(v) A3 Y‖²` as (k|1, m|1, 1), from a number or an array that broadcasts to (*lead, m)."""
-    if value is None:
-        return None
-    weight = _number_or_array("value_weight", value, (*lead, m), dtype)
-    check_not_empty("value_weight", weight)
-    try:
-        return _per_document("value_weight", weight[..., None] if weight.ndim else weight, lead, m, 1)
-    except ProblemError:
-        wanted = f"(documents, m) = {(*lead, m)}"
-        raise ProblemError(f"value_weight has shape {weight.shape}; it must broadcast to {wanted}") from None
-
-
-def _number_or_array(name: str, value: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+def number_or_array(name: str, value: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     """Weights as an array of `dtype`, finite, from a number or from what is an array already; shape: for the words."""
     if _is_scalar(value):
         check_number(name, value)
@@ -222,7 +209,7 @@ def check_dtype(name: str, dtype: Any, *, host: bool = False) -> None:
         raise ProblemError(f"{name} is float64; call jax.config.update('jax_enable_x64', True) before anything else")
 
 
-def _per_document(name: str, array: jax.Array, lead: tuple[int, ...], n: int, m: int) -> jax.Array:
+def per_document(name: str, array: jax.Array, lead: tuple[int, ...], n: int, m: int) -> jax.Array:
     """`array` as (k|1, n|1, m|1); its leading axes broadcast against `lead` as in NumPy."""
     check_not_empty(name, array)
     full = array.reshape((1,) * max(0, 2 - array.ndim) + array.shape)

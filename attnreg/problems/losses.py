@@ -144,10 +144,8 @@ def logit_regularizer(
 
 
 def value_regularizer(Y: jax.Array, A3: jax.Array, v: jax.Array) -> jax.Array:
-    """`½‖diag(v) A3 Y‖_F²`, a scalar, for Y (d3, c), A3 (m, d3), v (m,): the second term of arXiv 2309.07418's
-    regularizer, with one weight a key.
+    """`½‖diag(v) A3 Y‖_F²`, a scalar, for Y (d3, c), A3 (m, d3), v (m,): one weight a key (arXiv 2309.07418).
 
-    >>> import jax.numpy as jnp
     >>> float(value_regularizer(jnp.ones((2, 1)), jnp.eye(2), jnp.array([1.0, 2.0])))
     2.5
     """

@@ -1,13 +1,13 @@
 """The one-layer problem: the output of an attention layer, as a function of its two weight matrices."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.typing import ArrayLike
 
 from attnreg.problems import arrays as checked
-from attnreg.problems.checks import pytree_dataclass
+from attnreg.problems.checks import ProblemError, pytree_dataclass
 
 
 class Unknowns(NamedTuple):
@@ -100,7 +100,7 @@ class OneLayerRegression:
         checked.check_causal(self.causal, n, m)
         values: dict[str, jax.Array | None] = dict(found, mask=checked.checked_mask(self.mask, lead, n, m))
         values["weight"] = checked.checked_weight(self.weight, lead, n, m, dtype)
-        values["value_weight"] = checked.checked_value_weight(self.value_weight, lead, m, dtype)
+        values["value_weight"] = _checked_value_weight(self.value_weight, lead, m, dtype)
         values["ridge"] = checked.checked_ridge("ridge", self.ridge, dtype)
         values["ridge_y"] = checked.checked_ridge("ridge_y", self.ridge_y, dtype)
         for name, value in values.items():
@@ -121,3 +121,16 @@ class OneLayerRegression:
     def dtype(self) -> np.dtype:
         """The one dtype of all arrays."""
         return self.A1.dtype
+
+
+def _checked_value_weight(value: Any, lead: tuple[int, ...], m: int, dtype: Any) -> jax.Array | None:
+    """`value_weight` as (k|1, m|1, 1), from a number or an array that broadcasts to (*lead, m)."""
+    if value is None:
+        return None
+    weight = checked.number_or_array("value_weight", value, (*lead, m), dtype)
+    checked.check_not_empty("value_weight", weight)
+    try:
+        return checked.per_document("value_weight", weight[..., None] if weight.ndim else weight, lead, m, 1)
+    except ProblemError:
+        wanted = f"(documents, m) = {(*lead, m)}"
+        raise ProblemError(f"value_weight has shape {weight.shape}; it must broadcast to {wanted}") from None
