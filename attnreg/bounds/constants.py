@@ -32,5 +32,13 @@ ROW_THIRD = -(
 # ∇²‖u − αb‖² ⪰ RESCALED_CURVATURE_MIN · α² for b in the simplex (docs/theory/bounds.md, section 5).
 RESCALED_CURVATURE_MIN = -4.0 / 27.0
 
+# The diagonal part 2ŵ of ∇²‖f − b‖² (arXiv 2304.10411 keeps nothing else): its least and largest entry over all f and
+# simplex targets. The least is 2a(5a − 2 − 2a²) at a = (5 − √13)/6 (docs/theory/bounds.md, section 6).
+DIAGONAL_AT = (5.0 - math.sqrt(13.0)) / 6.0
+DIAGONAL_MIN = 2.0 * DIAGONAL_AT * (5.0 * DIAGONAL_AT - 2.0 - 2.0 * DIAGONAL_AT * DIAGONAL_AT)
+DIAGONAL_MAX = 2.0
+
 # The papers' constants that the two convexity thresholds replace (arXiv 2304.10411: w² ≥ 4 + l/σ_min²).
 PUBLISHED_CONVEXITY = 4.0
+# The weight from which `w²` alone is within a tenth of `H + w²`, as published.
+PUBLISHED_TENTH = 100.0

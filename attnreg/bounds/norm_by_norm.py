@@ -132,6 +132,13 @@ class NormByNorm:
         row = self.row_u * (z + self.row_u) + (self.row_u * self.row_u).scaled(2.0 * b + b * b)
         return self.K * row.scaled(2.0) * self.K
 
+    # |cosh|, |sinh| and all their derivatives are at most e^L: the same steps give the same constants.
+    u_cosh = u_sinh = u
+    alpha_cosh = alpha_sinh = alpha
+    residual_cosh = residual_sinh = residual_rescaled
+    gradient_cosh = gradient_sinh = gradient_rescaled
+    hessian_cosh = hessian_sinh = hessian_rescaled
+
 
 class OneLayerNormByNorm(NormByNorm):
     """The same for one-layer attention: `h = A3 Y`, `c = f h − b`, `q = h c`."""
@@ -163,11 +170,19 @@ class OneLayerNormByNorm(NormByNorm):
         return (self.A3 * self.f * self.residual).scaled(2.0)
 
     @property
-    def hessian(self) -> Estimate:
-        """Joint Hessian in (X, Y): its three blocks, norm by norm."""
-        rows = self.stack**2
-        XX = self._lifted(self.G * self.h * self.h * self.G, self.G * self.row_q)
+    def hessian_X(self) -> Estimate:
+        """The X block, norm by norm."""
+        return self._lifted(self.G * self.h * self.h * self.G, self.G * self.row_q)
+
+    @property
+    def hessian_XY(self) -> Estimate:
+        """The mixed block: every row adds the product of its norms."""
         first = self.K * self.G * self.h * self.row_f * self.A3
-        XY = (first + self.K * self.G * self.A3 * self.row_c).scaled(2.0 * rows)
-        YY = (self.row_f * self.A3 * self.row_f * self.A3).scaled(2.0 * rows)
+        return (first + self.K * self.G * self.A3 * self.row_c).scaled(2.0 * self.stack**2)
+
+    @property
+    def hessian(self) -> Estimate:
+        """Joint Hessian in (X, Y): its three blocks."""
+        XX, XY = self.hessian_X, self.hessian_XY
+        YY = (self.row_f * self.A3 * self.row_f * self.A3).scaled(2.0 * self.stack**2)
         return Estimate(block_norm(XX.size, XY.size, YY.size), block_norm(XX.lip, XY.lip, YY.lip))

@@ -14,6 +14,8 @@ from attnreg.bounds.domain import Point
 from attnreg.problems import losses
 
 PRECISION = losses.PRECISION
+Activation = losses.Activation
+Rescaled = bool | Activation
 
 
 def _dot(A: Any, B: Any) -> jax.Array:
@@ -75,22 +77,35 @@ def q(p: Point) -> jax.Array:
     return _dot(residual_one_layer(p), h(p).T)
 
 
-def loss(p: Point, family: str, *, rescaled: bool = False) -> jax.Array:
-    """The objective of `family` at p, a scalar, from `attnreg.problems.losses`."""
+def activated(p: Point, activation: Activation) -> jax.Array:
+    """`g(S)` (n1, n) for an entrywise g: `jnp.cosh` or `jnp.sinh`."""
+    return activation(logits(p))
+
+
+def residual_activated(p: Point, activation: Activation) -> jax.Array:
+    """`c = g(S) − diag(α) B` (n1, n), `α = g(S) 1`, for an entrywise g."""
+    g = activated(p, activation)
+    return g - jnp.sum(g, axis=1, keepdims=True) * p.B
+
+
+def loss(p: Point, family: str, *, rescaled: Rescaled = False) -> jax.Array:
+    """The objective of `family` at p, a scalar, from `attnreg.problems.losses`; `rescaled` may be its g."""
     if family == "one_layer":
         assert p.Y is not None, "a one-layer point has Y"
         assert p.A3 is not None, "a one-layer point has A3"
         return losses.one_layer_attention(p.X, p.Y, p.A1, p.A2, p.A3, p.B)
-    of = losses.rescaled_attention_regression if rescaled else losses.attention_regression
-    return of(p.X, p.A1, p.A2, p.B)
+    if rescaled is False:
+        return losses.attention_regression(p.X, p.A1, p.A2, p.B)
+    activation = jnp.exp if rescaled is True else rescaled
+    return losses.rescaled_attention_regression(p.X, p.A1, p.A2, p.B, activation=activation)
 
 
-def gradient(p: Point, family: str, *, unknown: str = "X", rescaled: bool = False) -> jax.Array:
+def gradient(p: Point, family: str, *, unknown: str = "X", rescaled: Rescaled = False) -> jax.Array:
     """Gradient of the objective in `unknown` ("X" or "Y"), shaped like it, by reverse-mode autodiff of the loss."""
     return jax.grad(lambda z: loss(p._replace(**{unknown: z}), family, rescaled=rescaled))(getattr(p, unknown))
 
 
-def curvature(p: Point, direction: dict[str, jax.Array], family: str, *, rescaled: bool = False) -> jax.Array:
+def curvature(p: Point, direction: dict[str, jax.Array], family: str, *, rescaled: Rescaled = False) -> jax.Array:
     """`D²L(p)[w, w]`, a scalar, for the direction w by unknown name.
 
     direction: {"X": W} or {"X": W, "Y": V}, shaped like X and Y.
@@ -116,6 +131,21 @@ def curvature(p: Point, direction: dict[str, jax.Array], family: str, *, rescale
         return jax.jvp(along, values, tangents)[1]
 
     return jax.jvp(slope, tuple(getattr(p, name) for name in names), tangents)[1]
+
+
+def mixed_curvature(p: Point, direction: dict[str, jax.Array]) -> jax.Array:
+    """`D²L(p)[V, W]` of the one-layer loss, a scalar, V along X and W along Y.
+
+    direction: {"X": V, "Y": W}, shaped like X and Y.
+
+    Cost: two nested forward modes.
+    """
+    assert p.Y is not None, "a one-layer point has Y"
+
+    def slope(Y: jax.Array) -> jax.Array:
+        return jax.jvp(lambda X: loss(p._replace(X=X, Y=Y), "one_layer"), (p.X,), (direction["X"],))[1]
+
+    return jax.jvp(slope, (p.Y,), (direction["Y"],))[1]
 
 
 def row_loss(s: jax.Array, b: jax.Array) -> jax.Array:

@@ -128,12 +128,12 @@ def _relative_residual(family: str) -> Change:
     return change
 
 
-def _gradient(unknown: str = "X", rescaled: bool = False) -> Callable[[str], Change]:
+def _gradient(unknown: str = "X", rescaled: Q.Rescaled = False) -> Callable[[str], Change]:
     """The change of the gradient in `unknown`, by autodiff of the loss."""
     return lambda family: _of(lambda p: Q.gradient(p, family, unknown=unknown, rescaled=rescaled))(family)
 
 
-def _hessian(rescaled: bool = False) -> Callable[[str], Change]:
+def _hessian(rescaled: Q.Rescaled = False) -> Callable[[str], Change]:
     """`|wᵀ(∇²L(p') − ∇²L(p))w|` for a unit w, which the measurement maximises too."""
 
     def of(family: str) -> Change:
@@ -144,6 +144,16 @@ def _hessian(rescaled: bool = False) -> Callable[[str], Change]:
         return change
 
     return of
+
+
+def _mixed(family: str) -> Change:
+    """The change of `2 D²L[V, W]` for a unit (V, W): the form of the mixed block alone."""
+
+    def change(p: Point, p2: Point, w: Direction) -> jax.Array:
+        before, after = _both(lambda z: 2.0 * Q.mixed_curvature(z, w), p, p2)
+        return jnp.abs(after - before)
+
+    return change
 
 
 def _norm(x: jax.Array) -> jax.Array:
@@ -177,8 +187,25 @@ _TABLE = (
     _Line("q", _LAYER, _of(Q.q), f"{_B}#4", _MIXED),
     _Line("gradient_X", _LAYER, _gradient("X"), f"{_B}#4", _MIXED),
     _Line("gradient_Y", _LAYER, _gradient("Y"), f"{_B}#4", _MIXED),
+    _Line("hessian_X", _LAYER, _hessian(), f"{_B}#4", _MIXED, directions=("X",)),
+    _Line("hessian_XY", _LAYER, _mixed, f"{_B}#4", _MIXED, directions=("X", "Y")),
     _Line("hessian", _LAYER, _hessian(), f"{_B}#4", _MIXED, directions=("X", "Y")),
 )
+
+
+def _hyperbolic(name: str, g: Q.Activation) -> tuple[_Line, ...]:
+    """The lines of the rescaled family with another entrywise function than exp."""
+    where = f"{_B}#5"
+    return (
+        _Line(f"u_{name}", _ROWS, _of(lambda p: Q.activated(p, g)), where, "the largest logit L in one entry"),
+        _Line(f"alpha_{name}", _ROWS, _of(lambda p: jnp.sum(Q.activated(p, g), axis=1)), where, "one logit up"),
+        _Line(f"residual_{name}", _ROWS, _of(lambda p: Q.residual_activated(p, g)), where, _CORNER),
+        _Line(f"gradient_{name}", _ROWS, _gradient(rescaled=g), where, _CORNER),
+        _Line(f"hessian_{name}", _ROWS, _hessian(rescaled=g), where, _CORNER, directions=("X",)),
+    )
+
+
+_TABLE += _hyperbolic("cosh", jnp.cosh) + _hyperbolic("sinh", jnp.sinh)
 
 
 def _bounds() -> Mapping[str, Bound]:

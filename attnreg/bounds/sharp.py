@@ -10,6 +10,7 @@ import math
 from attnreg.bounds import constants
 from attnreg.bounds.domain import Norms
 from attnreg.bounds.estimate import Estimate, block_norm, exp, times
+from attnreg.bounds.hyperbolic import HyperbolicSharp
 
 
 def largest_probability(n: int, L: float) -> float:
@@ -44,7 +45,7 @@ def root_exponential_sum(n: int, L: float) -> float:
     return times(exp(L), math.sqrt(1.0 + rest))
 
 
-class Sharp:
+class Sharp(HyperbolicSharp):
     """Estimates of every quantity when `variable` moves in the domain `norms`; attribute names are the registry's.
 
     Targets are in the simplex (rows of B), as in the published statements.
@@ -191,7 +192,7 @@ class OneLayerSharp(Sharp):
         return self.C * self.h
 
     @property
-    def XX(self) -> Estimate:
+    def hessian_X(self) -> Estimate:
         """`2[⟨DF h, DF h⟩ + ⟨C, D²F h⟩]`, row by row."""
         return (self.DF * self.h * self.DF * self.h + self.D2F * self.h * self.row_c).scaled(2.0)
 
@@ -210,10 +211,13 @@ class OneLayerSharp(Sharp):
         return (self.f * self.A3 * self.C).scaled(2.0)
 
     @property
+    def hessian_XY(self) -> Estimate:
+        """`2[⟨DF h, F A3⟩ + ⟨C, DF A3⟩]`."""
+        return (self.DF * self.h * self.f * self.A3 + self.DF * self.A3 * self.C).scaled(2.0)
+
+    @property
     def hessian(self) -> Estimate:
-        """Joint Hessian in (X, Y): XX as above, XY `2[⟨DF h, F A3⟩ + ⟨C, DF A3⟩]`, YY `2 (F A3)ᵀ(F A3)`."""
+        """Joint Hessian in (X, Y): the two blocks above, and YY `2 (F A3)ᵀ(F A3)`."""
         Z = self.f * self.A3
-        XY = (self.DF * self.h * Z + self.DF * self.A3 * self.C).scaled(2.0)
-        YY = (Z * Z).scaled(2.0)
-        XX = self.XX
+        XX, XY, YY = self.hessian_X, self.hessian_XY, (Z * Z).scaled(2.0)
         return Estimate(block_norm(XX.size, XY.size, YY.size), block_norm(XX.lip, XY.lip, YY.lip))

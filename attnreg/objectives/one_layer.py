@@ -83,10 +83,18 @@ class OneLayerObjective(SecondOrderObjective):
 
     def _ridge_value(self, params: Unknowns) -> jax.Array:
         problem = self.problem
-        return (problem.ridge * jnp.sum(params.X**2) + problem.ridge_y * jnp.sum(params.Y**2)) / 2
+        value = problem.ridge * jnp.sum(params.X**2) + problem.ridge_y * jnp.sum(params.Y**2)
+        if problem.value_weight is not None:
+            value = value + jnp.sum((problem.value_weight * tt.matmul(problem.A3, params.Y)) ** 2)
+        return value / 2
 
     def _ridge_times(self, v: Unknowns) -> Unknowns:
-        return Unknowns(self.problem.ridge * v.X, self.problem.ridge_y * v.Y)
+        problem = self.problem
+        of_y = problem.ridge_y * v.Y
+        if problem.value_weight is not None:
+            weighted = problem.value_weight**2 * tt.matmul(problem.A3, v.Y)
+            of_y = of_y + tt.einsum("kmb,kmc->bc", problem.A3, weighted)
+        return Unknowns(problem.ridge * v.X, of_y)
 
     @compiled()
     def value(self, params: Unknowns) -> jax.Array:
@@ -120,7 +128,7 @@ class OneLayerObjective(SecondOrderObjective):
         xy = direct.reshape(d1, d3, d2, c).transpose(0, 2, 1, 3)
         if not gauss_newton:
             xy = xy + swapped.reshape(d1, c, d2, d3).transpose(0, 2, 3, 1)
-        yy = yy + self.problem.ridge_y * jnp.eye(d3, dtype=yy.dtype)
+        yy = yy + value_curvature(self.problem)
         gradient = jax.tree.map(jnp.add, gradient, self._ridge_times(params))
         return value + self._ridge_value(params), gradient, Parts(xx, xy.reshape(d1 * d2, d3 * c), yy)
 
@@ -167,7 +175,7 @@ class OneLayerObjective(SecondOrderObjective):
         right = right / jnp.where(total > 0, total, 1)
         eye = jnp.eye(c, dtype=yy.dtype)
         of_x = Kronecker.of(left, right, shift=self.problem.ridge)
-        of_y = Kronecker.of(yy, eye, shift=self.problem.ridge_y)
+        of_y = Kronecker.of(yy + value_curvature(self.problem, ridge=False), eye, shift=self.problem.ridge_y)
         return Blocks(Unknowns._make((of_x, of_y)), common=True)
 
     @compiled()
@@ -181,16 +189,33 @@ class OneLayerObjective(SecondOrderObjective):
         return jnp.sqrt(jnp.sum(wrong.X**2) + jnp.sum(wrong.Y**2))
 
 
-def best_values(problem: OneLayerRegression, Z: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Y (d3, c) that fits B best for attended values Z (k·n, d3), and R (d3, d3) with `RᵀR = ZᵀZ + λ/2 I`, λ = ridge_y.
+def value_curvature(problem: OneLayerRegression, *, ridge: bool = True) -> jax.Array:
+    """`A3ᵀ diag(v²) A3 + ridge_y I`, (d3, d3): the regularizers' part of the Y block, which is this `⊗ I_c`.
 
-    By QR of `[Z; √(λ/2) I]`, never by the normal equations. Cost: O(k·n·d3·(d3 + c)).
+    Cost: k·m·d3² where there are weights.
+    """
+    d3 = problem.A3.shape[2]
+    shift = problem.ridge_y * jnp.eye(d3, dtype=problem.dtype) if ridge else jnp.zeros((d3, d3), problem.dtype)
+    if problem.value_weight is None:
+        return shift
+    weighted = (problem.value_weight * problem.A3).reshape(-1, d3)
+    return shift + tt.matmul(weighted.T, weighted)
+
+
+def best_values(problem: OneLayerRegression, Z: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Y (d3, c) that fits B best for attended values Z (k·n, d3), and a triangular R (d3, d3).
+
+    `2RᵀR = 2ZᵀZ + Λ` with `Λ = ridge_y I + A3ᵀ diag(value_weight²) A3`.
+
+    By QR of Z over the roots of Λ/2, never by the normal equations. Cost: O(k·n·d3·(d3 + c)), with weights also
+    k·m·d3².
     """
     d3 = Z.shape[1]
+    below = [] if problem.value_weight is None else [(problem.value_weight * problem.A3).reshape(-1, d3) * 0.5**0.5]
     B = problem.B.reshape(-1, problem.B.shape[2])
     # Where Z is rank deficient its small singular values are rounding, eps‖Z‖: divided by less than √eps‖Z‖ squared
     # they would turn into a Y of size 1/eps.
     floor = jnp.finfo(Z.dtype).eps ** 0.5 * jnp.linalg.norm(Z) + jnp.finfo(Z.dtype).tiny ** 0.5
     shift = jnp.sqrt(jnp.maximum(problem.ridge_y / 2, floor**2))
-    Q, R = jnp.linalg.qr(jnp.concatenate([Z, shift * jnp.eye(d3, dtype=Z.dtype)]))
+    Q, R = jnp.linalg.qr(jnp.concatenate([Z, shift * jnp.eye(d3, dtype=Z.dtype), *below]))
     return jax.scipy.linalg.solve_triangular(R, tt.matmul(Q[: Z.shape[0]].T, B)), R

@@ -1,9 +1,10 @@
 """Variable projection: Y eliminated in closed form, an objective in X alone with exact derivatives.
 
-The loss is quadratic in Y. With the rows of Z = softmax(A1 X A2ᵀ) A3 of all documents stacked and λ = ridge_y,
+The loss is quadratic in Y. With the rows of Z = softmax(A1 X A2ᵀ) A3 of all documents stacked, λ = ridge_y and
+v = value_weight,
 
-    Y(X) = argmin_Y ‖Z Y − B‖² + ½ λ ‖Y‖²,      φ(X) = L(X, Y(X)),
-    ∇φ = ∇_X L at Y(X),      ∇²φ = L_xx − L_xy (K⁻¹ ⊗ I_c) L_yx,   K = 2 ZᵀZ + λ I.
+    Y(X) = argmin_Y ‖Z Y − B‖² + ½ λ ‖Y‖² + ½‖diag(v) A3 Y‖²,      φ(X) = L(X, Y(X)),
+    ∇φ = ∇_X L at Y(X),      ∇²φ = L_xx − L_xy (K⁻¹ ⊗ I_c) L_yx,   K = 2 ZᵀZ + λ I + A3ᵀ diag(v²) A3.
 
 (docs/theory/one_layer.md derives both.)
 """
@@ -26,8 +27,8 @@ from attnreg.problems.one_layer import OneLayerRegression, Unknowns
 class VariableProjection(SecondOrderObjective):
     """The reduced one-layer objective φ(X) = min_Y L(X, Y).
 
-    Y is the solution of a QR factorisation of `[Z; √(λ/2) I]`, never of the normal equations, with λ at least
-    `2 eps ‖Z‖²`: so Y is defined, and harmless, even where attention is uniform and Z has rank one.
+    Y is the solution of a QR factorisation of Z over `√(λ/2) I` and `√½ diag(v) A3`, never of the normal equations.
+    λ is at least `2 eps ‖Z‖²`: so Y is defined, and harmless, even where attention is uniform and Z has rank one.
 
     Args:
         problem: the data; `ridge_y` is λ.
@@ -71,7 +72,7 @@ class VariableProjection(SecondOrderObjective):
         return Unknowns(X, self._best(X)[0])
 
     def _best(self, X: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Y(X) and the triangular factor R with `RᵀR = ZᵀZ + λ/2 I`."""
+        """Y(X) and the triangular factor R with `2RᵀR = K`."""
         return best_values(self.problem, self.joint.attended(X))
 
     @compiled()

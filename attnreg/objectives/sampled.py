@@ -18,7 +18,7 @@ from attnreg.lift import tensor_trick as tt
 from attnreg.lift.streaming import fold_blocks, rows_of, sum_over_blocks
 from attnreg.objectives import one_layer_rows as ol
 from attnreg.objectives.attention import AttentionObjective
-from attnreg.objectives.one_layer import OneLayerObjective
+from attnreg.objectives.one_layer import OneLayerObjective, value_curvature
 from attnreg.objectives.one_layer_hessian import Parts, packed_parts
 from attnreg.objectives.row_terms import row_terms
 from attnreg.problems.checks import ProblemError, check_integer
@@ -181,7 +181,7 @@ def sampled_joint_hessian(key: jax.Array, objective: OneLayerObjective, params: 
         kept = ol.fresh_only(rows, rows.z)
         return 2 * tt.matmul(kept.T, kept)
 
-    yy = objective.sum(attended, params) + problem.ridge_y * jnp.eye(d3, dtype=problem.dtype)
+    yy = objective.sum(attended, params) + value_curvature(problem)
     # Half of every draw is uniform: no query's weight then exceeds twice n / samples.
     leverage = jax.vmap(leverage_scores)(problem.A1).reshape(-1)
     probability = 0.5 * leverage / jnp.sum(leverage) + 0.5 / (k * n)

@@ -159,25 +159,29 @@ def checked_mask(value: Any, lead: tuple[int, ...], n: int, m: int) -> jax.Array
         raise ProblemError(
             f"mask has dtype {mask.dtype}; it must be boolean, True where a key may be attended, e.g. mask > 0"
         )
-    return _per_document("mask", jnp.asarray(mask), lead, n, m)
+    return per_document("mask", jnp.asarray(mask), lead, n, m)
 
 
 def checked_weight(value: Any, lead: tuple[int, ...], n: int, m: int, dtype: Any) -> jax.Array | None:
     """W of the regularizer as (k|1, n|1, m|1) from a number, or an array that broadcasts to (*lead, n, m)."""
     if value is None:
         return None
+    return per_document("weight", number_or_array("weight", value, (*lead, n, m), dtype), lead, n, m)
+
+
+def number_or_array(name: str, value: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """Weights as an array of `dtype`, finite, from a number or from what is an array already; shape: for the words."""
     if _is_scalar(value):
-        check_number("weight", value)
-        _check_representable("weight", value, dtype)
-        weight = jnp.asarray(value, dtype)
-    else:
-        weight = as_array("weight", value, f"that broadcasts to {(*lead, n, m)}")
-        if _is_python(value):
-            weight = weight.astype(dtype)
-        if weight.dtype != dtype:
-            raise ProblemError(f"weight has dtype {weight.dtype}, the data have {dtype}; cast one of them")
-    check_finite(weight=weight)
-    return _per_document("weight", weight, lead, n, m)
+        check_number(name, value)
+        _check_representable(name, value, dtype)
+        return jnp.asarray(value, dtype)
+    weight = as_array(name, value, f"that broadcasts to {shape}")
+    if _is_python(value):
+        weight = weight.astype(dtype)
+    if weight.dtype != dtype:
+        raise ProblemError(f"{name} has dtype {weight.dtype}, the data have {dtype}; cast one of them")
+    check_finite(**{name: weight})
+    return weight
 
 
 def _is_scalar(value: Any) -> bool:
@@ -205,7 +209,7 @@ def check_dtype(name: str, dtype: Any, *, host: bool = False) -> None:
         raise ProblemError(f"{name} is float64; call jax.config.update('jax_enable_x64', True) before anything else")
 
 
-def _per_document(name: str, array: jax.Array, lead: tuple[int, ...], n: int, m: int) -> jax.Array:
+def per_document(name: str, array: jax.Array, lead: tuple[int, ...], n: int, m: int) -> jax.Array:
     """`array` as (k|1, n|1, m|1); its leading axes broadcast against `lead` as in NumPy."""
     check_not_empty(name, array)
     full = array.reshape((1,) * max(0, 2 - array.ndim) + array.shape)

@@ -143,6 +143,15 @@ def logit_regularizer(
     return jnp.sum(_allowed(W * _logits(X, A1, A2), mask) ** 2) / 2
 
 
+def value_regularizer(Y: jax.Array, A3: jax.Array, v: jax.Array) -> jax.Array:
+    """`½‖diag(v) A3 Y‖_F²`, a scalar, for Y (d3, c), A3 (m, d3), v (m,): one weight a key (arXiv 2309.07418).
+
+    >>> float(value_regularizer(jnp.ones((2, 1)), jnp.eye(2), jnp.array([1.0, 2.0])))
+    2.5
+    """
+    return jnp.sum((v[:, None] * jnp.matmul(A3, Y, precision=PRECISION)) ** 2) / 2
+
+
 def vectorized(loss: Definition) -> Definition:
     """The tensor-trick form of a matrix loss: a function of `(x, A, B)` with `x = vec(X)`, `A = A1 ⊗ A2`.
 

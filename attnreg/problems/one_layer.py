@@ -1,13 +1,13 @@
 """The one-layer problem: the output of an attention layer, as a function of its two weight matrices."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.typing import ArrayLike
 
 from attnreg.problems import arrays as checked
-from attnreg.problems.checks import pytree_dataclass
+from attnreg.problems.checks import ProblemError, pytree_dataclass
 
 
 class Unknowns(NamedTuple):
@@ -33,8 +33,9 @@ class Shapes(NamedTuple):
 class OneLayerRegression:
     """The data of: find X, Y with `softmax(A1 X A2ᵀ) A3 Y ≈ B`, a whole attention layer without residual.
 
-    The loss is `‖D(X)⁻¹ exp(A1 X A2ᵀ) A3 Y − B‖_F²` plus `½‖weight∘(A1 X A2ᵀ)‖² + ½ ridge ‖X‖² + ½ ridge_y ‖Y‖²`. A
-    self-attention layer has A1 = A2 = A3; pass the same array three times, nothing is copied.
+    The loss is `‖D(X)⁻¹ exp(A1 X A2ᵀ) A3 Y − B‖_F²` plus `½‖weight∘(A1 X A2ᵀ)‖² + ½‖diag(value_weight) A3 Y‖² +
+    ½ ridge ‖X‖² + ½ ridge_y ‖Y‖²`. A self-attention layer has A1 = A2 = A3; pass the same array three times, nothing is
+    copied. The regularizer of arXiv 2309.07418 is `weight` of shape (n, 1), one a query, and `value_weight`.
 
     Args:
         A1: (…, n, d1) queries, float32 or float64. Leading axes are documents, which share X and Y.
@@ -46,6 +47,7 @@ class OneLayerRegression:
         weight: W of the papers' regularizer, a scalar or broadcastable to (…, n, m).
         ridge: coefficient of `½‖X‖²`, a scalar of at least 0.
         ridge_y: coefficient of `½‖Y‖²`, a scalar of at least 0.
+        value_weight: one weight a key for the values, a scalar or broadcastable to (…, m); masked keys count too.
 
     Precision: that of the arrays. A float64 NumPy array is refused while x64 is off, as JAX would round it silently.
     Cost: the arrays are not copied, except those that come from NumPy.
@@ -72,6 +74,7 @@ class OneLayerRegression:
     weight: jax.Array | None = None
     ridge: jax.Array = 0.0  # type: ignore[assignment]
     ridge_y: jax.Array = 0.0  # type: ignore[assignment]
+    value_weight: jax.Array | None = None
 
     if TYPE_CHECKING:
 
@@ -86,6 +89,7 @@ class OneLayerRegression:
             weight: ArrayLike | None = None,
             ridge: ArrayLike = 0.0,
             ridge_y: ArrayLike = 0.0,
+            value_weight: ArrayLike | None = None,
         ) -> None: ...
 
     def __post_init__(self):
@@ -96,6 +100,7 @@ class OneLayerRegression:
         checked.check_causal(self.causal, n, m)
         values: dict[str, jax.Array | None] = dict(found, mask=checked.checked_mask(self.mask, lead, n, m))
         values["weight"] = checked.checked_weight(self.weight, lead, n, m, dtype)
+        values["value_weight"] = _checked_value_weight(self.value_weight, lead, m, dtype)
         values["ridge"] = checked.checked_ridge("ridge", self.ridge, dtype)
         values["ridge_y"] = checked.checked_ridge("ridge_y", self.ridge_y, dtype)
         for name, value in values.items():
@@ -116,3 +121,16 @@ class OneLayerRegression:
     def dtype(self) -> np.dtype:
         """The one dtype of all arrays."""
         return self.A1.dtype
+
+
+def _checked_value_weight(value: Any, lead: tuple[int, ...], m: int, dtype: Any) -> jax.Array | None:
+    """`value_weight` as (k|1, m|1, 1), from a number or an array that broadcasts to (*lead, m)."""
+    if value is None:
+        return None
+    weight = checked.number_or_array("value_weight", value, (*lead, m), dtype)
+    checked.check_not_empty("value_weight", weight)
+    try:
+        return checked.per_document("value_weight", weight[..., None] if weight.ndim else weight, lead, m, 1)
+    except ProblemError:
+        wanted = f"(documents, m) = {(*lead, m)}"
+        raise ProblemError(f"value_weight has shape {weight.shape}; it must broadcast to {wanted}") from None

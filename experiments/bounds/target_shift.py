@@ -97,7 +97,10 @@ def measure(
     """One line and the shift itself; raises when the identity or the order of the bounds fails."""
     B = ts.shifted_targets(p, moved, loss)
     left, right = ts.residual(moved._replace(B=p.B), loss), ts.residual(p._replace(B=B), loss)
-    terms = {"rescaled": float(jnp.max(ts.Q.alpha(moved))) + float(jnp.max(ts.Q.alpha(p)))}.get(loss, 1.0)
+    terms = 1.0
+    if loss in ts.ACTIVATIONS:
+        sizes = (jnp.sum(jnp.abs(ts.Q.activated(z, ts.ACTIVATIONS[loss])), axis=1) for z in (moved, p))
+        terms = sum(float(jnp.max(size)) for size in sizes)
     scale = max(terms, float(jnp.max(jnp.abs(p.B))), float(jnp.max(jnp.abs(left))))
     identity = float(jnp.max(jnp.abs(left - right))) / (scale * float(jnp.finfo(B.dtype).eps))
     shift = np.asarray(B - p.B)

@@ -16,14 +16,15 @@ from attnreg.bounds.sharp import exponential_sum, largest_probability
 # theory.md, section 4: every quantity of every problem in every variable it depends on.
 BLOCKS = ("u", "alpha", "log_alpha", "alpha_inverse", "f", "residual", "residual_rescaled")
 RELATIVE = ("u_relative", "alpha_relative", "residual_rescaled_relative")
-ROW_QUANTITIES = (*BLOCKS, *RELATIVE, "gradient", "gradient_rescaled", "hessian", "hessian_rescaled")
+HYPERBOLIC = tuple(f"{q}_{g}" for q in ("u", "alpha", "residual", "gradient", "hessian") for g in ("cosh", "sinh"))
+ROW_QUANTITIES = (*BLOCKS, *RELATIVE, "gradient", "gradient_rescaled", "hessian", "hessian_rescaled", *HYPERBOLIC)
 EXPECTED = (
     {f"softmax.{q}.{v}" for q in ROW_QUANTITIES for v in ("x", "A")}
     | {f"attention.{q}.{v}" for q in ROW_QUANTITIES for v in ("X", "A1", "A2")}
     | {f"one_layer.h.{v}" for v in ("Y", "A3")}
     | {
         f"one_layer.{q}.{v}"
-        for q in ("residual", "q", "gradient_X", "gradient_Y", "hessian")
+        for q in ("residual", "q", "gradient_X", "gradient_Y", "hessian_X", "hessian_XY", "hessian")
         for v in ("X", "Y", "A1", "A2", "A3")
     }
 )
@@ -49,7 +50,10 @@ def test_constants_grow_with_the_domain():
 
 
 # Sharp constants that need no exponential: those of the normalized problem and of one layer.
-EXPONENTIAL = ("u", "alpha", "alpha_inverse", "residual_rescaled", "gradient_rescaled", "hessian_rescaled")
+EXPONENTIAL = (
+    *("u", "alpha", "alpha_inverse", "residual_rescaled", "gradient_rescaled", "hessian_rescaled"),
+    *HYPERBOLIC,
+)
 BEYOND = (18.85, 20.0, 26.65, 40.0, 200.0, 1e5)  # R; logits to R²: exp(2L) overflows at 355, exp(L) at 710
 
 

@@ -19,6 +19,7 @@ CASES = {
     "documents": (3, 5, 4, 2, 3, 2, 3, {"ridge": 0.2, "ridge_y": 0.3}),
     "masked": (2, 5, 6, 2, 2, 3, 2, {"mask": True, "ridge_y": 0.1}),
     "causal": (2, 5, 5, 2, 2, 2, 2, {"causal": True, "ridge_y": 0.1}),
+    "values": (2, 4, 5, 2, 3, 2, 3, {"value_weight": True, "ridge_y": 0.1}),
     "weighted": (2, 4, 5, 2, 2, 2, 2, {"weight": True, "mask": True, "ridge": 0.1, "ridge_y": 0.1}),
 }
 
@@ -34,6 +35,8 @@ def build(name: str, *, scale: float = 1.0, dtype=jnp.float64) -> tuple[OneLayer
         options["mask"] = jax.random.bernoulli(keys[6], 0.6, (k, n, m))
     if options.pop("weight", False):
         options["weight"] = jnp.abs(jax.random.normal(keys[7], (k, n, m), dtype))
+    if options.pop("value_weight", False):
+        options["value_weight"] = jnp.abs(jax.random.normal(keys[7], (k, m), dtype))
     A1, A2, A3, B, X, Y = normal
     return OneLayerRegression(A1, A2, A3, B, **options), Unknowns(scale * X, Y)
 
@@ -53,6 +56,9 @@ def definition(problem: OneLayerRegression):
             return penalty + losses.one_layer_attention(params.X, params.Y, A1, A2, A3, B, mask)
 
         each = jax.vmap(document)(problem.A1, problem.A2, problem.A3, problem.B, mask, weight)
+        if problem.value_weight is not None:
+            v = jnp.broadcast_to(problem.value_weight[..., 0], (k, m))
+            each = each + jax.vmap(losses.value_regularizer, (None, 0, 0))(params.Y, problem.A3, v)
         return jnp.sum(each) + (problem.ridge * jnp.sum(params.X**2) + problem.ridge_y * jnp.sum(params.Y**2)) / 2
 
     return loss

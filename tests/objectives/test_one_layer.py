@@ -9,7 +9,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from attnreg.objectives.one_layer import OneLayerObjective
-from attnreg.problems.one_layer import Unknowns
+from attnreg.problems.one_layer import OneLayerRegression, Unknowns
 from tests.objectives.one_layer_cases import CASES, autodiff, build
 from tests.oracles import one_layer as oracle
 
@@ -50,7 +50,7 @@ def test_value_gradient_and_hessian_agree_with_autodiff(name):
 
 
 @pytest.mark.parametrize("gauss_newton", [False, True])
-@pytest.mark.parametrize("name", ["all_widths_differ", "weighted"])
+@pytest.mark.parametrize("name", ["all_widths_differ", "weighted", "values"])
 def test_hvp_is_the_hessian_times_a_vector_cached_and_streamed(name, gauss_newton):
     problem, params = build(name)
     objective = OneLayerObjective(problem, block_rows=3)
@@ -61,7 +61,7 @@ def test_hvp_is_the_hessian_times_a_vector_cached_and_streamed(name, gauss_newto
         close(product, want, natural(problem, params) * 10)
 
 
-@pytest.mark.parametrize("name", ["all_widths_differ", "weighted"])
+@pytest.mark.parametrize("name", ["all_widths_differ", "weighted", "values"])
 def test_gauss_newton_is_the_residual_jacobian_squared(name):
     problem, params = build(name)
     vector, unravel = ravel_pytree(params)
@@ -75,7 +75,9 @@ def test_gauss_newton_is_the_residual_jacobian_squared(name):
         R = jnp.einsum("knm,kmd,dc->knc", F, problem.A3, p.Y) - problem.B
         weighted = 0.0 * S if problem.weight is None else jnp.where(mask, problem.weight * S, 0) / jnp.sqrt(2.0)
         ridges = jnp.sqrt(problem.ridge / 2) * p.X, jnp.sqrt(problem.ridge_y / 2) * p.Y
-        return jnp.concatenate([R.ravel(), weighted.ravel(), ridges[0].ravel(), ridges[1].ravel()])
+        values = 0.0 if problem.value_weight is None else problem.value_weight / jnp.sqrt(2.0)
+        values = values * jnp.einsum("kmd,dc->kmc", problem.A3, p.Y)
+        return jnp.concatenate([R.ravel(), weighted.ravel(), values.ravel(), ridges[0].ravel(), ridges[1].ravel()])
 
     J = jax.jit(jax.jacfwd(residuals))(vector)
     close(jax.jit(OneLayerObjective(problem).gauss_newton)(params), 2 * J.T @ J, natural(problem, params))
@@ -100,7 +102,8 @@ def test_value_agrees_with_numpy(name):
     mask = mask & np.tril(np.ones((n, m), bool)) if problem.causal else mask
     weight = 0.0 if problem.weight is None else np.asarray(problem.weight)
     data = [np.asarray(x) for x in (*params, problem.A1, problem.A2, problem.A3, problem.B)]
-    want = oracle.loss(*data, mask, weight, float(problem.ridge), float(problem.ridge_y))
+    values = 0.0 if problem.value_weight is None else np.asarray(problem.value_weight)
+    want = oracle.loss(*data, mask, weight, float(problem.ridge), float(problem.ridge_y), values)
     close(OneLayerObjective(problem).value(params), want, natural(problem, params))
 
 
@@ -134,6 +137,27 @@ def test_preconditioner_has_the_trace_of_the_gauss_newton_matrix_when_probes_are
     have = float(jnp.sum(kron.parts.X.eigenvalues)), float(jnp.sum(kron.parts.Y.eigenvalues))
     want = float(jnp.trace(hessian[:p, :p])), float(jnp.trace(hessian[p:, p:]))
     np.testing.assert_allclose(have, want, rtol=1e-12)
+
+
+def test_the_preconditioner_has_the_values_regularizer_in_its_y_block():
+    problem, params = build("values")
+    p, (d3, c) = params.X.size, params.Y.shape
+    objective = OneLayerObjective(problem)
+    want = objective.value_grad_hessian(params)[2][p:, p:]
+    apply = objective.preconditioner(params).apply
+    for i in range(d3 * c):
+        unit = Unknowns(jnp.zeros_like(params.X), jnp.eye(d3 * c)[i].reshape(d3, c))
+        close(apply(unit).Y.ravel(), want[:, i], natural(problem, params))
+
+
+@pytest.mark.parametrize(
+    ("given", "shape"),
+    [(0.5, (1, 1, 1)), (np.ones(5), (1, 5, 1)), (np.ones((2, 5)), (2, 5, 1)), ([0.1] * 5, (1, 5, 1))],
+)
+def test_a_value_weight_is_one_a_key_and_broadcasts_over_documents(given, shape):
+    problem, _ = build("values")
+    arrays = (problem.A1, problem.A2, problem.A3, problem.B)
+    assert OneLayerRegression(*arrays, value_weight=given).value_weight.shape == shape
 
 
 def test_vmap_over_points_and_the_causal_mask_equal_the_loop():

@@ -11,14 +11,16 @@ from attnreg.problems.one_layer import OneLayerRegression, Unknowns
 from tests.objectives.one_layer_cases import build, definition
 from tests.oracles import one_layer as oracle
 
-NAMES = ["documents", "weighted", "all_widths_differ"]
+NAMES = ["documents", "weighted", "all_widths_differ", "values"]
 EPS = float(jnp.finfo(jnp.float64).eps)
 
 
 def with_ridge(name, ridge_y=0.3):
     problem, params = build(name)
     fields = {f: getattr(problem, f) for f in ("A1", "A2", "A3", "B", "mask", "causal", "weight", "ridge")}
-    return OneLayerRegression(**fields, ridge_y=ridge_y), params.X
+    values = problem.value_weight
+    values = None if values is None else values[..., 0]
+    return OneLayerRegression(**fields, ridge_y=ridge_y, value_weight=values), params.X
 
 
 def reduced(problem):
@@ -33,7 +35,10 @@ def reduced(problem):
         F = jnp.where(mask, jax.nn.softmax(S, axis=-1, where=mask), 0)
         Z = jnp.einsum("knm,kmd->knd", F, problem.A3).reshape(k * n, -1)
         B = problem.B.reshape(k * n, -1)
-        Y = jnp.linalg.solve(Z.T @ Z + problem.ridge_y / 2 * jnp.eye(Z.shape[1]), Z.T @ B)
+        K = Z.T @ Z + problem.ridge_y / 2 * jnp.eye(Z.shape[1])
+        if problem.value_weight is not None:
+            K = K + jnp.einsum("kma,kmb->ab", problem.value_weight**2 * problem.A3, problem.A3) / 2
+        Y = jnp.linalg.solve(K, Z.T @ B)
         return loss(Unknowns(X, Y))
 
     return phi

@@ -40,7 +40,7 @@ def one_layer_case():
     keys = jax.random.split(jax.random.key(3), 6)
     A1, A2, A3, B = (jax.random.normal(k, (24, 2)) for k in keys[:4])
     X, Y = (0.3 * jax.random.normal(k, (2, 2)) for k in keys[4:])
-    problem = OneLayerRegression(A1, A2, A3, B, weight=0.7, ridge=0.1, ridge_y=0.1)
+    problem = OneLayerRegression(A1, A2, A3, B, weight=0.7, ridge=0.1, ridge_y=0.1, value_weight=0.5)
     return OneLayerObjective(problem), Unknowns(X, Y)
 
 

@@ -14,9 +14,10 @@ def residual(X, Y, A1, A2, A3, B, mask=None):
     return (E / np.where(total == 0, 1, total)) @ A3 @ Y - B
 
 
-def loss(X, Y, A1, A2, A3, B, mask=None, weight=0.0, ridge=0.0, ridge_y=0.0):
-    """The regularized loss, summed over the leading document axis."""
-    total = 0.5 * ridge * np.sum(X**2) + 0.5 * ridge_y * np.sum(Y**2)
+def loss(X, Y, A1, A2, A3, B, mask=None, weight=0.0, ridge=0.0, ridge_y=0.0, value_weight=0.0):
+    """The regularized loss, summed over the leading document axis; `value_weight` broadcasts to (documents, m, 1)."""
+    total = 0.5 * np.sum((value_weight * (A3 @ Y)) ** 2)
+    total += 0.5 * ridge * np.sum(X**2) + 0.5 * ridge_y * np.sum(Y**2)
     for j in range(A1.shape[0]):
         m = None if mask is None else np.broadcast_to(mask, (A1.shape[0], A1.shape[1], A2.shape[1]))[j]
         S = A1[j] @ X @ A2[j].T
