@@ -132,7 +132,8 @@ def compress_head(
     """Projections P and S of rank r whose maps are nearest to a head's own, after the softmax.
 
     Levenberg–Marquardt on `‖softmax(q P Sᵀ kᵀ) − F‖²/‖F‖² + pull·‖move‖²/‖start‖²`, the pull falling along a path.
-    Every step is judged on held-out texts, and the best is kept: the closed form itself, if no step beats it.
+    Every step is judged on held-out texts, and the best is kept: the closed form itself, if no step beats it. At rank w
+    the closed form is exact, and nothing is fitted.
 
     Args:
         q, k: (k, n, w) queries and keys of the training texts, scale folded in. maps: (k, n, n) the head's maps there.
@@ -170,6 +171,8 @@ def compress_head(
     start = cut(white.queries, white.keys, rank) if start is None else start
     judge = lambda found: map_error(*heldout, found, causal)  # noqa: E731
     best = Compressed(start, map_error(q, k, maps, start, causal), judge(start), float("inf"), ())
+    if rank == q.shape[-1]:
+        return best
     objective = white.objective(q, k, maps, rank, causal)
     x = centre = white.inside(start)
     unit, size = float(np.sum(maps**2)), float(sum(jnp.sum(part**2) for part in centre))
