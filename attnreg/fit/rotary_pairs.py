@@ -62,7 +62,7 @@ def fitted(q: jax.Array, k: jax.Array, maps: jax.Array, x: jax.Array) -> Quadrat
 
 
 def loss(q: jax.Array, k: jax.Array, maps: jax.Array, x: jax.Array) -> float:
-    """The value of `fitted` alone, a scalar; the arrays, q and k (t, n, p, 2), maps (t, n, n), x (2p,), are the same."""
+    """The value of `fitted` alone, a scalar, for the same q and k (t, n, p, 2), maps (t, n, n) and x (2p,)."""
     return float(_fitted(q, k, maps, x, whole=False).value)
 
 

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from attnreg.lift.kronecker import Preconditioner
+from attnreg.lift.kronecker import Kronecker, Preconditioner
 from attnreg.objectives.base import Cache, Costs, Linearization, SecondOrderObjective, check_like, compiled
 from attnreg.problems.checks import ProblemError, pytree_dataclass, replaced
 from attnreg.solvers.state import tree_axpy
@@ -17,10 +17,13 @@ class Pulled(SecondOrderObjective):
 
     Args:
         objective: any `SecondOrderObjective`.
-        centre: unknowns of the objective. weight: a scalar of at least 0.
+        centre: unknowns of the objective, shaped like them, of their dtype.
+        weight: a scalar of at least 0.
 
-    Precision: that of the objective. Cost: that of the objective; the pull adds one pass over the unknowns.
+    Precision: that of the objective (tests/objectives/test_pulled.py).
+    Cost: that of the objective; the pull adds one pass over the unknowns.
     Raises: ProblemError for a centre that is not shaped like the unknowns.
+    Source: the definition above.
 
     Example:
         >>> import jax.numpy as jnp
@@ -90,10 +93,12 @@ class Pulled(SecondOrderObjective):
 
     @compiled()
     def preconditioner(self, x: Any) -> Preconditioner:
-        """That of the objective, each Kronecker block shifted by the weight."""
-        blocks = self.objective.preconditioner(x)
-        parts = [replaced(part, shift=part.shift + self.weight) for part in blocks.parts]
-        return replaced(blocks, parts=type(blocks.parts)(*parts))
+        """That of the objective, each `Kronecker` in it shifted by the weight."""
+
+        def shifted(part: Kronecker) -> Kronecker:
+            return replaced(part, shift=part.shift + self.weight)
+
+        return jax.tree.map(shifted, self.objective.preconditioner(x), is_leaf=lambda part: isinstance(part, Kronecker))
 
 
 @pytree_dataclass()

@@ -82,7 +82,7 @@ def _minilm(data: Any, counts: list[int]) -> tuple[list[np.ndarray], np.ndarray]
 
 
 def _smollm2(data: Any, counts: list[int]) -> tuple[list[np.ndarray], np.ndarray]:
-    """Pieces of the same texts in this model's tokens, read back from those of MiniLM: lower case, spaces around marks."""
+    """Pieces of the same texts in this model's tokens, by way of MiniLM's: lower case, spaces around marks."""
     documents, held, test = counts
     seen, unseen = (_retokenized(name, data.source) for name in ("docs", "docs_heldout"))
     later = np.split(unseen, [(held + test) * data.tokens])

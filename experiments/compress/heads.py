@@ -8,7 +8,7 @@ import numpy as np
 from attnreg.data.models import ModelConfig, Projections, replace_heads, save_compressed
 from attnreg.problems.checks import ProblemError, check_integer, check_number
 from experiments.compress import report
-from experiments.compress.data import PARTS, Texts, load, walk
+from experiments.compress.data import PARTS, LayerTexts, Texts, load, walk
 from experiments.compress.judge import ModelJudge, layer_errors
 from experiments.compress.methods import METHODS, OURS, LayerMethods
 from experiments.runner.record import Record
@@ -31,14 +31,14 @@ def run(config: Any, record: Record) -> dict[str, Any]:
         record.log(step, layer=layer, rank=ranks[index], **report.progress(state, layer, index))
         record.save(step, state)
     judge = ModelJudge(model, texts.judge) if step < fits + whole else None
-    for step in range(max(step, fits), fits + whole):
+    for done in range(max(step, fits), fits + whole):
         assert judge is not None
-        index, method = divmod(step - fits, len(METHODS))
+        index, method = divmod(done - fits, len(METHODS))
         compressed = replace_heads(model, projections(state, ranks[index], method))
         numbers = judge.numbers(compressed)
         state["whole"][index, method] = [numbers[name] for name in WHOLE[model.config.causal]]
-        record.log(step + 1, rank=ranks[index], method=METHODS[method], **numbers)
-        record.save(step + 1, state)
+        record.log(done + 1, rank=ranks[index], method=METHODS[method], **numbers)
+        record.save(done + 1, state)
     if record.writes and whole:
         for rank in ranks:
             note = {"texts": texts.title}
@@ -53,6 +53,8 @@ def _layers(config: Any, texts: Texts, state: dict[str, Any], step: int, fits: i
     first = step // len(ranks)
     for layer, parts in walk(texts, first) if step < fits else ():
         methods = LayerMethods(texts.model, layer, parts, config.fit)
+        # Judged on as many training texts as there are test texts: the rest would take longer than the fits.
+        judged = {name: LayerTexts(*(array[: config.data.test_documents] for array in p)) for name, p in parts.items()}
         for index in range(step % len(ranks) if layer == first else 0, len(ranks)):
             found = methods.at(ranks[index])
             state["seconds"][index, layer], state["pull"][index, layer] = found.seconds, found.pull
@@ -60,7 +62,7 @@ def _layers(config: Any, texts: Texts, state: dict[str, Any], step: int, fits: i
                 made = found.projections[name]
                 state[f"query{ranks[index]}"][m, layer], state[f"key{ranks[index]}"][m, layer] = made
                 for p, part in enumerate(PARTS):
-                    errors = layer_errors(texts.model, layer, parts[part], made)
+                    errors = layer_errors(texts.model, layer, judged[part], made)
                     state["errors"][index, m, layer, p] = errors.maps, errors.heads
                     state["layers"][index, m, layer, p] = errors.layer
             yield layer, index
@@ -69,7 +71,7 @@ def _layers(config: Any, texts: Texts, state: dict[str, Any], step: int, fits: i
 
 
 def empty_state(config: ModelConfig, ranks: tuple[int, ...]) -> dict[str, Any]:
-    """Arrays for all that is found, first axis the rank; errors are (rank, method, layer, part, maps or outputs, head)."""
+    """Arrays for all that is found; errors are (rank, method, layer, part, maps or outputs, head)."""
     layers, heads, m, r = config.layers, config.heads, len(METHODS), len(ranks)
     state = {
         "seconds": np.zeros((r, layers, heads)),

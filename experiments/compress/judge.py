@@ -14,7 +14,7 @@ from experiments.compress.data import LayerTexts
 
 
 class Errors(NamedTuple):
-    """Squared errors relative to squared norms: of each head's maps (h,) and outputs (h,), and of the layer's output."""
+    """Squared errors relative to squared norms: of each head's maps (h,) and outputs (h,), of the layer's output."""
 
     maps: np.ndarray
     heads: np.ndarray
@@ -69,7 +69,7 @@ class ModelJudge:
         self.own = self._of(model)
 
     def numbers(self, compressed: Model) -> dict[str, float]:
-        """Of a decoder its perplexity; of an encoder the drift of the cosines between texts, and their rank correlation."""
+        """Perplexity of a decoder; of an encoder the drift of the cosines between texts, and their rank correlation."""
         new = self._of(compressed)
         if self.causal:
             return {"perplexity": float(np.exp(np.mean(new))), "excess_nats": float(np.mean(new) - np.mean(self.own))}

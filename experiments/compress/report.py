@@ -12,9 +12,12 @@ from experiments.runner.record import Record
 
 KINDS = ("maps", "outputs")
 EXACT = 1e-9  # errors below are rounding: at the full width every method is exact
-NAMES = dict(
-    weights="SVD of the weights", logits="SVD of the logits", centred="of centred logits", ours="after softmax"
-)
+NAMES = {
+    "weights": "closed form, weights",
+    "logits": "closed form, logits",
+    "centred": "closed form, centred logits",
+    "ours": "after the softmax",
+}
 
 
 def progress(state: dict[str, Any], layer: int, index: int) -> dict[str, float]:
