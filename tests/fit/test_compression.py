@@ -88,21 +88,30 @@ def test_the_map_error_is_that_of_the_plain_formula(causal):
     assert map_error(q, k, F, Factors(P, S), causal) == pytest.approx(want, abs=100 * EPS32)
 
 
-def split(seed=3, causal=False):
-    """A sharp head on training, held-out and test texts."""
-    _, _, q, k = head(seed, texts=24, n=16, spread=(3.0, 2.0, 1.5, 0.5))
+def split(causal=False):
+    """A head that overlooks two kinds of keys, for which one direction is enough, on training, held-out and test texts.
+
+    How far below the others those keys are changes no map, but it is most of what the logits are made of.
+    """
+    rng = np.random.default_rng(5)
+    texts, n = 40, 16
+    q, k = 0.3 * rng.normal(size=(2, texts, n, W))
+    kind = rng.integers(0, 4, size=(texts, n))
+    q[..., 0], q[..., 1], q[..., 2] = *rng.uniform(1, 2, size=(2, texts, n)), 1.5 * rng.normal(size=(texts, n))
+    for column in (0, 1):
+        k[..., column] = np.where(kind == column, -rng.uniform(5, 20, size=kind.shape), 0)
+    k[..., 2] = rng.normal(size=kind.shape)
     F = softmax(q @ k.swapaxes(1, 2), causal)
-    return [(q[i], k[i], F[i]) for i in (slice(0, 12), slice(12, 18), slice(18, 24))]
+    return [(q[i], k[i], F[i]) for i in (slice(0, 24), slice(24, 32), slice(32, 40))]
 
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_the_fit_beats_every_closed_form_on_texts_that_decided_nothing(causal):
-    train, heldout, test = split(causal=causal)
-    Q, K, _, _ = head(3)
-    forms = closed_forms(Q * np.array((3.0, 2.0, 1.5, 0.5)) / (2.0, 1.0, 0.5, 0.2), K, *train[:2], 2)
+    train, heldout, test = split(causal)
+    forms = closed_forms(np.eye(W), np.eye(W), *train[:2], 2)
     fit = compress_head(*train, 2, heldout=heldout, causal=causal)
     closed = min(map_error(*test, form, causal) for form in forms.values())
-    assert map_error(*test, fit.projections, causal) < closed / 1.3
+    assert map_error(*test, fit.projections, causal) < closed / 2
     assert fit.heldout == min(error for _, _, error in fit.path)
     assert fit.train == pytest.approx(map_error(*train, fit.projections, causal), rel=1e-3)
     pulls = [pull for pull, _, _ in fit.path]
@@ -126,7 +135,7 @@ def test_at_full_rank_the_closed_forms_are_exact_and_nothing_is_fitted():
     fit = compress_head(*train, W, heldout=heldout)
     assert fit.path == ()
     assert map_error(*test, fit.projections) <= (1000 * EPS32) ** 2
-    for form in closed_forms(*head(3)[:2], *train[:2], W).values():
+    for form in closed_forms(np.eye(W), np.eye(W), *train[:2], W).values():
         np.testing.assert_allclose(form.Q @ form.K.T, np.eye(W), atol=1e4 * EPS)
 
 
