@@ -81,14 +81,23 @@ def cut(queries: np.ndarray, keys: np.ndarray, rank: int) -> Factors:
 
 
 def closed_forms(Q: ArrayLike, K: ArrayLike, q: ArrayLike, k: ArrayLike, rank: int) -> dict[str, Factors]:
-    """P and S (w, r) in closed form, by what of the logits they keep best.
+    """P and S (w, r) NumPy float64 in closed form, by what of the logits they keep best.
 
     * "weights": the matrix Q Kᵀ itself (truncated singular value decomposition).
     * "logits": q kᵀ over all pairs of tokens of all texts (KQ-SVD, arXiv 2512.05916; A³, arXiv 2505.12942).
     * "centred": the same with the mean key of each text off, which no map depends on.
 
     Args:
-        Q, K: (d, w) weights, biases folded in. q, k: (…, n, w) what they make of texts. rank: r.
+        Q, K: (d, w) weights, biases folded in.
+        q, k: (…, n, w) what they make of texts.
+        rank: r.
+
+    Returns:
+        P and S by the name of what they keep.
+
+    Precision: the discarded singular values to 100 eps of the whole (tests/fit/test_compression.py).
+    Cost: QR of the weights and of all rows of q and k, and three singular value decompositions of (w, w).
+    Source: the best of its rank in each metric by Eckart and Young; the papers named above have the second.
 
     Example:
         >>> W, x = np.eye(3)[:, :2], np.random.default_rng(0).normal(size=(2, 5, 2))
@@ -100,7 +109,18 @@ def closed_forms(Q: ArrayLike, K: ArrayLike, q: ArrayLike, k: ArrayLike, rank: i
 
 
 def map_error(q: ArrayLike, k: ArrayLike, maps: ArrayLike, projections: Factors, causal: bool = False) -> float:
-    """Squared error of the maps softmax(q P Sᵀ kᵀ), relative to the squared norm of `maps` (k, n, n).
+    """Squared error of the maps softmax(q P Sᵀ kᵀ), relative to the squared norm of a head's own.
+
+    Args:
+        q, k: (t, n, w) queries and keys of texts, floating point. maps: (t, n, n) the head's own.
+        projections: P and S, (w, r). causal: query i attends keys ≤ i.
+
+    Returns:
+        The error, a Python float.
+
+    Precision: float32 (tests/fit/test_compression.py).
+    Cost: one value of `FactoredObjective`.
+    Source: the definition above.
 
     Example:
         >>> x, eye = np.zeros((1, 2, 1)), Factors(np.ones((1, 1)), np.ones((1, 1)))
@@ -138,7 +158,9 @@ def compress_head(
 
     Args:
         q, k: (k, n, w) queries and keys of the training texts, scale folded in. maps: (k, n, n) the head's maps there.
-        rank: r. heldout: q, k and maps of texts that decide. causal: query i attends keys ≤ i.
+        rank: r.
+        heldout: q, k (t, n, w) and maps (t, n, n) of texts that decide.
+        causal: query i attends keys ≤ i.
         start: P and S to start from; None is the closed form "centred".
         pulls: the path, falling; relative. steps: Levenberg–Marquardt steps for each.
 

@@ -131,7 +131,7 @@ def _tables(record: Record, ranks: Any, found: dict[int, Any], state: Any, layer
 
 
 def errors_by_rank(ranks: list[int], errors: np.ndarray, title: str) -> Any:
-    """Median over heads and the band from the tenth to the ninetieth percentile, for maps and for head outputs.
+    """Median over heads and the band that holds the middle half of them, for maps and for head outputs.
 
     `errors` are (rank, method, layer, maps or outputs, head).
     """
@@ -139,14 +139,15 @@ def errors_by_rank(ranks: list[int], errors: np.ndarray, title: str) -> Any:
     for k, (panel, kind) in enumerate(zip(axes[0], ("attention maps", "head outputs"), strict=True)):
         for m, name in enumerate(METHODS):
             values = errors[:, m, :, k].reshape(len(ranks), -1)
-            low, middle, high = np.percentile(values, (10, 50, 90), axis=1)
+            low, middle, high = np.percentile(values, (25, 50, 75), axis=1)
             color = figures.PALETTE[(1, 2, 3, 0)[m]]
-            panel.fill_between(ranks, low, high, color=color, alpha=0.12, linewidth=0)
+            panel.fill_between(ranks, low, high, color=color, alpha=0.15, linewidth=0)
             style = "-o" if name == OURS else "--s"
             panel.plot(ranks, middle, style, color=color, label=NAMES[name], markersize=3.5)
         panel.set(xscale="log", yscale="log", xlabel="rank", xticks=ranks, xticklabels=ranks, title=kind)
         panel.minorticks_off()
     axes[0, 0].set_ylabel("squared error, relative, test texts")
-    axes[0, 0].legend()
-    figure.suptitle(f"{title}: median head, and the middle 80%", fontsize="medium")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(METHODS), frameon=False)
+    figure.suptitle(f"{title}: median head, and the middle half of them", fontsize="medium")
     return figure
