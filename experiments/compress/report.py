@@ -146,6 +146,7 @@ def errors_by_rank(ranks: list[int], errors: np.ndarray, title: str) -> Any:
             panel.plot(ranks, middle, style, color=color, label=NAMES[name], markersize=3.5)
         panel.set(xscale="log", yscale="log", xlabel="rank", xticks=ranks, xticklabels=ranks, title=kind)
         panel.minorticks_off()
+    axes[0, 1].sharey(axes[0, 0])
     axes[0, 0].set_ylabel("squared error, relative, test texts")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(METHODS), frameon=False)
