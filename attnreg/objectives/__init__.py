@@ -7,6 +7,7 @@ from attnreg.objectives.factors import Factors
 from attnreg.objectives.jets import JetObjective, jet_problem
 from attnreg.objectives.layer import LayerObjective
 from attnreg.objectives.one_layer import OneLayerObjective
+from attnreg.objectives.pulled import Pulled
 from attnreg.objectives.reduced import VariableProjection
 from attnreg.objectives.stacked import StackedObjective
 
@@ -20,6 +21,7 @@ __all__ = [
     "Linearization",
     "Objective",
     "OneLayerObjective",
+    "Pulled",
     "SecondOrderObjective",
     "StackedObjective",
     "VariableProjection",

@@ -1,4 +1,4 @@
-"""The Python of the guides fitting, real_heads and models runs as printed, block after block."""
+"""The Python of the guides fitting, real_heads, models and compress runs as printed, block after block."""
 
 import re
 
@@ -89,3 +89,17 @@ def test_a_model_of_ones_own_as_printed(tmp_path, monkeypatch, family):
 @pytest.mark.parametrize(("guide", "count"), [("fitting.md", 4), ("real_heads.md", 3), ("models.md", 1)])
 def test_no_block_is_left_out(guide, count):
     assert len(blocks(guide)) == count
+
+
+def test_compression_as_printed(capsys, tmp_path):
+    """The second block with a tiny model, and projections of its own, in the place of MiniLM."""
+    head, whole = blocks("compress.md")
+    names = run(head)
+    assert names["fit"].projections.Q.shape == (8, 4)
+    assert len(capsys.readouterr().out.splitlines()) == 5
+    folder = tiny.write(tmp_path / "model", *tiny.bert())
+    whole = whole.replace('"minilm"', repr(str(folder))).replace('"heads.', f'"{tmp_path}/heads.')
+    parts = "from attnreg.data.models import Projections\nprojections = [Projections(*np.ones((2, 3, 4, 2)))] * 2\n"
+    names = run("import numpy as np\n" + parts + whole)
+    for layer, same in zip(names["again"].parameters.layers, names["smaller"].parameters.layers, strict=True):
+        np.testing.assert_array_equal(layer.query.w, same.query.w)

@@ -17,6 +17,7 @@ from attnreg.objectives import (
     LayerObjective,
     Objective,
     OneLayerObjective,
+    Pulled,
     SecondOrderObjective,
     StackedObjective,
     VariableProjection,
@@ -46,6 +47,7 @@ OBJECTIVES = {
     "VariableProjection": lambda: VariableProjection(data()[1]),
     "LayerObjective": lambda: LayerObjective(data()[2], heads=1, rank=1),
     "JetObjective": lambda: jet_problem(data()[1]),
+    "Pulled": lambda: Pulled(AttentionObjective(data()[0]), jnp.full((2, 2), 0.1), jnp.array(0.01)),
 }
 SOLVERS = {
     "Newton": Newton(max_steps=3),

@@ -1,0 +1,1 @@
+"""Heads of smaller rank for a real model: after the softmax, and by closed forms."""

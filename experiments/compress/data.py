@@ -1,0 +1,130 @@
+"""The model, its texts in three sets, and what each layer's attention makes of them, one layer after the other."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from attnreg.data.minilm.texts import windows
+from attnreg.data.models import Model, ModelConfig, load_model, load_tokenizer
+from attnreg.data.models.blocks import block, embed
+from attnreg.problems.checks import check_choice, check_integer
+from experiments.compress.random_model import random_model
+
+PARTS = ("train", "heldout", "test")
+SOURCES = ("minilm", "smollm2", "random encoder", "random decoder")
+CARDS = 8  # held-out texts of another kind, at most
+
+
+class Texts(NamedTuple):
+    """A model and token ids: of three parts (k, n), and of the texts that judge the whole model (k', n')."""
+
+    model: Model
+    parts: dict[str, np.ndarray]
+    judge: np.ndarray
+    title: str
+
+
+class LayerTexts(NamedTuple):
+    """One layer on the texts of one part.
+
+    q (k, h, n, w) with the scale folded in and k (k, g, n, w), both behind rotary positions, v (k, g, n, w), and maps
+    (k, h, n, n).
+    """
+
+    q: jax.Array
+    k: jax.Array
+    v: jax.Array
+    maps: jax.Array
+
+    def of(self, head: int, group: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """q (k, n, w), k (k, n, w) and maps (k, n, n) of one head."""
+        return np.asarray(self.q[:, head]), np.asarray(self.k[:, group]), np.asarray(self.maps[:, head])
+
+
+def load(config: Any) -> Texts:
+    """What `config.data` names."""
+    data = config.data
+    check_choice("data.source", data.source, SOURCES)
+    for name in ("documents", "heldout_documents", "test_documents", "judge_documents"):
+        check_integer(f"data.{name}", data[name], at_least=1)
+    counts = [data.documents, data.heldout_documents, data.test_documents]
+    if data.source.startswith("random"):
+        model = random_model(data.source.split()[1], config.seed, **data.random)
+        rng = np.random.default_rng([config.seed, 1])
+        draw = lambda k, n: rng.integers(0, model.config.vocabulary, size=(k, n))  # noqa: E731
+        ids = [draw(count, data.tokens) for count in counts]
+        return Texts(model, dict(zip(PARTS, ids, strict=True)), draw(data.judge_documents, data.judge_tokens), "random")
+    read = _minilm if data.source == "minilm" else _smollm2
+    ids, judge = read(data, counts)
+    title = f"{data.source}, {data.documents} texts of {data.tokens} tokens"
+    return Texts(load_model(data.source), dict(zip(PARTS, ids, strict=True)), judge, title)
+
+
+def _minilm(data: Any, counts: list[int]) -> tuple[list[np.ndarray], np.ndarray]:
+    """Windows of the frozen texts. None is in two parts; half of the held-out ones are of another kind."""
+    documents, held, test = counts
+    cards = min(held // 2, CARDS)
+    unseen = [windows("docs_heldout", data.tokens, held - cards)]
+    if cards:
+        unseen.append(windows("card", data.tokens, cards))
+    read = (held - cards + test) * (data.tokens - 2)
+    ids = [
+        windows("docs", data.tokens, documents),
+        np.concatenate(unseen),
+        windows("docs_heldout", data.tokens, test, first=held - cards),
+    ]
+    size = data.judge_tokens - 2
+    return ids, windows("docs_heldout", data.judge_tokens, data.judge_documents, first=-(-read // size))
+
+
+def _smollm2(data: Any, counts: list[int]) -> tuple[list[np.ndarray], np.ndarray]:
+    """Pieces of the same texts in this model's tokens, by way of MiniLM's: lower case, spaces around marks."""
+    documents, held, test = counts
+    seen, unseen = (_retokenized(name, data.source) for name in ("docs", "docs_heldout"))
+    later = np.split(unseen, [(held + test) * data.tokens])
+    ids = [_pieces(seen, data.tokens, documents), *np.split(_pieces(later[0], data.tokens, held + test), [held])]
+    return ids, _pieces(later[1], data.judge_tokens, data.judge_documents)
+
+
+def _retokenized(name: str, source: str) -> np.ndarray:
+    words, count = load_tokenizer("minilm"), {"docs": 540, "docs_heldout": 270}[name]
+    return load_tokenizer(source).encode(" ".join(words.decode(row) for row in windows(name, 128, count)))
+
+
+def _pieces(ids: np.ndarray, n: int, count: int) -> np.ndarray:
+    check_integer("tokens that the texts have", len(ids), at_least=n * count)
+    return ids[: n * count].reshape(count, n)
+
+
+def walk(texts: Texts, first: int = 0) -> Iterator[tuple[int, dict[str, LayerTexts]]]:
+    """Layers from `first` on, in order, each with its parts; hidden states go from one to the next."""
+    config, parameters = texts.model.config, texts.model.parameters
+    bare = parameters._replace(layers=(), unembedding=None)
+    hidden = {name: _embedded(config, bare, jnp.asarray(ids)) for name, ids in texts.parts.items()}
+    for i, layer in enumerate(parameters.layers):
+        if i < first:
+            hidden = {name: _passed(config, layer, H)[0] for name, H in hidden.items()}
+            continue
+        done = {name: _passed(config, layer, H) for name, H in hidden.items()}
+        hidden = {name: after for name, (after, _) in done.items()}
+        yield i, {name: part for name, (_, part) in done.items()}
+
+
+@partial(jax.jit, static_argnums=0)
+def _embedded(config: ModelConfig, parameters: Any, ids: Any) -> Any:
+    return jax.lax.map(lambda text: embed(config, parameters, text), ids)
+
+
+@partial(jax.jit, static_argnums=0)
+def _passed(config: ModelConfig, layer: Any, hidden: Any) -> tuple[Any, LayerTexts]:
+    allowed = jnp.asarray(np.tri(hidden.shape[1], dtype=bool)) if config.causal else None
+
+    def one(H: Any) -> tuple[Any, LayerTexts]:
+        after, trace = block(config, layer, H, allowed)
+        return after, LayerTexts(trace.q_rotated * config.scale, trace.k_rotated, trace.v, trace.maps)
+
+    return jax.lax.map(one, hidden)

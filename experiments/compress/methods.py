@@ -1,0 +1,75 @@
+"""The four ways to compress the heads of one layer to a rank: three closed forms, and ours."""
+
+import time
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from attnreg.data.models import Model, Projections, layer_weights
+from attnreg.fit.compression import closed_forms, compress_head, map_error
+from attnreg.fit.rotary_compression import RotaryGroup
+from experiments.compress.data import LayerTexts
+
+CLOSED = ("weights", "logits", "centred")
+OURS = "ours"
+METHODS = (*CLOSED, OURS)
+
+
+class Found(NamedTuple):
+    """One layer at one rank: projections of each method, seconds (h,) that ours took, and its pull (h,).
+
+    With rotary positions there is no pull, and in its place is 1 where the pairs were chosen by the maps.
+    """
+
+    projections: dict[str, Projections]
+    seconds: np.ndarray
+    pull: np.ndarray
+
+
+class LayerMethods:
+    """The methods on one layer; what does not depend on the rank is computed once."""
+
+    def __init__(self, model: Model, layer: int, parts: dict[str, LayerTexts], fit: Any) -> None:
+        self.config, self.fit, self.parts = model.config, fit, parts
+        self.weights = layer_weights(model, layer)
+        self.groups: dict[int, RotaryGroup] = {}
+
+    def at(self, rank: int) -> Found:
+        """All methods at one rank."""
+        found = [self._pairs(g, rank) for g in range(self.config.groups)] if self.config.rotary_width else None
+        found = found or [self._head(h, rank) for h in range(self.config.heads)]
+        made, seconds, pulls = zip(*found, strict=True)
+        parts = {
+            name: Projections(*(np.concatenate([each[name][i] for each in made]) for i in (0, 1))) for name in METHODS
+        }
+        return Found(parts, np.concatenate(seconds), np.concatenate(pulls))
+
+    def _head(self, h: int, rank: int):
+        train, heldout = (self.parts[name].of(h, h) for name in ("train", "heldout"))
+        forms = closed_forms(self.weights.Q[h], self.weights.K[h], *train[:2], rank)
+        causal = self.config.causal
+        start = min(forms.values(), key=lambda form: map_error(*heldout, form, causal))
+        begun = time.perf_counter()
+        ours = compress_head(
+            *train, rank, heldout=heldout, causal=causal, start=start, pulls=self.fit.pulls, steps=self.fit.steps
+        )
+        seconds = time.perf_counter() - begun
+        made = {name: (form.Q[None], form.K[None]) for name, form in {**forms, OURS: ours.projections}.items()}
+        return made, [seconds], [ours.pull]
+
+    def _pairs(self, g: int, rank: int):
+        shared = self.config.shared
+        heads = slice(g * shared, (g + 1) * shared)
+        begun = time.perf_counter()
+        train, heldout = (
+            (jnp.swapaxes(part.q[:, heads], 0, 1), part.k[:, g], jnp.swapaxes(part.maps[:, heads], 0, 1))
+            for part in (self.parts[name] for name in ("train", "heldout"))
+        )
+        if g not in self.groups:
+            self.groups[g] = RotaryGroup(*train, layout=self.config.rotary_layout)
+        forms = self.groups[g].closed_forms(self.weights.Q[heads], self.weights.K[g * shared], rank)
+        ours = self.groups[g].compress(rank, heldout, steps=self.fit.rotary_steps)
+        seconds = (time.perf_counter() - begun) / shared
+        made = {name: (form.Q, form.K[None]) for name, form in {**forms, OURS: ours.projections}.items()}
+        return made, [seconds] * shared, [float(ours.start == "maps")] * shared
