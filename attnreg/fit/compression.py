@@ -55,7 +55,7 @@ def root(rows: ArrayLike) -> np.ndarray:
     rows = rows.reshape(-1, rows.shape[-1])
     if rows.shape[0] < rows.shape[1]:
         rows = np.concatenate([rows, np.zeros((rows.shape[1] - rows.shape[0], rows.shape[1]))])
-    return np.linalg.qr(rows, mode="r")
+    return np.asarray(np.linalg.qr(rows, mode="r"))
 
 
 def centred(keys: ArrayLike) -> np.ndarray:
@@ -208,7 +208,8 @@ def compress_head(
             found = white.outside(x)
             path.append((pull, float(objective.value(x)) / unit, judge(found)))
             if path[-1][2] < best.heldout:
-                best = Compressed(found, *path[-1][1:], pull, ())
+                _, error, judged = path[-1]
+                best = Compressed(found, error, judged, pull, ())
             before, value = value, step.value
             if step.accepted and before - value < ENOUGH * value:
                 break
@@ -233,7 +234,8 @@ class _White(NamedTuple):
 
     def objective(self, q: np.ndarray, k: np.ndarray, maps: np.ndarray, rank: int, causal: bool) -> FactoredObjective:
         arrays = (q @ self._back()[0], centred(k) @ self._back()[1], maps)
-        problem = AttentionRegression(*(jnp.asarray(a, jnp.float32) for a in arrays), causal=causal)
+        A1, A2, B = (jnp.asarray(a, jnp.float32) for a in arrays)
+        problem = AttentionRegression(A1, A2, B, causal=causal)
         return FactoredObjective(problem, rank)
 
     def inside(self, x: Factors) -> Factors:

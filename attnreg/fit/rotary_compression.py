@@ -6,6 +6,7 @@ Query heads that share keys keep the same pairs, since the keys are what a cache
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
@@ -126,7 +127,11 @@ class RotaryGroup:
         return kept, np.tile(np.repeat([1.0, 0.0], half), (len(self.q), 1))
 
 
-def _levenberg_marquardt(train: tuple, heldout: tuple, x: np.ndarray, steps: int):
+# Queries, keys and maps of some texts, as `rotary_pairs` takes them.
+Part = tuple[jax.Array, jax.Array, jax.Array]
+
+
+def _levenberg_marquardt(train: Part, heldout: Part, x: np.ndarray, steps: int):
     """The best scales on held-out texts among the steps from x, with their train and held-out error."""
     unit, judged = (float(jnp.sum(part[2] ** 2)) for part in (train, heldout))
     f32 = lambda x: jnp.asarray(x, jnp.float32)  # noqa: E731

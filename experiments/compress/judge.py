@@ -95,4 +95,4 @@ def _logits(model: Model, text: np.ndarray) -> jax.Array:
 def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
     """Spearman's, (m,) against (m,); ties, which cosines of texts do not have, are broken by order."""
     ranks = [np.argsort(np.argsort(values, kind="stable"), kind="stable") for values in (x, y)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.asarray(np.corrcoef(np.stack(ranks)))[0, 1])

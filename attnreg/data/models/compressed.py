@@ -144,7 +144,7 @@ def load_compressed(path: str | Path) -> CompressedHeads:
 
     def dense(name: str) -> tuple[Dense, ...]:
         found = [(tensors[f"layers.{i}.{name}.weight"], tensors.get(f"layers.{i}.{name}.bias")) for i in layers]
-        return tuple(Dense(*(None if part is None else jnp.asarray(part) for part in pair)) for pair in found)
+        return tuple(Dense(jnp.asarray(w), None if b is None else jnp.asarray(b)) for w, b in found)
 
     parts = tuple(
         Projections(*(tensors[f"layers.{i}.projections.{name}"] for name in Projections._fields)) for i in layers
