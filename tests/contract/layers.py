@@ -57,7 +57,10 @@ LAYERS = (
         "the names of the first example",
     ),
     Layer("experiments.runner", ("attnreg.problems.checks",), ANY, "records, configs, processes; no experiment"),
-    *(Layer(f"experiments.{name}", _SUBJECT, ANY, _SUBJECTS) for name in ("fit", "icl", "bounds", "benchmarks")),
+    *(
+        Layer(f"experiments.{name}", _SUBJECT, ANY, _SUBJECTS)
+        for name in ("fit", "icl", "bounds", "benchmarks", "survey")
+    ),
     *(
         Layer(f"experiments.{name}", (*_SUBJECT[:2], "experiments.benchmarks"), ANY, "beside peers of the benchmarks")
         for name in ("one_layer", "recover")

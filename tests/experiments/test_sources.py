@@ -173,7 +173,7 @@ def test_a_fit_of_a_file_has_every_figure_and_no_truth():
 @pytest.mark.parametrize("store", [True, False])
 def test_a_fit_of_a_rotary_head_has_every_figure_and_its_truth(store):
     fields = model_fields(compare="('lbfgs',)", compare_full=False, data__store_maps=store, data__head=3)
-    more = dict(precision="float64", data__train__docs=50, data__heldout="{'docs': 3}", solver__max_steps=60)
+    more = dict(precision="float64", data__train__docs=50, data__heldout__docs_heldout=3, solver__max_steps=60)
     assert run_main(MAP, **fields, **more) == 0
     result = read_json(Path("run/result.json"))
     assert result["loss"] < 0.5 * result["loss_at_zero"]
