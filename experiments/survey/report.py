@@ -30,7 +30,7 @@ def report(record: Record, config: Any, table: np.ndarray, layers: list[int], se
     kept = [i for i, _ in enumerate(COLUMNS) if np.isfinite(table[layers][..., i]).any()]
     names = [COLUMNS[i] for i in kept]
     rows = [[layer, head, *table[layer, head, kept]] for layer in layers for head in range(table.shape[1])]
-    record.arrays("survey", table=table)
+    record.arrays("solution", table=table)
     record.table("heads", ("layer", "head", *names), rows)
     by_layer = np.nanmedian(table[layers][..., kept], axis=1)
     record.table("layers", ("layer", *names), [[layer, *row] for layer, row in zip(layers, by_layer, strict=True)])

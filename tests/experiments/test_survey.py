@@ -83,7 +83,7 @@ def test_a_start_in_a_batch_is_the_start_of_a_head_alone():
 
 def test_a_survey_has_every_head_and_goes_on_where_it_stopped(monkeypatch):
     assert start("whole") == 0
-    whole = load_arrays(Path("whole/survey.npz"))["table"] if False else load_arrays(Path("whole"))["table"]
+    whole = load_arrays(Path("whole"))["table"]
     assert np.isfinite(whole[..., : len(STATISTICS) + 1]).all()
     assert np.isnan(whole[..., COLUMNS.index("heldout")]).all()
     assert len(Path("whole/tables/heads.csv").read_text().splitlines()) == 1 + 2 * 4
