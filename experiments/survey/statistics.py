@@ -73,7 +73,7 @@ def sums_of(config: ModelConfig, trace: LayerTrace, allowed: np.ndarray) -> Sums
     # A row of one key has entropy 0 without a condition.
     row = -jnp.sum(jax.scipy.special.xlogy(p, p), axis=2)
     uniform = jnp.asarray(allowed / counts[:, None], dtype)[None]
-    longest = jnp.asarray(np.log(np.maximum(counts, 2)), dtype)
+    longest = jnp.asarray(np.log(np.maximum(counts, 2)), dtype)[None]
     return Sums(
         entropy=jnp.sum(row, axis=1),
         of_uniform=jnp.sum(row / longest, axis=1),

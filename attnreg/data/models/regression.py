@@ -35,7 +35,7 @@ class LayerData(NamedTuple):
 
 
 def layer_regression(model: Model, layer: int, parts: Sequence[np.ndarray]) -> LayerData:
-    """One layer on documents given as token ids, one array (k, n) for each part, in the dtype of the model.
+    """One layer on documents given as token ids, `parts` of (k, n) each, in the dtype of the model.
 
     Cost: the layers below, one document at a time.
 
@@ -69,7 +69,10 @@ def rotary_of(config: ModelConfig) -> Rotary | None:
 
 
 def layer_reads(model: Model, ids: np.ndarray, layer: int) -> np.ndarray:
-    """What the projections of a layer read, (k, n, d), for documents `ids` (k, n)."""
+    """What the projections of a layer read, (k, n, d), for documents `ids` (k, n).
+
+    Cost: the layers below it, compiled for all documents and run one document at a time.
+    """
     for document in ids:
         checked(model.config, document, None)  # by their values, which compiled code does not see
     return np.asarray(_reads(model.config, layer, model.parameters, jnp.asarray(ids)))
