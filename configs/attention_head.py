@@ -4,6 +4,9 @@ Shows: layer 2 head 3, 4 documents of 512 tokens, d = 384, as rank-32 factors X 
 Gauss–Newton–CG in float32, against L-BFGS in the full X: training and held-out loss over time.
 Commands: python -m attnreg.data.tools.fetch_minilm   (once: 84 MB)
           python -m experiments.run --config configs/attention_head.py
+A head of your model: --config.data.source=model --config.data.model=FOLDER --config.data.text=FILE --config.rank=WIDTH
+--config.compare_full=False (SmolLM2: configs/attention_head.py:smollm2). A file of arrays: --config.data.source=arrays
+--config.data.path=x.npz; the numbers of data.train and data.heldout say how many documents are for what.
 Other heads: --config.data.layer=5 --config.data.head=2; reduced: --config configs/attention_head.py:reduced
 Expected: relative loss below 1e-6 and held-out loss below 1e-3 within a minute. Time: about 3 minutes on two CPU cores.
 """
@@ -26,6 +29,14 @@ VARIANTS = {
         "solver.tol": 1e-8,
         "solver.max_steps": 200,
     },
+    "smollm2": {
+        "rank": 64,
+        "compare_full": False,
+        "data.source": "model",
+        "data.model": "smollm2",
+        "data.tokens": 256,
+        "data.train": dict(docs=8),
+    },
     "smoke": {
         "data.tokens": 32,
         "data.train": dict(docs=2),
@@ -38,7 +49,12 @@ VARIANTS = {
 
 def get_config(variant: str = "full") -> ConfigDict:
     data = dict(
-        source="minilm",
+        source="minilm",  # model: data.model; arrays: data.path
+        model="",  # a name ("minilm", "smollm2") or a folder with config.json
+        text="",  # a file of text for it; empty: the texts that ship
+        path="",  # a .npz or .safetensors file: documents A, and maps, or Q and K
+        # What a file cannot say of itself; a rotary width of 0 is none.
+        arrays=dict(causal=False, rotary=dict(width=0, base=1e4, layout="half")),
         layer=2,
         head=3,
         tokens=512,

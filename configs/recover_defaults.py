@@ -14,12 +14,22 @@ def recover_config(**changes: Any) -> ConfigDict:
             precision="float32",
             rank=32,  # of queries, keys and values
             data=dict(
-                source="minilm",  # or "synthetic": a random layer of the sizes below, no download
+                # minilm; synthetic: a random layer of the sizes below; model: data.model; arrays: data.path
+                source="minilm",
+                model="",  # a name ("minilm", "smollm2") or a folder with config.json
+                text="",  # a file of text for it; empty: the texts that ship
+                path="",  # a .npz or .safetensors file: documents A, and B, or maps, or Q and K
                 layer=2,
                 documents=100,
                 tokens=256,
                 heldout_documents=16,  # decide when to stop and which weights to keep; half of another kind of text
                 test_documents=8,  # looked at once, at the end
+                arrays=dict(  # what a file cannot say of itself; a model's own config says it of a model
+                    causal=False,
+                    heads=1,  # of recover.layer
+                    key_heads=0,  # 0: as many
+                    rotary=dict(width=0, base=1e4, layout="half"),  # width 0: no rotary positions
+                ),
                 synthetic=dict(width=384, heads=12, sharpness=3.0, condition=10.0),
             ),
             fit=dict(seconds=180.0, tol=1e-9),

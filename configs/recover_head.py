@@ -6,6 +6,8 @@ held-out loss over time; then the recovered head against the true one on texts t
 Commands: python -m attnreg.data.tools.fetch_minilm   (once: 84 MB)
           python -m experiments.run --config configs/recover_head.py
 Other heads: --config.data.layer=1 --config.data.head=8. From its maps, 16 texts, no peer: configs/recover_head.py:maps.
+A head of your model: --config.data.source=model --config.data.model=FOLDER --config.data.text=FILE --config.rank=WIDTH
+(SmolLM2: configs/recover_head.py:smollm2). Documents of your own: --config.data.source=arrays --config.data.path=x.npz
 No peer, once: configs/recover_head.py:alone. From 4 to 256 texts, maps and outputs: configs/recover_head.py:texts.
 All 72 heads: python -m experiments.sweep --config configs/recover_head.py:alone (or :maps), then
           python -m experiments.recover.survey runs/recover_head-alone-sweep
@@ -25,6 +27,16 @@ ALONE: dict[str, Any] = {"rounds": 1, "peer.rates": ()}
 VARIANTS: dict[str, dict[str, Any]] = {
     "smoke": SMOKE | {"data.head": 1},
     "alone": ALONE,
+    "smollm2": ALONE
+    | {
+        "targets": "maps",
+        "rank": 64,
+        "data.source": "model",
+        "data.model": "smollm2",
+        "data.documents": 16,
+        "data.heldout_documents": 4,
+        "data.test_documents": 4,
+    },
     "maps": ALONE | {"targets": "maps", "data.documents": 16},
     "texts": ALONE | {"texts": (4, 8, 16, 32, 64, 128, 256), "texts_targets": ("maps", "outputs")},
 }

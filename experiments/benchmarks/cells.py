@@ -52,7 +52,8 @@ class Cell(NamedTuple):
         """Our objective of the problem."""
         if isinstance(self.problem, LayerRegression):
             heads, _, rank = self.x0.Q.shape
-            return LayerObjective(self.problem, heads, rank, None if self.x0.O is None else self.x0.O.shape[1])
+            value_rank = None if self.x0.O is None else self.x0.O.shape[1]
+            return LayerObjective(self.problem, heads, rank, value_rank, key_heads=len(self.x0.K))
         if isinstance(self.problem, OneLayerRegression):
             return OneLayerObjective(self.problem)
         if isinstance(self.x0, Factors):

@@ -9,10 +9,12 @@ from attnreg.data import HeadInstance, load_embedded_head, minilm_head
 from attnreg.data.synthetic import attention_instance, targets, vector_instance
 from attnreg.objectives.factors import Factors
 from attnreg.problems.attention import AttentionRegression, Teacher
-from attnreg.problems.checks import replaced
+from attnreg.problems.checks import ProblemError, replaced
+from attnreg.problems.rotary import Rotary
+from experiments.fit import sources
 from experiments.runner.config import UsageError
 
-SOURCES = ("embedded", "minilm", "synthetic")
+SOURCES = ("embedded", "minilm", "synthetic", "model", "arrays")
 
 
 class Labels(NamedTuple):
@@ -23,13 +25,17 @@ class Labels(NamedTuple):
 
 
 class FitData(NamedTuple):
-    """A problem, unseen documents of the same kind, the true unknown where one exists, and what to call it."""
+    """A problem, unseen documents of the same kind, the true unknown where one exists, and what to call it.
+
+    The truth is X, or its factors for a rotary head, whose turns are `rotary`.
+    """
 
     problem: AttentionRegression
     heldout: AttentionRegression
-    truth: jax.Array | None
+    truth: jax.Array | Factors | None
     labels: Labels
     title: str
+    rotary: Rotary | None = None
 
 
 def load(config: Any) -> FitData:
@@ -51,6 +57,8 @@ def load(config: Any) -> FitData:
         return _from_head(head, config, store=data.store_maps)
     if data.source == "synthetic":
         return _synthetic(config, dtype)
+    if data.source in ("model", "arrays"):
+        return _from_source(sources.model(config) if data.source == "model" else sources.arrays(config), config, dtype)
     raise UsageError(f"config.data.source is {data.source!r}; it must be one of {', '.join(SOURCES)}")
 
 
@@ -71,6 +79,28 @@ def _from_head(head: HeadInstance, config: Any, *, store: bool) -> FitData:
         Labels(head.tokens[0], head.tokens_heldout[0]),
         head.name,
     )
+
+
+def _from_source(head: sources.Head, config: Any, dtype: Any) -> FitData:
+    if head.rotary is not None and (not config.rank or (config.compare and config.compare_full)):
+        raise ProblemError(
+            f"rank is {config.rank}, compare_full is {config.compare_full}: a head with rotary positions has no "
+            f"full X; set rank to its width, at least {head.rotary.width}, and compare_full=False"
+        )
+
+    def problem(part: int) -> AttentionRegression:
+        A = head.inputs[part].astype(dtype)
+        if head.logits is None or config.data.store_maps:
+            B = sources.targets(head, part).astype(dtype)
+        else:
+            B = Teacher(*(x.astype(dtype) for x in head.logits[part]))
+        options: dict[str, Any] = dict(loss=config.loss, ridge=config.ridge, weight=config.weight or None)
+        return AttentionRegression(A, A, B, causal=head.causal, rotary=head.rotary, **options)
+
+    truth = head.truth
+    if truth is not None and head.rotary is None:
+        truth = truth.product()
+    return FitData(problem(0), problem(1), truth, Labels(*head.labels), head.title, head.rotary)
 
 
 def _synthetic(config: Any, dtype: Any) -> FitData:

@@ -19,7 +19,7 @@ from attnreg.problems.checks import check_choice
 from attnreg.solvers import History, Solver, Status, settled
 from attnreg.solvers.base import Stopwatch, finished
 from experiments.fit import data as fit_data
-from experiments.fit.report import Fit, Scale, matrix, report
+from experiments.fit.report import Fit, Scale, matrix, report, value_at_zero
 from experiments.runner.record import Record
 
 SHARED = "the rows of the fits, documents first"
@@ -95,8 +95,10 @@ def fit(
     spent: float,
 ) -> Fit:
     """Run a solver from the host with `spent` seconds on the clock; with a `record`, log every step and checkpoint."""
-    held = parallel.spread(AttentionObjective(data.heldout), strict=False)
-    held_loss = jax.jit(lambda objective, x: objective.value(matrix(x)))
+    rotary = data.rotary is not None  # then there is no full X
+    unseen = FactoredObjective(data.heldout, start.Q.shape[1]) if rotary else AttentionObjective(data.heldout)
+    held = parallel.spread(unseen, strict=False)
+    held_loss = jax.jit(lambda objective, x: objective.value(x if rotary else matrix(x)))
     spread = isinstance(objective, parallel.Spread)
     rows: list[tuple[float, float, float]] = []
     found, clock = None, Stopwatch(spent)
@@ -145,9 +147,7 @@ def loss_scale(data: fit_data.FitData) -> Scale:
     """
     if data.problem.loss in ("normalized", "linear"):
         return Scale(_norm2(data.problem), _norm2(data.heldout), "‖B‖²")
-    train, heldout = (
-        float(AttentionObjective(p).value(jnp.zeros(p.shape, p.dtype))) for p in (data.problem, data.heldout)
-    )
+    train, heldout = (value_at_zero(p) for p in (data.problem, data.heldout))
     return Scale(train, heldout, "loss at X = 0")
 
 

@@ -7,13 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from attnreg.fit.identifiability import identifiability, logit_distance
+from attnreg.data.layers import head_map
+from attnreg.fit.coordinates import whitened
+from attnreg.fit.determined import Determined, determined_maps
+from attnreg.fit.identifiability import Identifiability, identifiability, logit_distance
 from attnreg.lift.streaming import map_over_blocks
 from attnreg.lift.tensor_trick import logits
 from attnreg.objectives.attention import AttentionObjective
 from attnreg.objectives.factors import Factors
 from attnreg.problems.attention import AttentionRegression
+from attnreg.problems.checks import replaced
+from attnreg.problems.layer import LayerRegression
 from attnreg.problems.registry import find_loss
+from attnreg.problems.rotary import Rotary
 from attnreg.rows import softmax
 from attnreg.solvers import Status, describe
 from attnreg.solvers.state import State
@@ -43,9 +49,21 @@ def matrix(x: Any) -> jax.Array:
     return x.product() if isinstance(x, Factors) else x
 
 
-def attention_maps(problem: AttentionRegression, X: jax.Array) -> tuple[np.ndarray, np.ndarray]:
+def value_at_zero(problem: AttentionRegression) -> float:
+    """The loss at X = 0, where nothing turns."""
+    still = replaced(problem, rotary=None)
+    return float(AttentionObjective(still).value(jnp.zeros(problem.shape, problem.dtype)))
+
+
+def attention_maps(problem: AttentionRegression, x: Any, rotary: Rotary | None) -> tuple[np.ndarray, np.ndarray]:
     """True and fitted map of the first document (for the linear loss: the logits)."""
     first = jax.tree.map(lambda a: a[:1] if a.ndim == 3 else a, problem)
+    if rotary is not None:
+        still = replaced(first, rotary=None)
+        true = map_over_blocks(still, lambda block: block.b)
+        q, k = (np.asarray(A[0], np.float64) @ np.asarray(W, np.float64) for A, W in ((first.A1, x.Q), (first.A2, x.K)))
+        return np.asarray(true[0]), head_map(q, k, causal=problem.causal, rotary=rotary)
+    X = matrix(x)
 
     def emit(block):
         s = logits(block.query, X, block.keys)
@@ -58,11 +76,10 @@ def attention_maps(problem: AttentionRegression, X: jax.Array) -> tuple[np.ndarr
 def report(config: Any, record: Record, data: Any, curves: dict[str, Fit], method: str, scale: Scale) -> dict[str, Any]:
     """Tables, figures and the content of result.json."""
     main = curves[method]
-    X = matrix(main.state.params)
-    zero = jnp.zeros(data.problem.shape, data.problem.dtype)
-    at_zero = float(AttentionObjective(data.problem).value(zero)) / scale.train
-    held_at_zero = float(AttentionObjective(data.heldout).value(zero)) / scale.heldout
-    known = identifiability(data.problem)
+    x = main.state.params
+    at_zero = value_at_zero(data.problem) / scale.train
+    held_at_zero = value_at_zero(data.heldout) / scale.heldout
+    known = directions(data, x)
     status = Status(int(main.state.status))
     result = dict(
         data=data.title,
@@ -83,8 +100,9 @@ def report(config: Any, record: Record, data: Any, curves: dict[str, Fit], metho
         counts={name: int(value) for name, value in main.state.counts._asdict().items()},
     )
     if data.truth is not None:
-        result["logit_error"] = float(logit_distance(data.problem, X, data.truth))
-        result["heldout_logit_error"] = float(logit_distance(data.heldout, X, data.truth))
+        seen = matrix(x) if data.rotary is None else x
+        result["logit_error"] = float(logit_distance(data.problem, seen, data.truth))
+        result["heldout_logit_error"] = float(logit_distance(data.heldout, seen, data.truth))
     record.table("fit", ("quantity", "value"), summary(result, known.describe()))
     if len(curves) > 1:
         record.table(
@@ -102,8 +120,19 @@ def report(config: Any, record: Record, data: Any, curves: dict[str, Fit], metho
             ("maps_train", data.problem, data.labels.train),
             ("maps_heldout", data.heldout, data.labels.heldout),
         ):
-            record.figure(name, fit_figures.maps(*attention_maps(problem, X), labels, f"{data.title}, {name[5:]}"))
+            record.figure(
+                name, fit_figures.maps(*attention_maps(problem, x, data.rotary), labels, f"{data.title}, {name[5:]}")
+            )
     return result
+
+
+def directions(data: Any, x: Any) -> Identifiability | Determined:
+    """What the data determine of X, or of the factors of a rotary head."""
+    if data.rotary is None:
+        return identifiability(data.problem)
+    problem = data.problem
+    input_rank = whitened(LayerRegression(problem.A1, problem.A1, causal=problem.causal))[1]
+    return determined_maps(problem, x.Q.shape[1], input_rank, data.rotary)
 
 
 def summary(result: dict[str, Any], identified: str) -> list[tuple[str, Any]]:

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from attnreg.problems.layer import LayerWeights
 from experiments.benchmarks.activations import layer_start, map_start, maps_cell, outputs_cell
 from experiments.benchmarks.cells import Cell
 from experiments.benchmarks.peers import Setting, Training, minibatch_adam
@@ -19,11 +20,13 @@ Texts = tuple[np.ndarray, np.ndarray]  # inputs and targets
 class Adam:
     """One compiled program for all runs: rate, length of the schedule and key are data of it."""
 
-    def __init__(self, config: Any, train: Texts, heldout: Texts, *, maps: bool, heads: int, whole: bool):
-        self.maps = maps
+    def __init__(
+        self, config: Any, train: Texts, heldout: Texts, *, maps: bool, like: LayerWeights, logits: dict[str, Any]
+    ):
+        self.maps, self.logits = maps, logits
         self.sizes: dict[str, Any] = dict(rank=config.rank)
         if not maps:
-            self.sizes |= dict(heads=heads, whole=whole)
+            self.sizes |= dict(heads=len(like.Q), key_heads=len(like.K), whole=like.O is None)
         cell, unseen = self._cell("train", train), self._cell("heldout", heldout)
         self.method = minibatch_adam(documents=config.peer.documents, chunk=CHUNK).bind(cell)
         self.given, self._unseen = arguments(cell), arguments(unseen)
@@ -31,7 +34,7 @@ class Adam:
         self._warm = False
 
     def _cell(self, name: str, texts: Texts) -> Cell:
-        return (maps_cell if self.maps else outputs_cell)(name, *texts, **self.sizes)
+        return (maps_cell if self.maps else outputs_cell)(name, *texts, **self.sizes, **self.logits)
 
     def heldout(self, carry: Training) -> float:
         """The held-out loss."""

@@ -12,13 +12,16 @@ from experiments.runner.record import Record
 
 
 def run(config: Any, record: Record) -> dict[str, Any]:
-    """Recover the head, compare it with the true one, and say what the data determine."""
+    """Recover the head, compare it with the true one where that is known, and say what the data determine."""
     for name in (config.targets, *config.texts_targets):
         check_choice("targets", name, TARGETS)
     jobs, data = jobs_of(config, config.targets), load(config, config.data.head)
     record.say(data.title)
     runs, best = Race(config, record, data, jobs, heads=1).run()
     result = report.report(record, data, runs, best, config.targets)
-    true, fitted = (layer_maps(weights, data.test[0]) for weights in (data.true, best))
-    record.figure("maps", report.maps(true, fitted, data.title))
+    fitted = layer_maps(best, data.test[0], **data.logits)
+    if data.true is not None:
+        record.figure("maps", report.maps(layer_maps(data.true, data.test[0], **data.logits), fitted, data.title))
+    elif data.given is not None and "maps" in data.given["test"]:
+        record.figure("maps", report.maps(data.given["test"]["maps"][0], fitted, data.title))
     return result

@@ -10,8 +10,8 @@ from experiments.runner.record import Record
 
 
 def run(config: Any, record: Record) -> dict[str, Any]:
-    """Recover the layer, match its heads with the true ones by their maps, and say which were found."""
+    """Recover the layer, match its heads with the true ones, where they are known, by their maps."""
     jobs, data = jobs_of(config, "outputs"), load(config, None)
     record.say(data.title)
-    runs, best = Race(config, record, data, jobs, heads=len(data.true.Q)).run()
+    runs, best = Race(config, record, data, jobs, heads=len(data.like.Q)).run()
     return report.report(record, data, runs, best, "outputs")

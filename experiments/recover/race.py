@@ -42,11 +42,11 @@ class Race:
     def __init__(self, config: Any, record: Record, data: Activations, jobs: list[Job], heads: int):
         self.config, self.record, self.data, self.jobs, self.heads = config, record, data, jobs, heads
         self.main = next(i for i, job in enumerate(jobs) if job.method == OURS)
-        self.whole = data.true.O is None
+        self.whole = data.like.O is None
         self._made: dict[Any, Any] = {}
         peers = [job.targets for job in jobs if job.method == ADAM]
         self.adam = self._bind(peers[0]) if peers else None
-        blank = unknown(data.true, config.rank, config.precision)
+        blank = unknown(data.like, config.rank, config.precision)
         curves = np.full((len(jobs), POINTS, len(COLUMNS)), np.nan)
         points, facts = np.zeros(len(jobs), np.int64), np.zeros((len(jobs), 8))
         begun = State(0, 0, curves, points, facts, blank, blank, self._blank_adam())
@@ -126,18 +126,18 @@ class Race:
 
     def _fit(self, job: Job, train: Texts, heldout: Texts, *, start: LayerWeights | None, spent: float, **more: Any):
         config = self.config
-        more |= dict(heldout=heldout, rank=config.rank, tol=config.fit.tol)
+        more |= dict(heldout=heldout, rank=config.rank, tol=config.fit.tol, **self.data.logits)
         more["seconds"] = max(config.fit.seconds - spent, 1e-3)
         if job.targets == "maps":
             return fit_attention(*train, **more)
-        more |= dict(heads=self.heads, value_rank=None if self.whole else config.rank)
+        more |= dict(heads=self.heads, key_heads=len(self.data.like.K), value_rank=None if self.whole else config.rank)
         return fit_layer(*train, key=jax.random.key(job.seed), start=start, **more)
 
     # --- the peer ------------------------------------------------------------------------------------------
 
     def _bind(self, targets: str) -> Adam:
         texts = self._targets(targets, "train", self.config.data.documents), self._targets(targets, "heldout", None)
-        return Adam(self.config, *texts, maps=targets == "maps", heads=self.heads, whole=self.whole)
+        return Adam(self.config, *texts, maps=targets == "maps", like=self.data.like, logits=self.data.logits)
 
     def _blank_adam(self) -> Any:
         """The peer before its first step, or nothing where there is no peer."""
@@ -163,11 +163,12 @@ class Race:
                 return
 
 
-def unknown(true: LayerWeights, rank: int, dtype: str) -> LayerWeights:
+def unknown(like: LayerWeights, rank: int, dtype: str) -> LayerWeights:
     """NaN in the shapes of a fit whose rank need not be the true one."""
-    (h, d, _), c = true.Q.shape, true.V.shape[2] if true.O is None else true.O.shape[2]
-    pair, V, O = (h, d, rank), (h, d, c if true.O is None else rank), None if true.O is None else (h, rank, c)
-    return LayerWeights._make(None if s is None else np.full(s, np.nan, dtype) for s in (pair, pair, V, O))
+    (h, d, _), g, c = like.Q.shape, len(like.K), like.V.shape[2] if like.O is None else like.O.shape[2]
+    V, O = ((h, d, c), None) if like.O is None else ((g, d, rank), (h, rank, c))
+    shapes = ((h, d, rank), (g, d, rank), V, O)
+    return LayerWeights._make(None if s is None else np.full(s, np.nan, dtype) for s in shapes)
 
 
 def as_layer(weights: Any, like: LayerWeights) -> LayerWeights:

@@ -24,7 +24,7 @@ def report(record: Record, data: Activations, runs: list[Run], best: LayerWeight
     main = next(run for run in runs if run.job.method == OURS)
     named = {name: W for name, W in best._asdict().items() if W is not None}
     record.arrays("solution", **{name: W for name, W in named.items() if targets == "outputs" or name in "QK"})
-    heads = compare_layers(_comparable(best), data.true, data.test)
+    heads = () if data.true is None else compare_layers(_comparable(best), data.true, data.test, **data.logits)
     known = Determined(*main.determined)
     last = int(np.argmin(np.where(np.isfinite(main.curve[:, 3]), main.curve[:, 3], np.inf)))
     result = {
@@ -39,11 +39,12 @@ def report(record: Record, data: Activations, runs: list[Run], best: LayerWeight
         "reason": main.reason,
         "reached": _levels(main),
         "determined": known._asdict(),
-        "heads_found": sum(head.cosine > FOUND for head in heads),
-        "least_cosine": min(head.cosine for head in heads),
-        "largest_distance": max(head.distance for head in heads),
         "peak_gigabytes": peak_bytes() / 1e9,
     }
+    if heads:
+        result["heads_found"] = sum(head.cosine > FOUND for head in heads)
+        result["least_cosine"] = min(head.cosine for head in heads)
+        result["largest_distance"] = max(head.distance for head in heads)
     if any(run.job.method == ADAM for run in runs):
         result["peer"] = peer(runs)
         result["behind_peer_until"] = behind_until(main, [run for run in runs if run.job.method == ADAM])
@@ -100,8 +101,8 @@ def test_loss(data: Activations, weights: LayerWeights, targets: str) -> float:
     A, B = data.targets(targets, "test")
     B = np.asarray(B, np.float64)
     if targets == "maps":
-        return float(np.sum((layer_maps(weights, A) - B) ** 2) / np.sum(B**2))
-    return float(np.sum((layer_outputs(weights, A) - B) ** 2) / np.sum((B - B.mean(axis=(0, 1))) ** 2))
+        return float(np.sum((layer_maps(weights, A, **data.logits) - B) ** 2) / np.sum(B**2))
+    return float(np.sum((layer_outputs(weights, A, **data.logits) - B) ** 2) / np.sum((B - B.mean(axis=(0, 1))) ** 2))
 
 
 def _levels(run: Run) -> dict[str, float | None]:
@@ -137,7 +138,8 @@ def _tables(
         [[run.job.method, run.job.seed, run.job.steps or None, *_levels(run).values()] for run in rounds],
     )
     fields = [name for name in HeadComparison._fields if targets == "outputs" or name != "values"]
-    record.table("recovered", fields, [[getattr(head, name) for name in fields] for head in heads])
+    if heads:
+        record.table("recovered", fields, [[getattr(head, name) for name in fields] for head in heads])
     lines = [
         ("held-out loss, texts that decide when to stop", result["heldout"]),
         ("test loss, texts that decide nothing", result["test"]),
@@ -146,8 +148,9 @@ def _tables(
         ("seconds, compilation included", result["seconds"]),
         ("ended by", result["reason"]),
         ("determined", known.describe()),
-        (f"heads found (cosine of logits above {FOUND})", f"{result['heads_found']} of {len(heads)}"),
     ]
+    if heads:
+        lines.append((f"heads found (cosine of logits above {FOUND})", f"{result['heads_found']} of {len(heads)}"))
     if "peer" in result:
         best = result["peer"]
         lines.append(("best tuned Adam, held out", best["heldout"]))

@@ -59,7 +59,7 @@ LAYERS = (
     Layer("experiments.runner", ("attnreg.problems.checks",), ANY, "records, configs, processes; no experiment"),
     *(
         Layer(f"experiments.{name}", _SUBJECT, ANY, _SUBJECTS)
-        for name in ("fit", "icl", "bounds", "benchmarks", "compress")
+        for name in ("fit", "icl", "bounds", "benchmarks", "compress", "survey")
     ),
     *(
         Layer(f"experiments.{name}", (*_SUBJECT[:2], "experiments.benchmarks"), ANY, "beside peers of the benchmarks")

@@ -1,0 +1,1 @@
+"""All heads of a model: how they attend, and how well their weights are found from their maps."""
