@@ -3,8 +3,8 @@
 Command: python -m experiments.run --config configs/lipschitz.py
 Expected: 157 bounds, no violation in at least a million improved pairs each; tightness of the sharp column at least 0.5
 for u, α, f, c and the normalized gradient, of the norm-by-norm column down to 1e-7. The run fails and prints the
-pair if any pair beats a bound. Time: 15 minutes of CPU for the first 97 (half of it
-compilation), about 25 for all; smoke: a few seconds.
+pair if any pair beats a bound. Time: 15 minutes of CPU for the first 97, half of
+it compilation; smoke: a few seconds.
 """
 
 from typing import Any
