@@ -92,6 +92,7 @@ def test_what_is_kept_is_within_epsilon_from_the_weight_on_and_the_diagonal_need
         approximation_weight(epsilon, keep="rows")
 
 
+@pytest.mark.slow
 def test_newton_with_the_diagonal_alone_reaches_the_exact_minimum():
     """From the weight on the matrix is within a tenth of the Hessian, so fourteen steps leave 1e-12 of the gradient."""
     objective = AttentionObjective(problem(weight=approximation_weight(0.1, keep="diagonal") ** 0.5))
