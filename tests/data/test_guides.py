@@ -29,6 +29,21 @@ def run(*parts: str) -> dict:
     return names
 
 
+def test_the_readme_as_printed(tmp_path, monkeypatch, capsys):
+    """Arrays of one's own stand for those of the reader."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    A, X, V = (rng.normal(size=shape).astype(np.float32) for shape in ((12, 32, 6), (6, 2), (6, 3)))
+    S = A @ X @ X.T @ A.swapaxes(1, 2) / 2
+    maps = np.exp(S - S.max(axis=-1, keepdims=True))
+    np.savez("activations.npz", A=A, B=maps / maps.sum(axis=-1, keepdims=True) @ (A @ V))
+    block = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)[0]
+    names = run(block)
+    assert names["fit"].heldout < 1e-6
+    assert (tmp_path / "layer.npz").is_file()
+    assert "unknowns determined" in capsys.readouterr().out
+
+
 def test_fitting_as_printed(capsys):
     names = run(*blocks("fitting.md"))
     assert names["X"].shape == names["problem"].shape == (17, 17)
