@@ -76,7 +76,9 @@ def outputs_of(case, problem, positions, x):
         S = oracle.logits(problem.A @ x.Q[j], problem.A @ x.K[mine], theta, case.layout, positions, positions)
         S = S.astype(problem.dtype) * (1 if case.scale is None else case.scale)
         S = S if case.soft_cap is None else case.soft_cap * jnp.tanh(S / case.soft_cap)
-        e = jnp.where(mask, jnp.exp(S), 0)
+        # Without the shift, second derivatives by autodiff overflow in float32: squares of exp(34).
+        top = jax.lax.stop_gradient(jnp.max(S, axis=2, keepdims=True))
+        e = jnp.where(mask, jnp.exp(S - top), 0)
         F = e / jnp.where(live, jnp.sum(e, axis=2), 1)[:, :, None]
         z = F @ (problem.A @ (x.V[j] if x.O is None else x.V[mine]))
         out = out + (z if x.O is None else z @ x.O[j])
