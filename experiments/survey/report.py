@@ -11,7 +11,6 @@ from experiments.survey.fits import FITS
 from experiments.survey.statistics import STATISTICS
 
 TITLES = {
-    "entropy": "entropy, nats",
     "of_uniform": "entropy, of the largest",
     "sharpness": "sd of centred logits",
     "token_0": "mass on token 0",
@@ -50,6 +49,7 @@ def picture(table: np.ndarray, layers: list[int], title: str) -> Any:
         image = axis.imshow(np.maximum(values, FLOOR) if name in LOSSES else values, aspect="auto", **scale)
         axis.grid(False)
         axis.set(title=TITLES[name], xlabel="head", ylabel="layer")
+        axis.set_xticks(range(0, table.shape[1], -(-table.shape[1] // 12)))
         some = range(0, len(layers), -(-len(layers) // 10))
         axis.set_yticks(list(some), [str(layers[i]) for i in some])
         figure.colorbar(image, ax=axis)
