@@ -69,10 +69,14 @@ def arrays(config: Any, sizes: list[int], *, whole_layer: bool) -> Arrays:
 def _shapes(d: int, c: int, heads: int, key_heads: int, rank: int) -> LayerWeights:
     """NaN for weights that nobody knows; values no wider than their outputs need no second factor."""
     check_integer("data.arrays.key_heads", key_heads, at_least=1, at_most=heads)
-    Q, K = np.full((heads, d, rank), np.nan), np.full((key_heads, d, rank), np.nan)
+
+    def blank(*shape: int) -> Any:
+        return np.full(shape, np.nan)
+
+    Q, K = blank(heads, d, rank), blank(key_heads, d, rank)
     if heads == 1 or c <= rank:
-        return LayerWeights(Q, K, np.full((heads, d, c), np.nan))
-    return LayerWeights(Q, K, K, np.full((heads, rank, c), np.nan))
+        return LayerWeights(Q, K, blank(heads, d, c))
+    return LayerWeights(Q, K, K, blank(heads, rank, c))
 
 
 def _rotary(options: Any) -> Rotary | None:

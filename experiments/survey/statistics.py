@@ -88,8 +88,7 @@ def sums_of(config: ModelConfig, trace: LayerTrace, allowed: np.ndarray) -> Sums
 
 def table_of(sums: Sums) -> np.ndarray:
     """The statistics of every head, (h, 5), in the order of `STATISTICS`."""
-    s = Sums(*(np.asarray(x, np.float64) for x in sums))
-    sharpness = np.sqrt(s.square / s.entries)
-    return np.stack(
-        [s.entropy / s.rows, s.of_uniform / s.rows, sharpness, s.token_0 / s.rows, s.apart / s.size], axis=1
-    )
+    s = {name: np.asarray(x, np.float64) for name, x in sums._asdict().items()}
+    each_row = [s[name] / s["rows"] for name in ("entropy", "of_uniform", "token_0")]
+    sharpness, zero = np.sqrt(s["square"] / s["entries"]), s["apart"] / s["size"]
+    return np.stack([*each_row[:2], sharpness, each_row[2], zero], axis=1)

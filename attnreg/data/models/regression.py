@@ -65,7 +65,7 @@ def rotary_of(config: ModelConfig) -> Rotary | None:
     if not config.rotary_width:
         return None
     layout = "half" if config.rotary_layout == "half" else "interleaved"
-    return Rotary(config.rotary_width, layout=layout, frequencies=config.rotary_frequencies)
+    return Rotary(config.rotary_width, layout=layout, frequencies=np.asarray(config.rotary_frequencies))
 
 
 def layer_reads(model: Model, ids: np.ndarray, layer: int) -> np.ndarray:
