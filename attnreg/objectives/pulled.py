@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from attnreg.lift.kronecker import Kronecker, Preconditioner
 from attnreg.objectives.base import Cache, Costs, Linearization, SecondOrderObjective, check_like, compiled
 from attnreg.problems.checks import ProblemError, pytree_dataclass, replaced
-from attnreg.solvers.state import tree_axpy
 
 
 @pytree_dataclass()
@@ -66,6 +65,9 @@ class Pulled(SecondOrderObjective):
     def _pull(self, x: Any) -> jax.Array:
         return self.weight / 2 * sum(jnp.sum(part * part) for part in jax.tree.leaves(self._away(x)))
 
+    def _with_pull(self, x: Any, gradient: Any) -> Any:
+        return jax.tree.map(lambda a, b: a + self.weight * b, gradient, self._away(x))
+
     @compiled()
     def value(self, x: Any) -> jax.Array:
         """The loss, a scalar."""
@@ -75,13 +77,13 @@ class Pulled(SecondOrderObjective):
     def value_and_grad(self, x: Any) -> tuple[jax.Array, Any]:
         """The loss and its gradient."""
         value, gradient = self.objective.value_and_grad(x)
-        return value + self._pull(x), tree_axpy(self.weight, self._away(x), gradient)
+        return value + self._pull(x), self._with_pull(x, gradient)
 
     @compiled("gauss_newton", "cache")
     def linearize(self, x: Any, *, gauss_newton: bool = False, cache: Cache = "auto") -> "PulledLinearization":
         """Value, gradient and products at x."""
         line = self.objective.linearize(x, gauss_newton=gauss_newton, cache=cache)
-        gradient = tree_axpy(self.weight, self._away(x), line.gradient)
+        gradient = self._with_pull(x, line.gradient)
         return PulledLinearization(line.value + self._pull(x), gradient, line, self.weight)
 
     @compiled("gauss_newton")
@@ -89,7 +91,7 @@ class Pulled(SecondOrderObjective):
         """Value, gradient and the dense Hessian, for small sizes."""
         value, gradient, H = self.objective.value_grad_hessian(x, gauss_newton=gauss_newton)
         pull = self.weight * jnp.eye(H.shape[0], dtype=H.dtype)
-        return value + self._pull(x), tree_axpy(self.weight, self._away(x), gradient), H + pull
+        return value + self._pull(x), self._with_pull(x, gradient), H + pull
 
     @compiled()
     def preconditioner(self, x: Any) -> Preconditioner:
@@ -113,4 +115,4 @@ class PulledLinearization(Linearization):
     @compiled()
     def hvp(self, v: Any) -> Any:
         """That of the objective, plus `weight · v`."""
-        return tree_axpy(self.weight, v, self.line.hvp(v))
+        return jax.tree.map(lambda a, b: a + self.weight * b, self.line.hvp(v), v)
