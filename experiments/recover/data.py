@@ -63,7 +63,7 @@ def load(config: Any, head: int | None) -> Activations:
     if data.source == "arrays":
         found = sources.arrays(config, sizes, whole_layer=head is None)
         train, heldout, test = (part.astype(config.precision) for part in found.inputs)
-        given = dict(zip(PARTS, found.given, strict=True))
+        given: dict[str, dict[str, np.ndarray]] = dict(zip(PARTS, found.given, strict=True))
         return Activations(train, heldout, test, found.like, None, found.title, found.logits, given)
     logits: dict[str, Any] = {}
     if data.source == "model":
