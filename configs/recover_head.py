@@ -9,7 +9,7 @@ Other heads: --config.data.layer=1 --config.data.head=8. From its maps, 16 texts
 A head of your model: --config.data.source=model --config.data.model=FOLDER --config.data.text=FILE --config.rank=WIDTH
 SmolLM2: configs/recover_head.py:smollm2. Documents of your own: --config.data.source=arrays --config.data.path=x.npz
 No peer, once: configs/recover_head.py:alone. From 4 to 256 texts, maps and outputs: configs/recover_head.py:texts.
-All 72 heads: python -m experiments.sweep --config configs/recover_head.py:alone (or :maps; :smollm2 has 270)
+All 72 heads: python -m experiments.sweep --config configs/recover_head.py:alone (or :maps; 270 of SmolLM2: :smollm2)
           python -m experiments.recover.survey runs/recover_head-alone-sweep
 Expected: docs/guides/recover.md.
 Time: at most 3 times `fit.seconds` for ours; Adam's tuning is 15 runs of 1500 steps, each of three rounds 8000 steps.

@@ -53,11 +53,10 @@ class Heads(NamedTuple):
         coordinates = whitened(reads)[0]
         white = coordinates.problem(reads).A
         seen = coordinates.problem(LayerRegression(held, held)).A
-        maps = [jnp.swapaxes(jnp.asarray(part), 0, 1) for part in (texts.maps, texts.maps_heldout)]
-        problems = (
-            AttentionRegression(x, x, B[0], causal=self.causal) for x, B in zip((white, seen), maps, strict=True)
-        )
-        return np.asarray(_starts(*problems, *maps, self.rank, products))
+        maps, unseen = (jnp.swapaxes(jnp.asarray(part), 0, 1) for part in (texts.maps, texts.maps_heldout))
+        train = AttentionRegression(white, white, maps[0], causal=self.causal)
+        heldout = AttentionRegression(seen, seen, unseen[0], causal=self.causal)
+        return np.asarray(_starts(train, heldout, maps, unseen, self.rank, products))
 
     def fit(self, texts: Texts, head: int, *, tol: float, seconds: float) -> tuple[float, float, float]:
         """Held-out loss, training loss and seconds of one head."""

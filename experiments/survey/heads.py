@@ -62,7 +62,8 @@ def _embedded(model: Model, ids: np.ndarray) -> jax.Array:
     for document in ids:
         checked(model.config, document, None)
     few = model.parameters._replace(layers=())
-    return jax.jit(jax.vmap(lambda x: embed(model.config, few, x)))(jnp.asarray(ids))
+    # The words are an argument: as constants of the program they would be compiled into it.
+    return jax.jit(lambda few, ids: jax.vmap(lambda x: embed(model.config, few, x))(ids))(few, jnp.asarray(ids))
 
 
 def _layer(config: Any, record: Record, model: Model, state: State, *, wanted: bool) -> State:
