@@ -30,6 +30,9 @@ from attnreg.problems.checks import ProblemError, check_integer, replaced
 from attnreg.problems.layer import LayerRegression
 from attnreg.problems.rotary import Rotary
 
+# How far from 1, root mean square, a combination of the keys may be to count as constant: half precision is 4e-4 off.
+CONSTANT = 1e-2
+
 
 def _masked(problem: AttentionRegression, i) -> jax.Array:
     """Where the logarithm of document i's map can be trusted, (n, n)."""
@@ -44,6 +47,21 @@ def _centred(T: jax.Array, seen: jax.Array) -> jax.Array:
     T = jnp.where(seen, T, 0)
     count = jnp.maximum(jnp.sum(seen, axis=1, keepdims=True), 1).astype(T.dtype)
     return jnp.where(seen, T - jnp.sum(T, axis=1, keepdims=True) / count, 0)
+
+
+def _without_gauge(keys: jax.Array, axis_name: str | None) -> Callable[[jax.Array], jax.Array]:
+    """Takes the part along u out of the rows of X, where white keys (k, m, d) have `keys u ≈ 1`; else changes nothing.
+
+    `X + v uᵀ` adds a constant to each row of logits, so nothing determines v. Rounding alone would fill it, until the
+    cut to rank r takes it for the largest direction.
+    """
+    sums = jnp.sum(keys, axis=(0, 1)), jnp.asarray(keys.shape[0] * keys.shape[1], keys.dtype)
+    total, count = sums if axis_name is None else jax.lax.psum(sums, axis_name)
+    u = total / count
+    off = jnp.sum((tt.matmul(keys, u[:, None]) - 1) ** 2)
+    off = off if axis_name is None else jax.lax.psum(off, axis_name)
+    part = jnp.where(off < CONSTANT**2 * count, 1 / jnp.maximum(jnp.sum(u * u), 0.5), 0)
+    return lambda X: X - part * tt.matmul(tt.matmul(X, u[:, None]), u[None, :])
 
 
 @jax.jit(static_argnames=("products", "axis_name"))
@@ -69,10 +87,12 @@ def logit_least_squares(problem: AttentionRegression, products: int, axis_name: 
     def product(X, i):
         return tt.lift_gradient(A[i], _centred(tt.logits(A[i], X, keys[i]), _masked(problem, i)), keys[i])
 
-    def normal(X):
-        return total(lambda i: product(X, i))
+    ungauged = _without_gauge(keys, axis_name)
 
-    b = total(right)
+    def normal(X):
+        return ungauged(total(lambda i: product(X, i)))
+
+    b = ungauged(total(right))
     eps = jnp.finfo(problem.dtype).eps
     return jax.scipy.sparse.linalg.cg(normal, b, tol=float(eps), maxiter=products)[0]
 

@@ -20,7 +20,8 @@ def capped(s: jax.Array, scale: jax.Array | None, soft_cap: jax.Array | None) ->
     """`φ(s) = cap·tanh(scale·s / cap)`, or `scale·s` without a cap, for logits s (…, m) and scalars.
 
     >>> import jax.numpy as jnp
-    >>> capped(jnp.array([0.0, 1e9]), None, jnp.float32(30.0)).logits.tolist()
+    >>> s = jnp.array([0.0, 1e9])
+    >>> capped(s, None, jnp.asarray(30.0, s.dtype)).logits.tolist()
     [0.0, 30.0]
     """
     one = jnp.ones((), s.dtype) if scale is None else scale

@@ -9,11 +9,11 @@ from jax.flatten_util import ravel_pytree
 from attnreg.fit.compare import compare_layers
 from attnreg.fit.determined import determined
 from attnreg.fit.first_phase import Stochastic
-from attnreg.fit.from_maps import fit_attention
+from attnreg.fit.from_maps import fit_attention, logit_least_squares
 from attnreg.fit.layer_fit import LayerFit, MapFit, predict
 from attnreg.fit.recovery import STARTS, fit_layer
 from attnreg.objectives.layer import LayerObjective
-from attnreg.problems import ProblemError
+from attnreg.problems import AttentionRegression, ProblemError
 from attnreg.problems.layer import LayerRegression, LayerWeights
 
 
@@ -134,6 +134,19 @@ def test_logarithms_of_maps_give_the_head_away(sharpness, causal, tmp_path):
     np.testing.assert_allclose(fit.predict(A), maps, atol=1e-7)
     fit.save(tmp_path / "maps.npz")
     np.testing.assert_array_equal(MapFit.load(tmp_path / "maps.npz").weights.K, fit.weights.K)
+
+
+def test_what_no_map_depends_on_is_not_filled_with_rounding():
+    """Inputs that span the constant but for rounding, as a layer norm's do. It was all that float32 found."""
+    rng = np.random.default_rng(8)
+    A = rng.normal(size=(1, 48, 40))
+    A[:, :, 39] = 1 + 3e-4 * rng.normal(size=(1, 48))
+    white = A @ np.linalg.inv(np.linalg.cholesky(np.einsum("kni,knj->ij", A, A) / 48).T)
+    maps = maps_of(LayerWeights(*0.2 * rng.normal(size=(3, 1, 40, 2))), white)
+    white, maps = jnp.asarray(white, jnp.float32), jnp.asarray(maps, jnp.float32)
+    X = np.asarray(logit_least_squares(AttentionRegression(white, white, maps), 60))
+    u = np.asarray(white).mean(axis=(0, 1))
+    assert np.linalg.norm(X @ u) < 1e-5 * np.linalg.norm(X)
 
 
 def test_rounded_maps_are_fitted_to_their_rounding():
