@@ -125,14 +125,16 @@ def _but_closed_loops(hook: Any) -> Any:
     """`hook` without what tensorstore says after a failed restore; it stays, since that comes late.
 
     When one array of a damaged checkpoint cannot be read, orbax closes its event loop. The other arrays then report to
-    a closed loop, each with a traceback on the terminal. The restore itself has raised the cause by then.
+    a closed loop, or end as coroutines that nobody awaits, each with a traceback on the terminal. The restore itself
+    has raised the cause by then.
     """
     if getattr(hook, "__name__", "") == _but_closed_loops.__name__:
         return hook
 
     def filtered(event: Any) -> None:
-        late = isinstance(event.exc_value, RuntimeError) and str(event.exc_value) == "Event loop is closed"
-        if not late:
+        closed = isinstance(event.exc_value, RuntimeError) and str(event.exc_value) == "Event loop is closed"
+        code = getattr(event.object, "cr_code", None)
+        if not closed and (code is None or "orbax" not in code.co_filename):
             hook(event)
 
     filtered.__name__ = _but_closed_loops.__name__
