@@ -1,36 +1,18 @@
 """Sharded over 8 virtual devices: the numbers of one device, and only sums travel."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from attnreg.solvers import Status
+from tests.programs import reported
 from tests.solvers import table
 
-ROOT = Path(__file__).parents[1]
 D = 4  # of tests/parallel_program.py
 PACKED = (D * (D + 1) // 2) ** 2
 
 
 @pytest.fixture(scope="module")
 def report():
-    # Overrides the flags of tests/conftest.py, so it repeats the one that spares the compiler.
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.parallel_program"],
-        cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return reported(8, "tests.parallel_program")
 
 
 def test_every_quantity_equals_that_of_one_device(report):

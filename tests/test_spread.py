@@ -1,39 +1,18 @@
 """Fits and training over 4 virtual devices: the numbers of one device, and what travels between them."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-ROOT = Path(__file__).parents[1]
-
-
-def reported(part):
-    """What tests/spread_program.py finds."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.spread_program", part],
-        cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=1800,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+from tests.programs import reported
 
 
 @pytest.fixture(scope="module")
 def report():
-    return reported("quick")
+    return reported(4, "tests.spread_program", "quick", seconds=1800)
 
 
 @pytest.fixture(scope="module")
 def slow_report():
-    return reported("slow")
+    return reported(4, "tests.spread_program", "slow", seconds=1800)
 
 
 def check_errors(errors, each):

@@ -5,6 +5,7 @@ constants follow from four numbers on `‖s‖₂ ≤ L`: `Σ|g|`, `‖g'‖₂`
 (docs/theory/bounds.md, section 5).
 """
 
+import abc
 import math
 from typing import NamedTuple
 
@@ -67,18 +68,20 @@ def hyperbolic_weight(activation: str, l: float, sigma_min: float, *, n: int, L:
     return times(DEPTH[activation], total, total) + l / sigma_min**2
 
 
-class HyperbolicSharp:
+class HyperbolicSharp(abc.ABC):
     """Properties of `attnreg.bounds.sharp.Sharp`, one a quantity and activation; names are the registry's."""
 
     norms: Norms
     S: Estimate
     stack: float
 
+    @abc.abstractmethod
     def _gradient(self, slope: float, curvature: float) -> Estimate:
-        raise NotImplementedError
+        """Of the gradient in X, from those in a row of logits."""
 
+    @abc.abstractmethod
     def _hessian(self, curvature: float, third: float) -> Estimate:
-        raise NotImplementedError
+        """Of the Hessian in X, from those in a row of logits."""
 
     def _entrywise(self, activation: str) -> Entrywise:
         return entrywise(activation, self.norms.n, self.norms.logits)

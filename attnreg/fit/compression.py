@@ -76,8 +76,12 @@ def cut(queries: np.ndarray, keys: np.ndarray, rank: int) -> Factors:
     """
     left, sizes, right = np.linalg.svd(queries @ keys.T)
     half = np.sqrt(sizes[:rank])
-    back = [np.linalg.pinv(R, rcond=1e-10) for R in (queries, keys)]
-    return Factors._make([back[0] @ (left[:, :rank] * half), back[1] @ (right[:rank].T * half)])  # type: ignore[list-item]
+    return Factors._make([_inverse(queries) @ (left[:, :rank] * half), _inverse(keys) @ (right[:rank].T * half)])  # type: ignore[list-item]
+
+
+def _inverse(R: np.ndarray) -> np.ndarray:
+    """The inverse of a root (w, w), zero in directions that its metric does not see."""
+    return np.linalg.pinv(R, rcond=1e-10)
 
 
 def closed_forms(Q: ArrayLike, K: ArrayLike, q: ArrayLike, k: ArrayLike, rank: int) -> dict[str, Factors]:
@@ -220,27 +224,28 @@ LOOP = Options(damping=1e-2, max_products=40, forcing=0.1)
 
 
 class _White(NamedTuple):
-    """Coordinates in which queries, and keys minus their mean, have identity second moments; roots of those moments."""
+    """Coordinates in which queries, and keys minus their mean, have identity second moments: roots and inverses."""
 
     queries: np.ndarray
     keys: np.ndarray
+    back: tuple[np.ndarray, np.ndarray]
 
     @classmethod
     def of(cls, q: np.ndarray, k: np.ndarray) -> "_White":
-        return cls(root(q) / np.sqrt(q[..., 0].size), root(centred(k)) / np.sqrt(k[..., 0].size))
-
-    def _back(self) -> list[np.ndarray]:
-        return [np.linalg.pinv(R, rcond=1e-10) for R in self]
+        roots = root(q) / np.sqrt(q[..., 0].size), root(centred(k)) / np.sqrt(k[..., 0].size)
+        return cls(*roots, (_inverse(roots[0]), _inverse(roots[1])))
 
     def objective(self, q: np.ndarray, k: np.ndarray, maps: np.ndarray, rank: int, causal: bool) -> FactoredObjective:
-        arrays = (q @ self._back()[0], centred(k) @ self._back()[1], maps)
+        arrays = (q @ self.back[0], centred(k) @ self.back[1], maps)
         A1, A2, B = (jnp.asarray(a, jnp.float32) for a in arrays)
         problem = AttentionRegression(A1, A2, B, causal=causal)
         return FactoredObjective(problem, rank)
 
     def inside(self, x: Factors) -> Factors:
-        return Factors._make(jnp.asarray(R @ np.asarray(part), jnp.float32) for R, part in zip(self, x, strict=True))
+        return Factors._make(
+            jnp.asarray(R @ np.asarray(part), jnp.float32) for R, part in zip(self[:2], x, strict=True)
+        )
 
     def outside(self, x: Factors) -> Factors:
-        pairs = zip(self._back(), x, strict=True)
+        pairs = zip(self.back, x, strict=True)
         return Factors._make(R @ np.asarray(part, np.float64) for R, part in pairs)  # type: ignore[misc]

@@ -13,7 +13,9 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 from attnreg.lift.kronecker import Preconditioner
 from attnreg.objectives.derivatives import with_rule
@@ -71,6 +73,12 @@ class Linearization(abc.ABC):
         Raises: ProblemError.
         """
         check_like(v, self.gradient, name or "V")
+
+
+def by_products(line: Linearization, x: Any) -> jax.Array:
+    """The dense matrix (p, p) of a linearisation at x by one product per unknown: for small sizes."""
+    flat, unravel = ravel_pytree(x)
+    return jax.lax.map(lambda e: ravel_pytree(line.hvp(unravel(e)))[0], jnp.eye(flat.size, dtype=flat.dtype))
 
 
 class Costs(NamedTuple):

@@ -13,12 +13,11 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 
 from attnreg.lift import tensor_trick as tt
 from attnreg.lift.kronecker import Blocks
 from attnreg.lift.streaming import Block, fold_blocks, map_over_blocks
-from attnreg.objectives.base import Cache, Costs, SecondOrderObjective, compiled
+from attnreg.objectives.base import Cache, Costs, SecondOrderObjective, by_products, compiled
 from attnreg.objectives.factored_preconditioner import block_sums, blocks_of, sums_of
 from attnreg.objectives.factors import FactoredLinearization, Factors, lifted, no_parts
 from attnreg.objectives.row_terms import (
@@ -226,9 +225,7 @@ class FactoredObjective(SecondOrderObjective):
     def value_grad_hessian(self, x: Factors, *, gauss_newton: bool = False) -> tuple[jax.Array, Factors, jax.Array]:
         """Value, gradient and the dense Hessian (p, p) by one product per unknown: for small sizes."""
         line = self.linearize(x, gauss_newton=gauss_newton)
-        flat, unravel = ravel_pytree(x)
-        columns = jax.lax.map(lambda e: ravel_pytree(line.hvp(unravel(e)))[0], jnp.eye(flat.size, dtype=flat.dtype))
-        return line.value, line.gradient, columns
+        return line.value, line.gradient, by_products(line, x)
 
     @compiled()
     def preconditioner(self, x: Factors) -> Blocks:

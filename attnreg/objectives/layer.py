@@ -5,11 +5,10 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 
 from attnreg.objectives import layer_blocks as lb
 from attnreg.objectives import layer_documents as ld
-from attnreg.objectives.base import Cache, Costs, SecondOrderObjective, compiled
+from attnreg.objectives.base import Cache, Costs, SecondOrderObjective, by_products, compiled
 from attnreg.objectives.layer_linearized import LayerLinearization
 from attnreg.objectives.layer_preconditioner import LayerPreconditioner, signs, sums
 from attnreg.problems.checks import ProblemError, check_integer, pytree_dataclass
@@ -180,9 +179,7 @@ class LayerObjective(SecondOrderObjective):
     ) -> tuple[jax.Array, LayerWeights, jax.Array]:
         """Value, gradient and the dense Hessian by one product per unknown: for small sizes."""
         line = self.linearize(x, gauss_newton=gauss_newton)
-        flat, unravel = ravel_pytree(x)
-        columns = jax.lax.map(lambda e: ravel_pytree(line.hvp(unravel(e)))[0], jnp.eye(flat.size, dtype=flat.dtype))
-        return line.value, line.gradient, columns
+        return line.value, line.gradient, by_products(line, x)
 
     @compiled()
     def preconditioner(self, x: LayerWeights) -> LayerPreconditioner:

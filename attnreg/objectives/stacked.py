@@ -4,12 +4,19 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 
 from attnreg.lift.kronecker import Kronecker
 from attnreg.lift.rotation import Angles, angles_of, components, stacked_lift, stacked_logits
 from attnreg.lift.streaming import Block, map_over_blocks, rows_of, sum_over_blocks
-from attnreg.objectives.base import CACHE_BYTES, Cache, Costs, Linearization, SecondOrderObjective, compiled
+from attnreg.objectives.base import (
+    CACHE_BYTES,
+    Cache,
+    Costs,
+    Linearization,
+    SecondOrderObjective,
+    by_products,
+    compiled,
+)
 from attnreg.objectives.row_terms import (
     all_devices,
     check_streaming,
@@ -136,9 +143,7 @@ class StackedObjective(SecondOrderObjective):
     def value_grad_hessian(self, Z: jax.Array, *, gauss_newton: bool = False) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Value, gradient and the dense Hessian (p, p) by one product per unknown: for small sizes."""
         line = self.linearize(Z, gauss_newton=gauss_newton)
-        flat, unravel = ravel_pytree(Z)
-        columns = jax.lax.map(lambda e: line.hvp(unravel(e)).ravel(), jnp.eye(flat.size, dtype=flat.dtype))
-        return line.value, line.gradient, columns
+        return line.value, line.gradient, by_products(line, Z)
 
     @compiled()
     def preconditioner(self, Z: jax.Array) -> "Repeated":

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from attnreg.data.minilm.texts import windows
+from attnreg.data.minilm.texts import three_parts, windows
 from attnreg.data.models import Model, ModelConfig, load_model, load_tokenizer
 from attnreg.data.models.blocks import block, embed
 from attnreg.problems.checks import check_choice, check_integer
@@ -16,7 +16,6 @@ from experiments.compress.random_model import random_model
 
 PARTS = ("train", "heldout", "test")
 SOURCES = ("minilm", "smollm2", "random encoder", "random decoder")
-CARDS = 8  # held-out texts of another kind, at most
 
 
 class Texts(NamedTuple):
@@ -65,20 +64,10 @@ def load(config: Any) -> Texts:
 
 
 def _minilm(data: Any, counts: list[int]) -> tuple[list[np.ndarray], np.ndarray]:
-    """Windows of the frozen texts. None is in two parts; half of the held-out ones are of another kind."""
-    documents, held, test = counts
-    cards = min(held // 2, CARDS)
-    unseen = [windows("docs_heldout", data.tokens, held - cards)]
-    if cards:
-        unseen.append(windows("card", data.tokens, cards))
-    read = (held - cards + test) * (data.tokens - 2)
-    ids = [
-        windows("docs", data.tokens, documents),
-        np.concatenate(unseen),
-        windows("docs_heldout", data.tokens, test, first=held - cards),
-    ]
-    size = data.judge_tokens - 2
-    return ids, windows("docs_heldout", data.judge_tokens, data.judge_documents, first=-(-read // size))
+    """Windows of the frozen texts, and further ones that judge."""
+    *ids, taken = three_parts(data.tokens, *counts)
+    first = -(-taken * (data.tokens - 2) // (data.judge_tokens - 2))
+    return ids, windows("docs_heldout", data.judge_tokens, data.judge_documents, first=first)
 
 
 def _smollm2(data: Any, counts: list[int]) -> tuple[list[np.ndarray], np.ndarray]:

@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from attnreg.data.models import Model, Projections, forward, next_token_losses
+from attnreg.data.models import Model, Projections, forward, text_losses
 from attnreg.lift.tensor_trick import einsum
-from attnreg.problems.checks import ProblemError
 from experiments.compress.data import LayerTexts
 
 
@@ -78,18 +77,10 @@ class ModelJudge:
     def _of(self, model: Model) -> np.ndarray:
         """Losses of all next tokens, or cosines of all pairs of texts."""
         if self.causal:
-            each = [next_token_losses(_logits(model, text), text) for text in self.ids]
-            return np.concatenate([np.asarray(losses, np.float64) for losses in each])
+            return np.concatenate([np.asarray(text_losses(model, text), np.float64) for text in self.ids])
         rows = np.stack([np.asarray(forward(model, jnp.asarray(text)).final, np.float64).mean(0) for text in self.ids])
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         return (rows @ rows.T)[np.triu_indices(len(rows), 1)]
-
-
-def _logits(model: Model, text: np.ndarray) -> jax.Array:
-    logits = forward(model, jnp.asarray(text)).logits
-    if logits is None:
-        raise ProblemError("the model has no logits: its folder is that of a bare decoder, without lm_head")
-    return logits
 
 
 def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:

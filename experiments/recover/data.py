@@ -10,14 +10,13 @@ from attnreg.data.layers import layer_maps, layer_outputs
 from attnreg.data.minilm.encoder import LAYERS, LONGEST, load_minilm
 from attnreg.data.minilm.heads import layer_weights
 from attnreg.data.minilm.instance import layer_inputs
-from attnreg.data.minilm.texts import windows
+from attnreg.data.minilm.texts import three_parts
 from attnreg.problems.checks import ProblemError, check_choice, check_integer
 from attnreg.problems.layer import LayerWeights
 from experiments.recover import sources
 
 SOURCES, TARGETS = ("minilm", "synthetic", "model", "arrays"), ("outputs", "maps")
 PARTS = ("train", "heldout", "test")
-CARDS = 8  # held-out texts of another kind, at most
 
 
 class Activations(NamedTuple):
@@ -86,21 +85,13 @@ def one_head(every: LayerWeights, head: int) -> LayerWeights:
 
 
 def _minilm(config: Any, sizes: list[int]) -> tuple[list[np.ndarray], LayerWeights]:
-    data, (documents, held, test) = config.data, sizes
+    data = config.data
     check_integer("data.layer", data.layer, at_least=0, at_most=LAYERS - 1)
     check_integer("data.tokens", data.tokens, at_least=3, at_most=LONGEST)
     encoder = load_minilm(dtype=jnp.dtype(config.precision))
     weights = layer_weights(encoder, data.layer)
-    cards = min(held // 2, CARDS, 14 * 254 // (data.tokens - 2))
-    unseen = [windows("docs_heldout", data.tokens, held - cards)]
-    if cards:
-        unseen.append(windows("card", data.tokens, cards))
-    ids = (
-        windows("docs", data.tokens, documents),
-        np.concatenate(unseen),
-        windows("docs_heldout", data.tokens, test, first=held - cards),
-    )
-    return [layer_inputs(encoder, part, data.layer) for part in ids], weights
+    ids = three_parts(data.tokens, *sizes)
+    return [layer_inputs(encoder, part, data.layer) for part in ids[:3]], weights
 
 
 def _synthetic(config: Any, sizes: list[int]) -> tuple[list[np.ndarray], LayerWeights]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,6 +27,8 @@ from attnreg.data.minilm.encoder import CLS, LONGEST, SEP
 from attnreg.problems.checks import ProblemError, check_choice, check_integer
 
 STREAMS = ("docs", "docs_heldout", "card")
+# Held-out windows of another kind, at most, and how much of the model card they may take.
+CARDS, CARD_TOKENS = 8, 14 * 254
 _LONGEST_WORD = 100
 _CJK_BLOCKS = (
     (0x3400, 0x4DBF),
@@ -84,6 +87,41 @@ def windows(name: str, n: int, count: int, *, first: int = 0) -> np.ndarray:
         )
     body = tokens[first * (n - 2) : (first + count) * (n - 2)].reshape(count, n - 2)
     return np.pad(np.pad(body, ((0, 0), (1, 0)), constant_values=CLS), ((0, 0), (0, 1)), constant_values=SEP)
+
+
+class Parts(NamedTuple):
+    """Windows in three parts.
+
+    train, heldout, test: token ids (k, n) int32 of each. taken: how many windows of "docs_heldout" they take.
+    """
+
+    train: np.ndarray
+    heldout: np.ndarray
+    test: np.ndarray
+    taken: int
+
+
+def three_parts(n: int, documents: int, held: int, test: int) -> Parts:
+    """Windows of n tokens in three parts; none is in two.
+
+    Half of the held-out ones, but at most `CARDS`, are of another kind: the model card.
+
+    Raises:
+        ProblemError: as `windows`.
+
+    >>> [part.shape for part in three_parts(64, 3, 4, 2)[:3]]
+    [(3, 64), (4, 64), (2, 64)]
+    """
+    check_integer("n", n, at_least=3, at_most=LONGEST)
+    cards = min(held // 2, CARDS, CARD_TOKENS // (n - 2))
+    docs = held - cards
+    unseen = [windows("docs_heldout", n, docs)] + ([windows("card", n, cards)] if cards else [])
+    return Parts(
+        windows("docs", n, documents),
+        np.concatenate(unseen),
+        windows("docs_heldout", n, test, first=docs),
+        docs + test,
+    )
 
 
 def passage(name: str, start: int, n: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from attnreg.data.models.compressed import (
 from attnreg.data.models.config import ModelConfig
 from attnreg.data.models.factors import LayerFactors, layer_factors, layer_weights
 from attnreg.data.models.families import Family, register_family
-from attnreg.data.models.language import continued, next_token_losses, perplexity
+from attnreg.data.models.language import continued, next_token_losses, perplexity, text_losses
 from attnreg.data.models.named import NAMED, load_model, load_tokenizer
 from attnreg.data.models.parameters import Model
 from attnreg.data.models.passes import Pass, forward, trace_layer, trace_layers
@@ -44,6 +44,7 @@ __all__ = [
     "replace_heads",
     "rotate",
     "save_compressed",
+    "text_losses",
     "trace_layer",
     "trace_layers",
 ]

@@ -29,11 +29,19 @@ def perplexity(model: Model, ids: ArrayLike) -> float:
     Raises:
         ProblemError: as `attnreg.data.models.forward`, fewer than two tokens, or the model predicts no next tokens.
     """
+    return float(jnp.exp(jnp.mean(text_losses(model, ids))))
+
+
+def text_losses(model: Model, ids: ArrayLike) -> Array:
+    """`next_token_losses` of a model on one document ids (n,), n ≥ 2: (n − 1,), in nats.
+
+    Raises:
+        ProblemError: as `perplexity`.
+    """
     _check_language(model.config)
     if np.size(ids) < 2:
         raise ProblemError(f"ids has {np.size(ids)} tokens; a perplexity needs at least two")
-    logits = _logits(model, jnp.asarray(ids))
-    return float(jnp.exp(jnp.mean(next_token_losses(logits, ids))))
+    return next_token_losses(_logits(model, jnp.asarray(ids)), ids)
 
 
 def continued(model: Model, ids: ArrayLike, count: int) -> np.ndarray:

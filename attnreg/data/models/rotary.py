@@ -3,9 +3,10 @@
 import math
 from collections.abc import Sequence
 
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
+
+from attnreg.problems.rotary import Rotary
 
 
 def frequencies(base: float, width: int) -> tuple[float, ...]:
@@ -42,22 +43,12 @@ def rotate(x: Array, angles: Sequence[float], layout: str = "half") -> Array:
 
     Precision: cosines and sines are made in float64 on the host and rounded once, so that a far position loses nothing.
 
+    >>> import jax.numpy as jnp
     >>> rotate(jnp.array([[1.0, 0.0], [1.0, 0.0]]), (math.pi / 2,)).round(6).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
     if not angles:
         return x
-    n, turned = x.shape[-2], 2 * len(angles)
-    turn = np.arange(n)[:, None] * np.asarray(angles, np.float64)[None, :]
-    lead = (1,) * (x.ndim - 2)
-    cos, sin = (jnp.asarray(f(turn).reshape(*lead, *turn.shape), x.dtype) for f in (np.cos, np.sin))
-    if layout == "half":
-        one, two = x[..., : turned // 2], x[..., turned // 2 : turned]
-    else:
-        one, two = x[..., 0:turned:2], x[..., 1:turned:2]
-    pair = (one * cos - two * sin, two * cos + one * sin)
-    if layout == "half":
-        done = jnp.concatenate(pair, axis=-1)
-    else:
-        done = jnp.stack(pair, axis=-1).reshape(*x.shape[:-1], turned)
-    return done if turned == x.shape[-1] else jnp.concatenate([done, x[..., turned:]], axis=-1)
+    n = x.shape[-2]
+    turns = Rotary(2 * len(angles), layout=layout, frequencies=np.asarray(angles))  # type: ignore[arg-type]
+    return turns.at((), n, n, x.dtype).queries(x.reshape(-1, *x.shape[-2:])).reshape(x.shape)
