@@ -1,25 +1,36 @@
-"""The stochastic first phase of a fit: Adam on a few documents at a time, from small weights, in compiled slices."""
+"""The stochastic first phase of a fit: Muon on a few documents at a time, from small weights, in compiled slices.
 
+Muon moves along the momentum with its singular values made equal: all directions of a weight grow at one speed, where
+Adam's grow one after another. On MiniLM, at the same number of steps, its held-out loss is 1.1 to 4 times lower.
+"""
+
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from attnreg.fit.coordinates import OUTPUT_SIZE, batch
 from attnreg.objectives.layer import LayerObjective
 from attnreg.problems.checks import ProblemError, check_integer, check_number, replaced
+
+# Passes over the documents, and the fewest steps.
+PASSES, LEAST = 24, 600
 
 
 class Stochastic(NamedTuple):
     """Constants of the phase, measured on heads of MiniLM.
 
     The start is what matters: `scale` 0.2 keeps the maps near uniform at first, and sharp heads then find their basin;
-    from 1 they end in a local minimum. documents: per step. slice_steps: steps of one compiled slice.
+    from 1 they end in a local minimum. steps: None is 24 passes over the documents, at least 600. documents: per step.
+    learning_rate: of Muon with updates of root mean square 0.2; twice as much loses heads of a layer. decay: of the
+    momentum. slice_steps: steps of one compiled slice.
     """
 
-    steps: int = 600
+    steps: int | None = None
     documents: int = 4
     learning_rate: float = 3e-3
     decay: float = 0.95
@@ -33,15 +44,17 @@ def checked_stochastic(options: Stochastic | None) -> Stochastic:
         return Stochastic()
     if not isinstance(options, Stochastic):
         raise ProblemError(f"first is a {type(options).__name__}; it must be attnreg.fit.first_phase.Stochastic")
-    for name in ("steps", "documents", "slice_steps"):
+    for name in ("documents", "slice_steps"):
         check_integer(f"first.{name}", getattr(options, name), at_least=1)
-    if options.steps % options.slice_steps:
-        raise ProblemError(
-            f"first.steps is {options.steps}; it must be a multiple of {options.slice_steps}, slice_steps"
-        )
     check_number("first.learning_rate", options.learning_rate, above=0)
     check_number("first.decay", options.decay, at_least=0, below=1)
     check_number("first.scale", options.scale, above=0)
+    if options.steps is not None:
+        check_integer("first.steps", options.steps, at_least=1)
+        if options.steps % options.slice_steps:
+            raise ProblemError(
+                f"first.steps is {options.steps}; it must be a multiple of {options.slice_steps}, slice_steps"
+            )
     return options
 
 
@@ -53,13 +66,27 @@ class Slice(NamedTuple):
     loss: float
 
 
-def _optimizer(options: Stochastic) -> optax.GradientTransformation:
-    schedule = optax.cosine_decay_schedule(options.learning_rate, options.steps)
-    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule, b2=options.decay))
+def _steps(options: Stochastic, documents: int) -> int:
+    """How many steps the phase has for so many documents."""
+    if options.steps is not None:
+        return options.steps
+    slices = PASSES * documents / (min(options.documents, documents) * options.slice_steps)
+    return max(LEAST, math.ceil(slices) * options.slice_steps)
 
 
-@jax.jit(static_argnames="options")
-def _slice(objective: LayerObjective, x, state, key, options: Stochastic):
+def _optimizer(options: Stochastic, steps: int) -> optax.GradientTransformation:
+    schedule = optax.cosine_decay_schedule(options.learning_rate, steps)
+    each_head = optax.contrib.MuonDimensionNumbers(reduction_axis=(1,), output_axis=(2,))
+    return optax.contrib.muon(
+        schedule,
+        beta=options.decay,
+        consistent_rms=0.2,
+        muon_weight_dimension_numbers=lambda weights: jax.tree.map(lambda _: each_head, weights),
+    )
+
+
+@jax.jit(static_argnames=("options", "steps"))
+def _slice(objective: LayerObjective, x, state, key, options: Stochastic, steps: int):
     problem = objective.problem
     k, n, _, c = problem.sizes
     documents = min(options.documents, k)
@@ -72,7 +99,7 @@ def _slice(objective: LayerObjective, x, state, key, options: Stochastic):
         unit = jnp.asarray(1 / (documents * n * c * OUTPUT_SIZE**2), value.dtype)
         gradient = jax.tree.map(lambda g: g * unit, gradient)
         with jax.numpy_dtype_promotion("standard"):  # optax raises an int32 count to a Python float
-            updates, state = _optimizer(options).update(gradient, state, x)
+            updates, state = _optimizer(options, steps).update(gradient, state, x)
         return (optax.apply_updates(x, updates), state), value * unit
 
     (x, state), losses = jax.lax.scan(step, (x, state), jax.random.split(key, options.slice_steps))
@@ -87,8 +114,9 @@ def stochastic_slices(objective: LayerObjective, key: jax.Array, options: Stocha
     options = options or Stochastic()
     key, sub = jax.random.split(key)
     x = objective.small_start(sub, options.scale)
-    state = _optimizer(options).init(x)  # type: ignore[arg-type]
-    for done in range(options.slice_steps, options.steps + 1, options.slice_steps):
+    steps = _steps(options, objective.problem.sizes[0])
+    state = _optimizer(options, steps).init(x)  # type: ignore[arg-type]
+    for done in range(options.slice_steps, steps + 1, options.slice_steps):
         key, sub = jax.random.split(key)
-        x, state, loss = _slice(objective, x, state, sub, options)
+        x, state, loss = _slice(objective, x, state, sub, options, steps)
         yield Slice(x, done, float(loss))

@@ -54,7 +54,7 @@ def fit_layer(
 ) -> LayerFit:
     """Weights with which `Σ_h softmax(A Q_h K_hᵀ Aᵀ) A V_h O_h` is near `outputs`.
 
-    First Adam on a few documents at a time from small weights, which finds the basin. Then Levenberg–Marquardt on all
+    First Muon on a few documents at a time from small weights, which finds the basin. Then Levenberg–Marquardt on all
     documents in whitened inputs, which goes down to rounding if such weights exist. Where this stalls above a loss of
     1e-2, other starts are tried while the time lasts, eight in all. One of them comes from the search of
     `fit_one_layer` if there is one unmasked head, at most 24 wide: the first for so few documents as one batch has.
