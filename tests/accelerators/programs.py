@@ -6,9 +6,11 @@ from typing import NamedTuple
 
 # Instructions that cost no kernel of their own.
 FREE = frozenset(
-    ("parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all", "partition-id", "replica-id")
-    + ("while", "call", "conditional", "opt-barrier", "add-dependency", "async-done", "copy-done")
-    + ("all-reduce-done", "all-gather-done", "collective-permute-done")
+    {
+        *("parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all", "partition-id", "replica-id"),
+        *("while", "call", "conditional", "opt-barrier", "add-dependency", "async-done", "copy-done"),
+        *("all-reduce-done", "all-gather-done", "collective-permute-done"),
+    }
 )
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
