@@ -4,13 +4,14 @@ import dataclasses
 
 import jax
 
+from attnreg.lift.streaming import BlockRows
 from attnreg.objectives.attention import AttentionObjective
 from attnreg.problems.attention import AttentionRegression
 from attnreg.solvers import Result, Solver
 
 
 def normalized_first(
-    solver: Solver, problem: AttentionRegression, X: jax.Array, *, block_rows: int | None = None
+    solver: Solver, problem: AttentionRegression, X: jax.Array, *, block_rows: BlockRows = None
 ) -> tuple[Result, Result]:
     """Solve the rescaled problem from the solution of the normalized one with the same data.
 

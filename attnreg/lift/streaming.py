@@ -1,10 +1,12 @@
 """Rows in blocks: the loop that keeps memory free of n×m arrays.
 
-Rows are independent, so every quantity of a problem is a sum over blocks of rows. A block is sized to stay in cache;
-the last block of a document is moved back to end inside it and its already seen rows are switched off on the lifting
-side (`lift`), so nothing is padded or copied.
+Rows are independent, so every quantity of a problem is a sum over blocks of rows. On a CPU a block is sized to stay in
+cache; on an accelerator to be worth its launches, and whole documents share one. The last block is moved back to end
+inside its document, and its already seen rows are switched off on the lifting side (`lift`): nothing is padded or
+copied.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -15,9 +17,32 @@ from attnreg.lift.tensor_trick import matmul
 from attnreg.problems.attention import Teacher
 from attnreg.rows import softmax
 
-# Entries (rows × keys) of one block. Measured best between 2¹⁷ and 2¹⁹ on CPUs with 1 to 2 MB of L2 cache per core
-# (docs/decisions.md, 2026-11-22); on accelerators larger blocks amortise the loop: pass `block_rows`.
-BLOCK_ENTRIES = 2**18
+
+@dataclasses.dataclass(frozen=True)
+class BlockRule:
+    """How rows are cut into blocks. Static and hashable: it is a part of the program's key.
+
+    Args:
+        entries: rows × keys of one block, about.
+        together: whole documents share a block where several fit.
+    """
+
+    entries: int
+    together: bool = False
+
+
+# A CPU: measured best between 2¹⁷ and 2¹⁹ with 1 to 2 MB of L2 cache per core (docs/decisions.md, 2026-11-22). On
+# accelerators a loop waits for a launch per kernel and trip: python -m tests.accelerators counts them.
+RULES = {"cpu": BlockRule(2**18), "gpu": BlockRule(2**24, together=True), "tpu": BlockRule(2**24, together=True)}
+
+BlockRows = int | BlockRule | None
+
+
+def block_rule(block_rows: BlockRows) -> int | BlockRule:
+    """`block_rows`, or the rule of JAX's default platform for None."""
+    if block_rows is not None:
+        return block_rows
+    return RULES.get(jax.default_backend(), RULES["gpu"])
 
 
 class Streamed(Protocol):
@@ -66,66 +91,121 @@ class Block(NamedTuple):
     start: jax.Array
 
 
-def block_rows_for(n: int, m: int, block_rows: int | None = None) -> int:
-    """Rows per block: `block_rows` when given, else about `BLOCK_ENTRIES / m`, evened out over the blocks of n rows.
+class Cut(NamedTuple):
+    """Blocks of `rows` rows, `documents` at once; so many `per_document` and `trips` in all."""
 
-    >>> block_rows_for(512, 512), block_rows_for(2048, 2048), block_rows_for(1, 10**6)
-    (512, 128, 1)
+    rows: int
+    documents: int
+    per_document: int
+    trips: int
+
+
+def cut(k: int, n: int, m: int, block_rows: BlockRows = None) -> Cut:
+    """How k documents of n rows and m keys are cut, evened out over the blocks.
+
+    >>> cut(8, 512, 512, RULES["cpu"]), cut(1, 2048, 2048, RULES["cpu"]).rows, cut(8, 512, 512, RULES["gpu"]).trips
+    (Cut(rows=512, documents=1, per_document=1, trips=8), 128, 1)
     """
-    if block_rows is not None:
-        if block_rows < 1:
-            raise ValueError(f"block_rows is {block_rows}; it must be at least 1")
-        return min(block_rows, n)
-    most = max(1, min(n, BLOCK_ENTRIES // m))
-    blocks = -(-n // most)
-    return -(-n // blocks)
+    rule = block_rule(block_rows)
+    if isinstance(rule, int) and rule < 1:
+        raise ValueError(f"block_rows is {rule}; it must be at least 1")
+    most = min(n, rule) if isinstance(rule, int) else max(1, min(n, rule.entries // m))
+    per_document = -(-n // most)
+    rows = most if isinstance(rule, int) else -(-n // per_document)
+    together = 1
+    if per_document == 1 and isinstance(rule, BlockRule) and rule.together:
+        together = documents_together(k, n * m, rule.entries)
+    return Cut(rows, together, per_document, -(-k // together) * per_document)
+
+
+def documents_together(k: int, entries: int, most: int) -> int:
+    """How many of k documents of so many `entries` each share a block of `most`, evened out over the blocks."""
+    blocks = -(-k // max(1, min(k, most // entries)))
+    return -(-k // blocks)
+
+
+class Parts(NamedTuple):
+    """What a block gives, as pytrees of arrays or None, and what all blocks give together.
+
+    total: any shape, added up. rows: (r, …), gathered to (k, n, …). documents: any shape, added up within each document
+    to (k, …).
+    """
+
+    total: Any = None
+    rows: Any = None
+    documents: Any = None
+
+
+def stream(problem: Streamed, emit: Callable[[Block], Parts], *, block_rows: BlockRows = None) -> Parts:
+    """`emit` over all blocks of all documents, put together as `Parts` says.
+
+    Sums must not count rows that are not fresh: take them from `lift`, or ask `fresh`.
+
+    Cost: one call of `emit` a block, over several documents at once where the rule says so. One block makes no loop.
+    """
+    k, n, m = problem.sizes[:3]
+    by = cut(k, n, m, block_rows)
+
+    def several(i) -> Parts:
+        """Parts of the i-th block, with a leading axis of documents in `rows` and `documents`."""
+        if by.documents > 1:
+            each = jax.vmap(emit)(_documents(problem, i * by.documents, by.documents))
+            return each._replace(total=jax.tree.map(lambda x: jnp.sum(x, axis=0), each.total))
+        one = emit(_block(problem, i // by.per_document, i % by.per_document, by.rows))
+        return one._replace(rows=_lead(one.rows), documents=_lead(one.documents))
+
+    if by.trips == 1:
+        return several(0)
+    shapes = jax.eval_shape(lambda: several(0))
+    whole = Parts(
+        jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes.total),
+        jax.tree.map(lambda x: jnp.zeros((k, n, *x.shape[2:]), x.dtype), shapes.rows),
+        jax.tree.map(lambda x: jnp.zeros((k, *x.shape[1:]), x.dtype), shapes.documents),
+    )
+
+    def body(i, carry: Parts) -> Parts:
+        document = jnp.minimum(i // by.per_document * by.documents, k - by.documents)
+        start = jnp.minimum(i % by.per_document * by.rows, n - by.rows)
+        new = several(i)
+        return Parts(
+            jax.tree.map(jnp.add, carry.total, new.total),
+            jax.tree.map(lambda x, part: _put(x, part, document, start), carry.rows, new.rows),
+            jax.tree.map(
+                lambda x, part: _put(x, part + _at(x, part, document), document), carry.documents, new.documents
+            ),
+        )
+
+    return jax.lax.fori_loop(0, by.trips, body, whole)
+
+
+def sum_over_blocks(problem: Streamed, emit: Callable[[Block], Any], *, block_rows: BlockRows = None) -> Any:
+    """`Σ emit(block)` over all blocks of all documents; `emit` returns a pytree of arrays."""
+    return stream(problem, lambda block: Parts(total=emit(block)), block_rows=block_rows).total
+
+
+def map_over_blocks(problem: Streamed, emit: Callable[[Block], Any], *, block_rows: BlockRows = None) -> Any:
+    """Per-row results of `emit` (leading axis r) gathered for all rows: leading axes (k, n)."""
+    return stream(problem, lambda block: Parts(rows=emit(block)), block_rows=block_rows).rows
 
 
 def fold_blocks(
-    problem: Streamed,
-    update: Callable[[Any, Block], Any],
-    init: Any,
-    *,
-    block_rows: int | None = None,
+    problem: Streamed, update: Callable[[Any, Block], Any], init: Any, *, block_rows: BlockRows = None
 ) -> Any:
-    """`update` folded over all blocks of all documents, starting from `init`, a pytree of any shape.
+    """`update` folded over all blocks of all documents, one after another, starting from `init`, a pytree of any shape.
 
-    A single block makes no loop.
+    For what depends on the order of the rows; all else is a `stream`.
 
-    Cost: one call of `update` a block.
+    Cost: one call of `update` a block and document.
     """
     k, n, m, _, _ = problem.sizes
-    rows = block_rows_for(n, m, block_rows)
-    per_document = -(-n // rows)
-    if k * per_document == 1:
-        return update(init, _block(problem, 0, 0, rows))
+    by = cut(1, n, m, block_rows)
+    if k * by.per_document == 1:
+        return update(init, _block(problem, 0, 0, by.rows))
 
     def body(i, carry):
-        return update(carry, _block(problem, i // per_document, i % per_document, rows))
+        return update(carry, _block(problem, i // by.per_document, i % by.per_document, by.rows))
 
-    return jax.lax.fori_loop(0, k * per_document, body, init)
-
-
-def sum_over_blocks(problem: Streamed, emit: Callable[[Block], Any], *, block_rows: int | None = None) -> Any:
-    """`Σ emit(block)` over all blocks of all documents; `emit` returns a pytree of arrays."""
-    shapes = _emitted(problem, emit, block_rows)
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    return fold_blocks(
-        problem, lambda total, block: jax.tree.map(jnp.add, total, emit(block)), zeros, block_rows=block_rows
-    )
-
-
-def map_over_blocks(problem: Streamed, emit: Callable[[Block], Any], *, block_rows: int | None = None) -> Any:
-    """Per-row results of `emit` (leading axis r) gathered for all rows: leading axes (k, n)."""
-    k, n = problem.sizes[:2]
-    shapes = _emitted(problem, emit, block_rows)
-    empty = jax.tree.map(lambda leaf: jnp.zeros((k, n, *leaf.shape[1:]), leaf.dtype), shapes)
-    return fold_blocks(
-        problem,
-        lambda gathered, block: jax.tree.map(lambda whole, part: put_rows(block, whole, part), gathered, emit(block)),
-        empty,
-        block_rows=block_rows,
-    )
+    return jax.lax.fori_loop(0, k * by.per_document, body, init)
 
 
 def rows_of(block: Block, x: jax.Array) -> jax.Array:
@@ -134,15 +214,56 @@ def rows_of(block: Block, x: jax.Array) -> jax.Array:
     return jax.lax.dynamic_slice(x, start, (1, block.fresh.shape[0], *x.shape[2:]))[0]
 
 
-def put_rows(block: Block, whole: jax.Array, part: jax.Array) -> jax.Array:
-    """`whole` (k, n, …) with a block's rows replaced by `part` (r, …)."""
-    start = (block.document, block.start, *(jnp.zeros_like(block.start) for _ in part.shape[1:]))
-    return jax.lax.dynamic_update_slice(whole, part[None], start)
+def _lead(tree: Any) -> Any:
+    """Arrays with a leading axis of one document."""
+    return jax.tree.map(lambda x: x[None], tree)
 
 
-def _emitted(problem: Streamed, emit: Callable[[Block], Any], block_rows: int | None) -> Any:
-    rows = block_rows_for(problem.sizes[1], problem.sizes[2], block_rows)
-    return jax.eval_shape(lambda: emit(_block(problem, 0, 0, rows)))
+def _at(whole: jax.Array, part: jax.Array, document: Any) -> jax.Array:
+    """The documents of `whole` (k, …) that `part` (documents, …) is about."""
+    return jax.lax.dynamic_slice_in_dim(whole, document, part.shape[0])
+
+
+def _put(whole: jax.Array, part: jax.Array, *start: Any) -> jax.Array:
+    """`whole` with `part` at `start`, counted in the first axes."""
+    zero = jnp.zeros((), jnp.int32)
+    full = [jnp.asarray(at, jnp.int32) for at in start] + [zero] * (whole.ndim - len(start))
+    return jax.lax.dynamic_update_slice(whole, part, full)
+
+
+def _documents(problem: Streamed, wanted: Any, together: int) -> Block:
+    """A block for each of some whole documents, stacked; the last are moved back, and those seen before not fresh."""
+    k, n, m = problem.sizes[:3]
+    wanted = jnp.asarray(wanted, jnp.int32)
+    first = jnp.minimum(wanted, k - together)
+    document = first + jnp.arange(together, dtype=jnp.int32)
+
+    def take(x):
+        if x.shape[0] == 1:
+            return jnp.broadcast_to(x, (together, *x.shape[1:]))
+        return x if together == k else jax.lax.dynamic_slice_in_dim(x, first, together)
+
+    fresh = jnp.broadcast_to((document >= wanted)[:, None], (together, n))
+    query = take(problem.A1)
+    mask = None if problem.mask is None else jnp.broadcast_to(take(problem.mask), (together, n, m))
+    if problem.causal:
+        order = jnp.broadcast_to(jnp.tril(jnp.ones((n, m), bool)), (together, n, m))
+        mask = order if mask is None else mask & order
+    if isinstance(problem.B, Teacher):
+        b = softmax(matmul(take(problem.B.Q), take(problem.B.K).swapaxes(1, 2)), mask)
+    else:
+        b = take(problem.B)
+    return Block(
+        query=query,
+        lift=query if k % together == 0 else jnp.where(fresh[:, :, None], query, jnp.zeros((), query.dtype)),
+        keys=take(problem.A2),
+        b=b,
+        mask=mask,
+        weight=None if problem.weight is None else take(problem.weight),
+        fresh=fresh,
+        document=document,
+        start=jnp.zeros_like(document),
+    )
 
 
 def _block(problem: Streamed, document, index, rows: int) -> Block:

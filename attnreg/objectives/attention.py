@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from attnreg.lift import tensor_trick as tt
 from attnreg.lift.kronecker import Kronecker
-from attnreg.lift.streaming import Block, map_over_blocks, rows_of, sum_over_blocks
+from attnreg.lift.streaming import Block, BlockRows, map_over_blocks, rows_of, sum_over_blocks
 from attnreg.objectives.base import (
     CACHE_BYTES,
     Cache,
@@ -41,7 +41,7 @@ class AttentionObjective(SecondOrderObjective):
 
     Args:
         problem: the data.
-        block_rows: rows per streamed block; None chooses from the sizes (`attnreg.lift.streaming.block_rows_for`).
+        block_rows: rows per streamed block, or an `attnreg.lift.streaming.BlockRule`; None: the rule of the platform.
         axis_name: inside `shard_map`, the mesh axis over which documents (or rows) are split; sums are then `psum`s.
 
     Precision: value, gradient, Hessian and HVP agree with autodiff of `attnreg.problems.losses` to a small multiple of
@@ -64,11 +64,11 @@ class AttentionObjective(SecondOrderObjective):
     CACHES: ClassVar = ("auto", "none", "entries", "blocks")
 
     problem: AttentionRegression
-    block_rows: int | None = None
+    block_rows: BlockRows = None
     axis_name: str | None = None
 
     def __post_init__(self):
-        check_streaming(self.block_rows)
+        check_streaming(self)
         if self.problem.rotary is not None:
             raise ProblemError(
                 "problem.rotary is set, and the logits of a rotary head are not A1 X A2ᵀ for any X; take its factors: "

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 
 from attnreg.lift import tensor_trick as tt
 from attnreg.lift.kronecker import Blocks
-from attnreg.lift.streaming import Block, fold_blocks, map_over_blocks
+from attnreg.lift.streaming import Block, BlockRows, Parts, map_over_blocks, stream
 from attnreg.objectives.base import Cache, Costs, SecondOrderObjective, by_products, compiled
-from attnreg.objectives.factored_preconditioner import block_sums, blocks_of, sums_of
-from attnreg.objectives.factors import FactoredLinearization, Factors, lifted, no_parts
+from attnreg.objectives.factored_preconditioner import block_sums, blocks_of
+from attnreg.objectives.factors import FactoredLinearization, Factors
 from attnreg.objectives.row_terms import (
     all_devices,
     check_streaming,
@@ -63,14 +63,14 @@ class FactoredObjective(SecondOrderObjective):
 
     problem: AttentionRegression
     rank: int
-    block_rows: int | None = None
+    block_rows: BlockRows = None
     axis_name: str | None = None
 
     def __post_init__(self):
         most = min(self.problem.shape) if self.problem.rotary is None else None
         check_integer("rank", self.rank, at_least=1, at_most=most)
         check_rotary_width(self.problem.rotary, self.rank)
-        check_streaming(self.block_rows)
+        check_streaming(self)
 
     def zeros(self) -> Factors:
         """Q = 0 and K = 0: a saddle, not a start."""
@@ -108,21 +108,21 @@ class FactoredObjective(SecondOrderObjective):
     def _each_row(self, projected: AttentionRegression, block: Block) -> RowTerms:
         return row_terms(projected, block, tt.matmul(block.query, block.keys.T))
 
-    def _fold(self, projected: AttentionRegression, update: Callable[[Any, Block], Any], start: Any) -> Any:
-        return fold_blocks(projected, update, start, block_rows=self.block_rows)
+    def _stream(self, projected: AttentionRegression, emit: Callable[[Block], Parts]) -> Parts:
+        return stream(projected, emit, block_rows=self.block_rows)
 
     def _on_factors(self, projected: AttentionRegression, gamma_of: Callable[[Block], Any], back: Any = None):
         """The one pass: `(total, Factors)` from a function of a block that returns a number (summed), the row matrix Γ
         (r, m) and the pair (queries, keys) that Γ is lifted with; `back` moves sums in row and key space first."""
 
-        def update(carry, block):
-            total, parts = carry
+        def emit(block):
             number, gamma, (query, keys) = gamma_of(block)
-            return total + number, lifted(parts, block, gamma, query, keys)
+            # To row space, Γ R, and to key space, Γᵀ L.
+            return Parts(number, tt.matmul(gamma, keys), tt.matmul(gamma.T, query))
 
-        zero = jnp.zeros((), self.problem.dtype)
-        total, parts = self._fold(projected, update, (zero, no_parts(projected)))
-        return self._reduced((total, self._back(parts if back is None else back(parts))))
+        of_blocks = self._stream(projected, emit)
+        parts = Factors(of_blocks.rows, of_blocks.documents)
+        return self._reduced((of_blocks.total, self._back(parts if back is None else back(parts))))
 
     @jax.jit
     def _spectral_start(self, damping: jax.Array) -> Factors:
@@ -150,11 +150,10 @@ class FactoredObjective(SecondOrderObjective):
         """The loss at X = Q Kᵀ, a scalar."""
         projected = self._projected(x)
 
-        def update(total, block):
-            return total + fresh_value(block, self._each_row(projected, block))
+        def emit(block):
+            return Parts(fresh_value(block, self._each_row(projected, block)))
 
-        zero = jnp.zeros((), self.problem.dtype)
-        return self._reduced(self._fold(projected, update, zero)) + self._ridge_value(x)
+        return self._reduced(self._stream(projected, emit).total) + self._ridge_value(x)
 
     def _ridge_value(self, x: Factors) -> jax.Array:
         return self.problem.ridge * jnp.sum(tt.matmul(x.Q.T, x.Q) * tt.matmul(x.K.T, x.K)) / 2
@@ -232,8 +231,7 @@ class FactoredObjective(SecondOrderObjective):
         """Block diagonal, a Kronecker product for each factor; see `attnreg.objectives.factored_preconditioner`."""
         projected = self._projected(x)
 
-        def update(total, block):
-            return jax.tree.map(jnp.add, total, block_sums(self.problem, block, self._each_row(projected, block)))
+        def emit(block):
+            return Parts(block_sums(self.problem, block, self._each_row(projected, block)))
 
-        total = self._reduced(self._fold(projected, update, sums_of(self.problem, self.rank)))
-        return blocks_of(self.problem, total, x)
+        return blocks_of(self.problem, self._reduced(self._stream(projected, emit).total), x)

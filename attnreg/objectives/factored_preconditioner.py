@@ -16,14 +16,6 @@ from attnreg.rows.curvature import RowTerms
 Sums = tuple[jax.Array, ...]
 
 
-def sums_of(problem: AttentionRegression, rank: int) -> Sums:
-    """Where the sums over blocks begin: zeros."""
-    d1, d2 = problem.shape
-    plain = ((d1, d1), (d2, d2), ())
-    turned = ((d1, d1), (rank, rank), (), (d2, d2), (rank, rank), ())
-    return tuple(jnp.zeros(shape, problem.dtype) for shape in (plain if problem.rotary is None else turned))
-
-
 def block_sums(problem: AttentionRegression, block: Block, terms: RowTerms) -> Sums:
     """What the rows of a block add to the sums: those of the full X, or, where heads turn, those of Q and of K.
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from attnreg.lift import tensor_trick as tt
-from attnreg.lift.streaming import Block, put_rows, rows_of
+from attnreg.lift.streaming import Block, Parts, rows_of
 from attnreg.objectives.base import Cache, Linearization, compiled
 from attnreg.objectives.row_terms import curvature_of
 from attnreg.problems.attention import AttentionRegression
@@ -38,17 +38,6 @@ class Factors(NamedTuple):
         return tt.matmul(self.Q, self.K.T)
 
 
-def no_parts(projected: AttentionRegression) -> Factors:
-    """Zeros in row space (k, n, r) and key space (k, m, r): where sums over blocks begin."""
-    return Factors(jnp.zeros_like(projected.A1), jnp.zeros_like(projected.A2))
-
-
-def lifted(parts: Factors, block: Block, gamma: jax.Array, query: jax.Array, keys: jax.Array) -> Factors:
-    """Row gradients Γ of a block taken to row space, Γ R, and to key space, Γᵀ L."""
-    document = parts.K[block.document] + tt.matmul(gamma.T, query)
-    return Factors(put_rows(block, parts.Q, tt.matmul(gamma, keys)), parts.K.at[block.document].set(document))
-
-
 @pytree_dataclass("cache", "gauss_newton")
 class FactoredLinearization(Linearization):
     """A `FactoredObjective` at one point."""
@@ -68,24 +57,20 @@ class FactoredLinearization(Linearization):
         problem, objective = self.objective.problem, self.objective
         moved = objective._turned(Factors(tt.matmul(problem.A1, v.Q), tt.matmul(problem.A2, v.K)))
 
-        def update(parts, block):
+        def emit(block):
             curvature, gamma = self._entries(block)
-            query_moved = jnp.where(block.fresh[:, None], rows_of(block, moved.Q), jnp.zeros((), v.Q.dtype))
-            keys_moved = moved.K[block.document]
-            t = tt.matmul(query_moved, block.keys.T) + tt.matmul(block.lift, keys_moved.T)
-            t = curvature.apply(t)
-            rows = tt.matmul(t, block.keys)
-            keys = tt.matmul(t.T, block.lift)
+            query_moved, keys_moved = rows_of(block, moved.Q), moved.K[block.document]
+            t = curvature.apply(tt.matmul(query_moved, block.keys.T) + tt.matmul(block.query, keys_moved.T))
+            rows, keys = tt.matmul(t, block.keys), tt.matmul(t.T, block.lift)
             if not self.gauss_newton:
                 rows = rows + tt.matmul(gamma, keys_moved)
-                keys = keys + tt.matmul(gamma.T, query_moved)
-            # Rows an earlier block has done keep what that block wrote.
-            rows = jnp.where(block.fresh[:, None], rows, rows_of(block, parts.Q))
-            document = parts.K[block.document] + keys
-            return Factors(put_rows(block, parts.Q, rows), parts.K.at[block.document].set(document))
+                fresh = jnp.where(block.fresh[:, None], query_moved, jnp.zeros((), v.Q.dtype))
+                keys = keys + tt.matmul(gamma.T, fresh)
+            return Parts(rows=rows, documents=keys)
 
-        parts = objective._fold(self.projected, update, no_parts(self.projected))
-        return self._with_ridge(objective._reduced(objective._back(parts)), v)
+        parts = objective._stream(self.projected, emit)
+        moved_back = objective._back(Factors(parts.rows, parts.documents))
+        return self._with_ridge(objective._reduced(moved_back), v)
 
     def _entries(self, block: Block):
         if self.cache == "entries":

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from attnreg.lift.streaming import BlockRule
 from attnreg.objectives import layer_blocks as lb
 from attnreg.objectives import layer_documents as ld
 from attnreg.objectives.base import Cache, Costs, SecondOrderObjective, by_products, compiled
@@ -27,7 +28,8 @@ class LayerObjective(SecondOrderObjective):
         problem: the data.
         heads, rank: h and r.
         value_rank: s, the inner width of V O; None takes V (h, d, c) whole and no O.
-        block_documents: documents per streamed block; None chooses from the sizes.
+        block_documents: documents per streamed block, or an `attnreg.lift.streaming.BlockRule`; None takes the rule of
+            the platform.
         key_heads: g, how many heads of keys (and values, where there is an O) the h heads of queries share, a divisor
             of h; None is h.
 
@@ -54,14 +56,15 @@ class LayerObjective(SecondOrderObjective):
     heads: int = 1
     rank: int = 32
     value_rank: int | None = None
-    block_documents: int | None = None
+    block_documents: int | BlockRule | None = None
     key_heads: int | None = None
 
     def __post_init__(self):
         check_integer("heads", self.heads, at_least=1)
         check_integer("rank", self.rank, at_least=1)
+        object.__setattr__(self, "block_documents", ld.documents_rule(self.block_documents))
         for name in ("value_rank", "block_documents", "key_heads"):
-            if getattr(self, name) is not None:
+            if getattr(self, name) is not None and not isinstance(getattr(self, name), BlockRule):
                 check_integer(name, getattr(self, name), at_least=1)
         if self.key_heads is not None and self.heads % self.key_heads:
             raise ProblemError(

@@ -6,19 +6,28 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from attnreg.lift.streaming import BlockRule, block_rule, documents_together
 from attnreg.objectives.layer_blocks import Documents
 from attnreg.problems.layer import LayerRegression
 
-# Entries (heads × documents × queries × keys) of one block: measured best from 2¹⁸ to 2²⁰ on a CPU with 32 MB of cache.
-BLOCK_ENTRIES = 2**19
+# Entries (heads × documents × queries × keys) of one block on a CPU: measured best from 2¹⁸ to 2²⁰ with 32 MB of cache.
+CPU_RULE = BlockRule(2**19, together=True)
 
 
-def documents_per_block(problem: LayerRegression, heads: int, block_documents: int | None) -> int:
-    """Documents per block: `block_documents` or what `BLOCK_ENTRIES` says, evened out over the blocks."""
+def documents_rule(block_documents: int | BlockRule | None) -> int | BlockRule:
+    """`block_documents`, or the rule of JAX's default platform for None."""
+    if block_documents is not None:
+        return block_documents
+    return CPU_RULE if jax.default_backend() == "cpu" else block_rule(None)
+
+
+def documents_per_block(problem: LayerRegression, heads: int, block_documents: int | BlockRule | None) -> int:
+    """Documents per block: `block_documents` or what its rule says, evened out over the blocks."""
     k, n = problem.sizes[:2]
-    most = block_documents or max(1, BLOCK_ENTRIES // (heads * n * n))
-    blocks = -(-k // most)
-    return -(-k // blocks)
+    rule = documents_rule(block_documents)
+    if isinstance(rule, int):
+        return documents_together(k, 1, rule)
+    return documents_together(k, heads * n * n, rule.entries)
 
 
 def blocks_of(problem: LayerRegression, per: int) -> int:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from attnreg.lift import tensor_trick as tt
 from attnreg.lift.kronecker import Blocks, Kronecker
-from attnreg.lift.streaming import Block, map_over_blocks, sum_over_blocks
+from attnreg.lift.streaming import Block, BlockRows, map_over_blocks, sum_over_blocks
 from attnreg.objectives import one_layer_rows as ol
 from attnreg.objectives.base import CACHE_BYTES, Cache, Linearization, SecondOrderObjective, compiled
 from attnreg.objectives.one_layer_hessian import Parts, kronecker_sums, packed_parts
@@ -27,7 +27,7 @@ class OneLayerObjective(SecondOrderObjective):
 
     Args:
         problem: the data.
-        block_rows: rows per streamed block; None chooses from the sizes.
+        block_rows: as in `AttentionObjective`.
 
     Precision: value, gradient, Hessian and HVP agree with autodiff of the plain loss (`attnreg.problems.losses`) to a
     small multiple of eps × natural scale (tests/objectives/test_one_layer.py).
@@ -49,10 +49,10 @@ class OneLayerObjective(SecondOrderObjective):
     CACHES: ClassVar = ("auto", "none", "blocks")
 
     problem: OneLayerRegression
-    block_rows: int | None = None
+    block_rows: BlockRows = None
 
     def __post_init__(self):
-        check_streaming(self.block_rows)
+        check_streaming(self)
 
     @compiled()
     def start(self) -> Unknowns:

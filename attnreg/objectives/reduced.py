@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from attnreg.lift import tensor_trick as tt
 from attnreg.lift.kronecker import Kronecker
+from attnreg.lift.streaming import BlockRows
 from attnreg.objectives.base import Cache, Linearization, SecondOrderObjective, compiled
 from attnreg.objectives.one_layer import OneLayerObjective, best_values
 from attnreg.objectives.row_terms import check_streaming
@@ -32,7 +33,7 @@ class VariableProjection(SecondOrderObjective):
 
     Args:
         problem: the data; `ridge_y` is λ.
-        block_rows: rows per streamed block; None chooses from the sizes.
+        block_rows: as in `AttentionObjective`.
 
     Precision: value, gradient, both Hessians and HVP against autodiff through a dense solve
     (tests/objectives/test_reduced.py).
@@ -52,10 +53,10 @@ class VariableProjection(SecondOrderObjective):
     CACHES: ClassVar = OneLayerObjective.CACHES
 
     problem: OneLayerRegression
-    block_rows: int | None = None
+    block_rows: BlockRows = None
 
     def __post_init__(self):
-        check_streaming(self.block_rows)
+        check_streaming(self)
 
     @property
     def joint(self) -> OneLayerObjective:

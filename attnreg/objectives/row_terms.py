@@ -1,10 +1,12 @@
 """What the objectives of an attention map compute on a block of rows, and check before."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from attnreg.lift import tensor_trick as tt
-from attnreg.lift.streaming import Block
+from attnreg.lift.streaming import Block, BlockRule, block_rule
 from attnreg.problems.attention import AttentionRegression
 from attnreg.problems.checks import check_integer
 from attnreg.problems.registry import find_loss
@@ -41,10 +43,15 @@ def curvature_of(terms: RowTerms, gauss_newton: bool) -> Curvature:
     return terms.gauss_newton if gauss_newton else terms.hessian
 
 
-def check_streaming(block_rows: int | None) -> None:
-    """Refuse a block size that is not a whole number of rows."""
-    if block_rows is not None:
-        check_integer("block_rows", block_rows, at_least=1)
+def check_streaming(objective: Any) -> None:
+    """Refuse a block size that is no number of rows and no rule; None becomes the rule of the platform.
+
+    The rule is a static field, so a program that was compiled for one is not taken for another.
+    """
+    if objective.block_rows is None:
+        object.__setattr__(objective, "block_rows", block_rule(None))
+    elif not isinstance(objective.block_rows, BlockRule):
+        check_integer("block_rows", objective.block_rows, at_least=1)
 
 
 def all_devices(axis_name: str | None) -> int:

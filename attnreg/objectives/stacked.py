@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from attnreg.lift.kronecker import Kronecker
 from attnreg.lift.rotation import Angles, angles_of, components, stacked_lift, stacked_logits
-from attnreg.lift.streaming import Block, map_over_blocks, rows_of, sum_over_blocks
+from attnreg.lift.streaming import Block, BlockRows, map_over_blocks, rows_of, sum_over_blocks
 from attnreg.objectives.base import (
     CACHE_BYTES,
     Cache,
@@ -63,12 +63,12 @@ class StackedObjective(SecondOrderObjective):
 
     problem: AttentionRegression
     rest: bool = False
-    block_rows: int | None = None
+    block_rows: BlockRows = None
     axis_name: str | None = None
 
     def __post_init__(self):
         check_flag("rest", self.rest)
-        check_streaming(self.block_rows)
+        check_streaming(self)
         if self.problem.rotary is None:
             raise ProblemError("problem.rotary is None; StackedObjective is for rotary heads, take AttentionObjective")
 

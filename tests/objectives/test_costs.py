@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attnreg.lift.streaming import BLOCK_ENTRIES, block_rows_for
+from attnreg.lift.streaming import RULES, cut
 from attnreg.objectives.attention import AttentionObjective
 from attnreg.problems import AttentionRegression, SoftmaxRegression, Teacher
 
 FLOAT = 8
+CPU = RULES["cpu"]
 
 
 def abstract(tree, sizes):
@@ -64,7 +65,7 @@ def test_no_n_by_m_temporary(function, n):
     problem = teacher_problem(n)
     used = temporaries(compiled(function, problem, unknown(problem)))
     # A dozen arrays of one block, and a few of the data's size.
-    assert used <= 12 * BLOCK_ENTRIES * FLOAT + 8 * n * 32 * FLOAT
+    assert used <= 12 * CPU.entries * FLOAT + 8 * n * 32 * FLOAT
     assert n < 4096 or used < n * n * FLOAT / 4
 
 
@@ -82,10 +83,10 @@ def test_autodiff_does_need_n_by_m_temporaries():
 def test_hessian_memory_is_a_block_and_two_squares():
     n, d = 2048, 32
     problem = teacher_problem(n)
-    rows, packed = block_rows_for(n, n), d * (d + 1) // 2
+    rows, packed = cut(1, n, n, CPU).rows, d * (d + 1) // 2
     used = temporaries(compiled(hessian, problem, unknown(problem)))
     # The Khatri–Rao square of the keys, blocks of rows, and the Hessian packed and unpacked (with its transposition).
-    allowed = n * packed + 16 * BLOCK_ENTRIES + 4 * rows * packed + 3 * packed**2 + 4 * d**4
+    allowed = n * packed + 16 * CPU.entries + 4 * rows * packed + 3 * packed**2 + 4 * d**4
     assert used <= allowed * FLOAT
 
 
@@ -108,7 +109,7 @@ def test_wide_unknowns_keep_no_square_of_the_features():
         estimate = AttentionObjective(problem).preconditioner(X)
         return estimate.eigenvalues
 
-    limit = (16 * BLOCK_ENTRIES + 4 * n * d + 24 * d * d) * FLOAT
+    limit = (16 * CPU.entries + 4 * n * d + 24 * d * d) * FLOAT
     assert temporaries(compiled(kronecker, problem, unknown(problem))) <= limit
     assert temporaries(compiled(hvp, problem, unknown(problem))) <= limit
 
@@ -136,7 +137,7 @@ def teacher_flops(problem, rank=8):
 
 def test_flops_of_value_and_gradient():
     problem = teacher_problem(512, m=1024, d1=16, d2=48)
-    problem = one_block(problem, block_rows_for(512, 1024))
+    problem = one_block(problem, cut(1, 512, 1024, CPU).rows)
     program = compiled(value_and_grad, problem, unknown(problem))
     assert loops(program) == 0
     _, n, m, d1, d2 = problem.sizes
@@ -147,7 +148,7 @@ def test_flops_of_value_and_gradient():
 
 def test_flops_of_the_hessian():
     problem = teacher_problem(256, m=1024, d1=16, d2=32)
-    assert block_rows_for(256, 1024) == 256
+    assert cut(1, 256, 1024, CPU).rows == 256
     program = compiled(hessian, problem, unknown(problem))
     _, n, m, d1, d2 = problem.sizes
     assert flops(program) >= n * m * d2**2 + n * (d1 * d2) ** 2 / 2

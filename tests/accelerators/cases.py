@@ -1,0 +1,116 @@
+"""The programs that are compiled: what users run, at the sizes at which they run it; shapes only, no arrays."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from attnreg.objectives import AttentionObjective, FactoredObjective, LayerObjective, OneLayerObjective
+from attnreg.problems import AttentionRegression, LayerRegression, OneLayerRegression, Teacher
+from attnreg.problems.checks import replaced
+from attnreg.solvers import LBFGS, Newton, NewtonCG
+
+
+class Case(NamedTuple):
+    """A program and the shapes of its arguments. most: kernels it may launch outside loops on an H100, and trips of its
+    longest loop there; None where nothing was promised."""
+
+    name: str
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    most: int | None = None
+    trips: int | None = None
+
+
+def value_and_grad(objective, x):
+    return objective.value_and_grad(x)
+
+
+def hessian(objective, x):
+    return objective.value_grad_hessian(x)
+
+
+def hvp(objective, x, v):
+    return objective.hvp(x, v)
+
+
+def product(objective, x, v):
+    """Linearise with a cache, and one product."""
+    return objective.linearize(x, gauss_newton=True).hvp(v)
+
+
+def preconditioned(objective, x, v):
+    return objective.preconditioner(x).solve(v, relative=jnp.asarray(0.1, jax.tree.leaves(v)[0].dtype))
+
+
+def _shape(dtype, *sizes):
+    return jax.ShapeDtypeStruct(sizes, jnp.dtype(dtype))
+
+
+def _like(small, **leaves):
+    """A checked small problem with its arrays replaced by shapes."""
+    return replaced(small, **leaves)
+
+
+def attention(dtype, k, n, d, *, teacher=False, **options):
+    """An objective in X whose arrays are shapes."""
+    one = np.ones((1, 1), dtype)
+    small = AttentionRegression(one, one, Teacher(one, one) if teacher else one)
+    rows = _shape(dtype, k, n, d)
+    B = replaced(small.B, Q=rows, K=rows) if teacher else _shape(dtype, k, n, n)
+    problem = _like(small, A1=rows, A2=rows, B=B, ridge=_shape(dtype))
+    return problem, AttentionObjective(problem, **options), _shape(dtype, d, d)
+
+
+def cases(dtype: str) -> Iterator[Case]:
+    """Every case in one precision."""
+    _, reduced, X = attention(dtype, 8, 64, 17)
+    yield Case("reduced head 8x64, d 17: value and gradient", value_and_grad, (reduced, X), most=16)
+    yield Case("reduced head 8x64, d 17: Hessian", hessian, (reduced, X))
+    _, wide, X = attention(dtype, 1, 2048, 32)
+    yield Case("n 2048, d 32: value and gradient", value_and_grad, (wide, X), most=20)
+    yield Case("n 2048, d 32: Hessian", hessian, (wide, X))
+    yield Case("n 2048, d 32: product, nothing cached", hvp, (wide, X, X))
+    _, long, X = attention(dtype, 1, 16384, 32, teacher=True)
+    yield Case("n 16384, d 32, low-rank targets: value and gradient", value_and_grad, (long, X))
+    problem, _, _ = attention(dtype, 4, 512, 384)
+    head = FactoredObjective(problem, 32)
+    x = jax.eval_shape(head.zeros)
+    yield Case("full head 4x512, d 384, rank 32: value and gradient", value_and_grad, (head, x), most=32)
+    yield Case("full head 4x512, d 384, rank 32: product", product, (head, x, x))
+    yield Case("full head 4x512, d 384, rank 32: preconditioner", preconditioned, (head, x, x))
+    yield from _one_layer(dtype)
+    yield from _layer(dtype)
+    yield from _solvers(dtype)
+
+
+def _one_layer(dtype: str) -> Iterator[Case]:
+    n, d = 131072, 16
+    one, rows = np.ones((1, 1), dtype), _shape(dtype, 1, n, d)
+    small = OneLayerRegression(one, one, one, one)
+    numbers = {"ridge": _shape(dtype), "ridge_y": _shape(dtype)}
+    objective = OneLayerObjective(_like(small, A1=rows, A2=rows, A3=rows, B=rows, **numbers))
+    x = jax.eval_shape(objective.zeros)
+    yield Case("one layer n 131072, d 16: value and gradient", value_and_grad, (objective, x), trips=2000)
+    yield Case("one layer n 131072, d 16: product, nothing cached", hvp, (objective, x, x), trips=2000)
+
+
+def _layer(dtype: str) -> Iterator[Case]:
+    k, n, d = 100, 256, 384
+    small = LayerRegression(np.ones((1, 2, 2), dtype), np.ones((1, 2, 2), dtype))
+    for heads, width in ((1, None), (12, 32)):
+        c = 32 if width is None else d
+        problem = _like(small, A=_shape(dtype, k, n, d), B=_shape(dtype, k, n, c))
+        objective = LayerObjective(problem, heads, 32, width)
+        x = jax.eval_shape(objective.zeros)
+        name = f"layer of {heads} heads, 100x256, d 384"
+        yield Case(f"{name}: value and gradient", value_and_grad, (objective, x))
+        yield Case(f"{name}: product", product, (objective, x, x))
+
+
+def _solvers(dtype: str) -> Iterator[Case]:
+    _, small, X = attention(dtype, 2, 48, 4)
+    for solver in (Newton(max_steps=5), NewtonCG(max_steps=5), LBFGS(max_steps=5)):
+        yield Case(f"{type(solver).__name__} on 2x48, d 4", solver.run, (small, X))
