@@ -9,9 +9,16 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import optax
 
+from experiments.runner.about import About, Metric
 from experiments.runner.batch import Records, entry
 from experiments.runner.config import UsageError
 from experiments.runner.record import Record
+
+ABOUT = About(
+    "Self-check",
+    "Adam on a linear regression whose answer is known: tries the machinery of runs.",
+    (Metric("error", "‖x − truth‖"), Metric("steps", "steps of Adam", better="")),
+)
 
 BATCHED = ("seed", "learning_rate")
 

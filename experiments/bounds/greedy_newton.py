@@ -16,8 +16,18 @@ from attnreg.solvers import Newton
 from attnreg.solvers.sketched import SketchedNewton
 from experiments.benchmarks.timing import interleave
 from experiments.runner import figures
+from experiments.runner.about import About, Metric
 from experiments.runner.config import UsageError
 from experiments.runner.record import Record
+
+ABOUT = About(
+    "Newton with a sampled Hessian",
+    "The greedy algorithm of the papers against its claims: spectral error, contraction, steps and cost.",
+    (
+        Metric("power", "power of the samples by which ε falls", "lower", "*.*.power", always=False),
+        Metric("contraction", "‖x_t+1 − x*‖ over ‖x_t − x*‖, worst median", "lower", "*.*.median_ratio", always=False),
+    ),
+)
 
 PUBLISHED_CONTRACTION = 0.4  # the papers' lemma: ‖x_{t+1} − x*‖ ≤ 0.4 ‖x_t − x*‖
 

@@ -13,7 +13,19 @@ from attnreg.bounds.ascent import ascend
 from attnreg.bounds.newton_region import hessian_lipschitz, newton_radius, required_weight
 from attnreg.bounds.quantities import row_loss
 from attnreg.problems import losses
+from experiments.runner.about import About, Metric
 from experiments.runner.figures import PALETTE, canvas
+
+ABOUT = About(
+    "Convexity and Newton's region of softmax regression",
+    "The weight that makes the loss convex and the radius from which Newton converges, predicted and observed.",
+    (
+        Metric("threshold_observed", "w² that a search finds to be needed", better=""),
+        Metric("threshold_sharp", "w² that is proved to be enough"),
+        Metric("radius", "proved radius of Newton over the observed one, largest", "", "radius_sharp_over_observed"),
+        Metric("broken", "guarantees that failed"),
+    ),
+)
 
 
 class GuaranteeBroken(AssertionError):

@@ -12,8 +12,19 @@ from attnreg.bounds import target_shift as ts
 from attnreg.bounds.domain import Norms
 from attnreg.data import cache as model_cache
 from experiments.bounds.shift_moves import data_move, documents, instance, weight_move, with_tokens
+from experiments.runner.about import About, Metric
 from experiments.runner.config import UsageError
 from experiments.runner.figures import PALETTE, canvas
+
+ABOUT = About(
+    "Moves as shifts of the targets",
+    "A gradient step or an attention layer moves the targets: the identity, and two bounds on the size of the shift.",
+    (
+        Metric("identity", "worst error of the identity, in eps", path="identity_worst_in_eps"),
+        Metric("tightness", "measured shift over the sharp bound, largest", "higher", "tightness_best.*"),
+        Metric("broken", "bounds that failed"),
+    ),
+)
 
 COLUMNS = ("source", "loss", "move", "size", "shift", "sharp", "norm by norm", "identity in eps")
 

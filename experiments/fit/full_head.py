@@ -19,7 +19,19 @@ from attnreg.problems.checks import check_choice
 from attnreg.solvers import Optax, Solver, Status
 from attnreg.solvers.base import Stopwatch
 from experiments.fit import head_figures
+from experiments.runner.about import About, Metric
 from experiments.runner.record import Record
+
+ABOUT = About(
+    "A head from its attention maps, at full width",
+    "fit_attention recovers the shipped head from four texts and is judged on texts that no method has seen.",
+    (
+        Metric("heldout", "loss on unseen texts, of ‖B‖²"),
+        Metric("loss", "loss on the training texts, of ‖B‖²"),
+        Metric("logit_error", "logits of unseen texts, relative error", path="heldout_logit_error"),
+        Metric("seconds", "wall seconds of the fit, compiling included"),
+    ),
+)
 
 SHARED = "the rows of the fits, documents first"
 MAIN, PEERS = "fit_attention", ("lbfgs", "adam")

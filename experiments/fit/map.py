@@ -20,7 +20,21 @@ from attnreg.solvers import History, Solver, Status, settled
 from attnreg.solvers.base import Stopwatch, finished
 from experiments.fit import data as fit_data
 from experiments.fit.report import Fit, Scale, matrix, report, value_at_zero
+from experiments.runner.about import About, Metric
 from experiments.runner.record import Record
+
+ABOUT = About(
+    "The matrix behind an attention map",
+    "A solver fits X to attention maps, beside others on the same objective, and is judged on unseen documents.",
+    (
+        Metric("heldout", "loss on unseen documents, in the unit of loss_unit"),
+        Metric("loss", "loss on the training documents, in the unit of loss_unit"),
+        Metric("gradient_ratio", "gradient at the end over that at the start"),
+        Metric("steps", "steps of the solver"),
+        Metric("seconds", "wall seconds of the solver, compiling apart"),
+        Metric("logit_error", "logits, relative error", always=False),
+    ),
+)
 
 SHARED = "the rows of the fits, documents first"
 

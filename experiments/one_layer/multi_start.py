@@ -14,8 +14,18 @@ from experiments.benchmarks.peers import Found, Peer, hunt
 from experiments.benchmarks.peers.protocol import Method
 from experiments.benchmarks.timing import Clock
 from experiments.runner import distributed, figures
+from experiments.runner.about import About, Metric
 from experiments.runner.config import UsageError
 from experiments.runner.record import Record
+
+ABOUT = About(
+    "One-layer problems solved from many starts",
+    "Random noiseless instances in X and Y: the share solved within a CPU budget, ours beside general solvers.",
+    (
+        Metric("solved", "share of instances that we solve, worst size", "higher", "ours.*.solved", "min"),
+        Metric("cpu_seconds", "our median CPU seconds to a solution, largest size", "lower", "ours.*.cpu_seconds"),
+    ),
+)
 
 OURS = "attnreg"
 SHARED = "the runs, an instance with a method each"
@@ -57,7 +67,9 @@ def run(config: Any, record: Record) -> dict[str, Any]:
         record.arrays("solution", **best[1]._asdict())
     summary = _summary(config, rows)
     _report(config, record, rows, summary, skipped)
-    return {"runs": rows, "summary": summary, "not_run": skipped}
+    ours_of = {f"{r['n']},{r['d']}": r for r in summary if r["method"] == OURS}
+    shares = {k: {"solved": r["solved"] / r["instances"], "cpu_seconds": r["median_cpu"]} for k, r in ours_of.items()}
+    return {"runs": rows, "summary": summary, "not_run": skipped, "ours": shares}
 
 
 def _units(config: Any) -> Iterator[tuple[int, int, int, str]]:

@@ -8,7 +8,20 @@ from experiments.recover import report
 from experiments.recover.data import TARGETS, load
 from experiments.recover.jobs import jobs_of
 from experiments.recover.race import Race
+from experiments.runner.about import About, Metric
 from experiments.runner.record import Record
+
+ABOUT = About(
+    "One head from what it reads and writes",
+    "fit_layer recovers the weights of a head from its outputs or maps, in turn with a tuned minibatch Adam.",
+    (
+        Metric("heldout", "loss on the texts that decide when to stop"),
+        Metric("test", "loss on texts that decided nothing"),
+        Metric("seconds", "wall seconds of the first fit"),
+        Metric("cpu_seconds", "CPU seconds of the first fit"),
+        Metric("peer", "held-out loss of the tuned Adam, best of its rounds", path="peer.heldout", always=False),
+    ),
+)
 
 
 def run(config: Any, record: Record) -> dict[str, Any]:
