@@ -209,8 +209,9 @@ def figure(thresholds: list, regions: list, sharp: float, published: float) -> F
     left.set_title("w² − l/σ² that convexity needs")
     rows = [row for row in radius_rows(regions) if row[1] == "realizable"]
     x = [row[0] for row in rows]
-    for k, label, color in ((3, "published", PALETTE[1]), (4, "sharp", PALETTE[0]), (5, "observed", "k")):
-        right.semilogy(x, [row[k] for row in rows], "o-", markersize=3, color=color, label=label)
+    lines = ((3, "published", PALETTE[1], "s-"), (4, "sharp", PALETTE[0], "o-"), (5, "observed", "k", "x--"))
+    for k, label, color, style in lines:
+        right.semilogy(x, [row[k] for row in rows], style, markersize=3, color=color, label=label)
     right.set_title("Newton's radius, realizable x*")
     for panel in (left, right):
         panel.set_xlabel("R")

@@ -130,14 +130,17 @@ def _report(config: Any, record: Record, rows: list[dict], summary: list[dict], 
     cells = sorted({(r["n"], r["d"]) for r in rows})
     figure, axes = figures.canvas(1, max(1, len(cells)))
     for panel, (n, d) in zip(axes[0], cells, strict=False):
-        for name in dict.fromkeys(r["method"] for r in rows):
+        for i, name in enumerate(dict.fromkeys(r["method"] for r in rows)):
             mine = [r for r in rows if (r["n"], r["d"], r["method"]) == (n, d, name)]
             times = np.sort([r["cpu"] for r in mine if r["relative"] <= config.tol])
             if mine:
                 steps = np.concatenate([[1e-3], times, [config.seconds]])
                 heights = np.concatenate([[0], np.arange(1, len(times) + 1), [len(times)]]) / len(mine)
-                panel.step(steps, heights, where="post", label=name, linewidth=2.4 if name == OURS else 1.2)
+                style = dict(marker=figures.MARKERS[i % len(figures.MARKERS)], linewidth=2.4 if name == OURS else 1.2)
+                solved = f"{name}: {len(times)} of {len(mine)}"
+                panel.step(steps, heights, where="post", label=solved, markersize=3, **style)
         panel.set(xscale="log", xlabel="CPU seconds", ylabel="fraction solved", title=f"n = {n}, d = {d}")
         panel.set_ylim(-0.03, 1.05)
-    axes[0][0].legend(fontsize=6)
-    record.figure("success", figure)
+        panel.legend(fontsize=6, title="method: solved", title_fontsize=6)
+    words = "Share of the instances that a method has solved after so many CPU seconds, a panel a size."
+    record.figure("success", figure, caption=words)

@@ -52,9 +52,13 @@ def page(title: str, body: str) -> str:
     )
 
 
+class Html(str):
+    """A text that is HTML already."""
+
+
 def text(value: Any) -> str:
     """A value as escaped text: numbers with six significant digits, nothing for None."""
-    return html.escape(short(value))
+    return value if isinstance(value, Html) else html.escape(short(value))
 
 
 def tag(name: str, value: Any, kind: str = "") -> str:
@@ -62,10 +66,10 @@ def tag(name: str, value: Any, kind: str = "") -> str:
     return f"<{name}{f' class={kind}' if kind else ''}>{text(value)}</{name}>"
 
 
-def link(path: Path, base: Path, words: str = "") -> str:
+def link(path: Path, base: Path, words: str = "") -> Html:
     """A link to a file, relative to where the page is."""
     target = urllib.parse.quote(os.path.relpath(path.absolute(), base))
-    return f'<a href="{html.escape(target)}">{text(words or path.name)}</a>'
+    return Html(f'<a href="{html.escape(target)}">{text(words or path.name)}</a>')
 
 
 def details(summary: str, body: str) -> str:
@@ -82,36 +86,31 @@ def picture(image: bytes, caption: str, alternative: str) -> str:
     )
 
 
-def table(columns: Sequence[Any], rows: Iterable[Sequence[Any]], *, caption: str = "", raw: bool = False) -> str:
-    """An HTML table. What all rows share goes to the caption, and a cell like the one above it in the columns that
-    lead stays empty. `raw`: cells that are texts are HTML already, and nothing is left out.
-    """
-    rows = [list(row) for row in rows]
-    names = [str(column) for column in columns]
-    if not raw:
-        names, rows, shared = _shared(names, rows)
-        caption = " ".join(part for part in (caption, f"In every row: {shared}." if shared else "") if part)
-    numeric = [bool(rows) and all(isinstance(row[i], int | float | None) for row in rows) for i in range(len(names))]
+def table(columns: Sequence[Any], rows: Iterable[Sequence[Any]], *, caption: str = "") -> str:
+    """An HTML table. What all rows share goes to the caption; a leading cell like the one above it stays empty."""
+    names, rows, shared = _shared([str(column) for column in columns], [list(row) for row in rows])
+    caption = " ".join(part for part in (caption, f"In every row: {shared}." if shared else "") if part)
+    numeric = [_is_numeric([row[i] for row in rows]) for i in range(len(names))]
     head = "".join(f"<th{' class=n' if n else ''}>{text(name)}</th>" for name, n in zip(names, numeric, strict=True))
-    shown = rows if raw else _once(rows)
-    lines = "".join(f"<tr>{_cells(row, numeric, raw)}</tr>" for row in shown[:MOST_ROWS])
+    lines = "".join(f"<tr>{_cells(row, numeric)}</tr>" for row in _once(rows)[:MOST_ROWS])
     more = f"<p class=soft>{len(rows) - MOST_ROWS} more rows are in the file.</p>" if len(rows) > MOST_ROWS else ""
     words = f"<caption>{text(caption)}</caption>" if caption else ""
     return f"<div class=wide><table>{words}<thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>{more}"
 
 
-def _cells(row: Sequence[Any], numeric: Sequence[bool], raw: bool) -> str:
-    return "".join(
-        f"<td{' class=n' if n else ''}>{cell if raw and isinstance(cell, str) else text(cell)}</td>"
-        for cell, n in zip(row, numeric, strict=True)
-    )
+def _is_numeric(column: Sequence[Any]) -> bool:
+    """Whether a column holds numbers, and none but numbers, where it holds anything."""
+    filled = [cell for cell in column if cell not in (None, "")]
+    return bool(filled) and all(isinstance(cell, int | float) and not isinstance(cell, bool) for cell in filled)
+
+
+def _cells(row: Sequence[Any], numeric: Sequence[bool]) -> str:
+    return "".join(f"<td{' class=n' if n else ''}>{text(cell)}</td>" for cell, n in zip(row, numeric, strict=True))
 
 
 def _shared(names: list[str], rows: list[list[Any]]) -> tuple[list[str], list[list[Any]], str]:
     """The columns whose cells differ, and what the others say in every row."""
-    if len(rows) < 2:
-        return names, rows, ""
-    same = [i for i in range(len(names)) if all(short(row[i]) == short(rows[0][i]) for row in rows)]
+    same = [i for i in range(len(names)) if len(rows) > 1 and len({short(row[i]) for row in rows}) == 1]
     if len(same) == len(names):
         return names, rows[:1], ""
     words = ", ".join(f"{names[i]} {short(rows[0][i])}" for i in same if short(rows[0][i]))
@@ -120,13 +119,13 @@ def _shared(names: list[str], rows: list[list[Any]]) -> tuple[list[str], list[li
 
 
 def _once(rows: list[list[Any]]) -> list[list[Any]]:
-    """The rows, with the leading texts that repeat the row above left empty."""
+    """The rows, with the leading cells that repeat the row above left empty."""
     out, above = [], None
     for row in rows:
         again = 0
-        while above and again < len(row) - 1 and isinstance(row[again], str) and row[again] == above[again]:
+        while above is not None and again < len(row) - 1 and short(row[again]) == short(above[again]):
             again += 1
-        out.append(["" if i < again else cell for i, cell in enumerate(row)])
+        out.append([None if i < again else cell for i, cell in enumerate(row)])
         above = row
     return out
 

@@ -29,12 +29,12 @@ def headline(runs: Sequence[Past], base: Path) -> str:
     expected = {line.metric.name: line.expected for run in runs for line in run.headline if line.expected}
     names = [f"{link(run.workdir, base, run.workdir.name)} ({text(run.state)})" for run in runs]
     rows = [
-        (text(name), *(found.get(name) for found in values), text(in_words(expected.get(name))), text(metric.meaning))
+        (name, *(found.get(name) for found in values), in_words(expected.get(name)), metric.meaning)
         for name, metric in metrics.items()
     ]
     columns = ("metric", *(f"run {i + 1}" for i in range(len(runs))), "expected", "what it is")
     listed = "".join(f"<li>{name}</li>" for name in names)
-    return f"<ol>{listed}</ol>{table(columns, rows, raw=True)}"
+    return f"<ol>{listed}</ol>{table(columns, rows)}"
 
 
 def fields(runs: Sequence[Past]) -> str:
@@ -43,8 +43,7 @@ def fields(runs: Sequence[Past]) -> str:
     if not rows:
         return tag("p", "They have the same config.", "soft")
     columns = ("field", *(f"run {i + 1}" for i in range(len(runs))))
-    cells = [[text(cell) for cell in row] for row in rows]
-    return f"<h2>What was varied</h2>{table(columns, cells, raw=True)}"
+    return f"<h2>What was varied</h2>{table(columns, rows)}"
 
 
 def figures(runs: Sequence[Past]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from experiments.report import plot
-from experiments.report.elements import details, link, picture, table, tag, text
+from experiments.report.elements import details, link, picture, table, tag
 from experiments.report.run import repeat
 from experiments.runner import past
 from experiments.runner.past import Past
@@ -53,7 +53,7 @@ def figures(finished: Begun, varied: Sequence[str]) -> str:
     for place, line in enumerate(finished[0][0].headline[:PLOTS]):
         values = [run.headline[place].value if place < len(run.headline) else None for run, _ in finished]
         drawn = plot.against([overrides for _, overrides in finished], values, line.metric, varied)
-        if drawn is not None:
+        if drawn is not None and len(set(values)) > 1:  # a number that is everywhere the same is in the table
             parts.append(picture(drawn.image, drawn.caption, line.metric.name))
     return f"<div class=pair>{''.join(parts)}</div>" if parts else ""
 
@@ -64,13 +64,9 @@ def tasks(begun: Begun, varied: Sequence[str], base: Path) -> str:
     rows = []
     for run, overrides in begun:
         values = {line.metric.name: line.value for line in run.headline}
-        fields = (_cell(overrides.get(name)) for name in varied)
-        rows.append((*fields, *(values.get(n) for n in metrics), text(run.state), link(run.workdir, base, "folder")))
-    return f"<h2>Tasks</h2>{table((*varied, *metrics, 'state', 'files'), rows, raw=True)}"
-
-
-def _cell(value: Any) -> Any:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else text(value)
+        fields = (overrides.get(name) for name in varied)
+        rows.append((*fields, *(values.get(n) for n in metrics), run.state, link(run.workdir, base, "folder")))
+    return f"<h2>Tasks</h2>{table((*varied, *metrics, 'state', 'files'), rows)}"
 
 
 def missing(root: Path, begun: Begun) -> str:

@@ -45,8 +45,9 @@ class Session:
 
     @property
     def bar(self) -> Bar | None:
-        """The live lines of a terminal; None elsewhere, where lines are printed instead."""
-        if self._bar is None and self.primary and self.screen.is_terminal:
+        """The live lines of a terminal that can redraw them; None elsewhere, where lines are printed instead."""
+        live = self.screen.is_terminal and not self.screen.is_dumb_terminal
+        if self._bar is None and self.primary and live:
             self._bar = Bar(self.screen)
         return self._bar
 

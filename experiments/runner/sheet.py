@@ -5,6 +5,7 @@ leaves columns out and says which. Files keep every column.
 """
 
 import dataclasses
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -34,16 +35,16 @@ class Sheet:
         """The layout for a width."""
         width = options.max_width
         if self._least() <= width:
-            yield self._table(range(len(self.columns)))
+            yield self._table(range(len(self.columns)), width)
             return
         turned = self._turned()
         if len(self.rows) < len(self.columns) and turned._least() <= width:
-            yield turned._table(range(len(turned.columns)), head=False)
+            yield turned._table(range(len(turned.columns)), width, head=False)
             return
         kept = self._kept(width)
-        yield self._table(kept)
+        yield self._table(kept, width)
         left = [name for i, name in enumerate(self.columns) if i not in kept]
-        yield Text(f"not shown: {', '.join(left)}")
+        yield Text(textwrap.fill(f"not shown: {', '.join(left)}", width))
 
     def _widths(self, i: int) -> tuple[int, int]:
         """The widest cell of a column, and the width that it can be wrapped to."""
@@ -75,15 +76,15 @@ class Sheet:
         cells = [(name, *(row[i] for row in self.rows)) for i, name in enumerate(self.columns)]
         return Sheet(self.title, ("",) * (1 + len(self.rows)), tuple(cells), (False, *(True,) * len(self.rows)))
 
-    def _table(self, chosen: Iterable[int], *, head: bool = True) -> Table:
+    def _table(self, chosen: Sequence[int], width: int, *, head: bool = True) -> Table:
         table = Table(title=self.title, title_justify="left", box=box.ROUNDED, show_header=head)
-        chosen = list(chosen)
+        spare = max(width - self._least(chosen), 0)
         for i in chosen:
+            widest, least = self._widths(i)
+            given = least + min(max(widest - least, 0), spare)
+            spare -= given - least
             table.add_column(
-                self.columns[i],
-                justify="right" if self.numeric[i] else "left",
-                overflow="fold",
-                min_width=self._widths(i)[1],
+                self.columns[i], justify="right" if self.numeric[i] else "left", overflow="fold", width=given
             )
         for row in self.rows:
             table.add_row(*(row[i] for i in chosen))
