@@ -24,7 +24,7 @@ def convergence(curves: Curves, title: str, eps: float) -> Any:
     gap = best > SMALL * first
     for i, (name, (seconds, loss)) in enumerate(curves.items()):
         left = np.where(loss - best > eps * best, loss - best, np.nan) if gap else loss
-        _line(axes[0, 0], i, seconds, left, f"{name}: {loss[-1]:.3g}")
+        _line(axes[0, 0], i, seconds, left, f"{name}: {loss[-1]:.4g}")
         _line(axes[0, 1], i, np.arange(len(loss)), left, name)
     for axis, label in zip(axes[0], ("seconds, compilation apart", "steps"), strict=True):
         axis.set(yscale="log", xlabel=label)
@@ -41,7 +41,7 @@ def heldout_over_time(curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndar
     figure, axes = canvas(1, 2, width=4.4, height=3.2)
     for i, (name, (seconds, *losses)) in enumerate(curves.items()):
         for axis, loss in zip(axes[0], losses, strict=True):
-            _line(axis, i, seconds, loss, f"{name}: {loss[-1]:.3g}")
+            _line(axis, i, seconds, loss, f"{name}: {loss[-1]:.4g}")
     for axis, label in zip(axes[0], ("training", "held-out"), strict=True):
         axis.set(yscale="log", xlabel="seconds, compilation apart", title=f"{label} relative loss")
         axis.set_xscale("symlog", linthresh=0.03)

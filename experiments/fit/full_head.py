@@ -184,11 +184,8 @@ def report(config: Any, record: Record, data: Data, outcomes: dict[str, Outcome]
     rows = [(NAMES[name], *one.values()) for name, one in methods.items()]
     record.table("methods", columns, rows, caption="Every method at its end; losses are of ‖B‖².")
     draw(config, record, data, {NAMES[name]: one for name, one in outcomes.items()}, title)
-    record.table(
-        "found",
-        ("what", "where"),
-        [("Q, K with X = QKᵀ", str(kept)), ("figures", str(kept.parent / "figures")), ("next", NEXT)],
-    )
+    record.say(f"Q and K with X = QKᵀ: {kept}; figures: {kept.parent / 'figures'}")
+    record.say(NEXT)
     sizes = dict(unknowns=int(data.truth.size), factors=sum(int(W.size) for W in main.factors))
     return dict(data=title, **sizes, **methods[MAIN], methods=methods)
 

@@ -34,7 +34,7 @@ def curves(found: Mapping[str, np.ndarray], title: str) -> Any:
 
 def logits(true: np.ndarray, found: Mapping[str, np.ndarray]) -> Any:
     """Fitted over true logits, row-centred, one panel a method; colours count pairs of tokens."""
-    figure, axes = canvas(1, len(found), width=3.2, height=3.2)
+    figure, axes = canvas(1, len(found), width=3.3, height=3.9)
     low, high = float(true.min()), float(true.max())
     bins = np.linspace(low - 0.05 * (high - low), high + 0.05 * (high - low), 120)
     image = None
@@ -48,6 +48,6 @@ def logits(true: np.ndarray, found: Mapping[str, np.ndarray]) -> Any:
         axis.set_xlabel("true logit")
         axis.set_aspect("equal")
     axes[0, 0].set_ylabel("fitted logit")
-    figure.colorbar(image, ax=list(axes[0]), shrink=0.8, label="pairs of tokens")
+    figure.colorbar(image, ax=axes, location="bottom", shrink=0.4, aspect=40, label="pairs of tokens")
     figure.suptitle("logits of unseen texts, less the mean of each row", fontsize=9)
     return figure

@@ -55,10 +55,10 @@ def _loss_references(panel: Any, learners: Sequence[tuple[Run, str]], same_task:
             panel.axhline(run.curve_losses["gd"], color=shade, ls="--", lw=1, label=text)
         if few and "interpolated_loss" in run.curves and group != "stuck":
             mean = bootstrap_band(run.curves["interpolated_loss"][run.groups[group]])[0]
-            panel.plot(run.steps, mean, ":", color=color)
+            panel.plot(run.steps, mean, ":", color=color, label=f"{label(run.arm.name, group)}, interpolated weights")
     best = min(min(np.nanmin(run.curves["loss"]), run.curve_losses["gd"]) for run, _ in learners)
     panel.set_ylim(0.9 * best, 1.1 * max(max(run.curve_losses["zero"], run.curve_losses["gd"]) for run, _ in learners))
-    panel.legend(fontsize=6, title="dotted: interpolated weights" if few else None, title_fontsize=6)
+    panel.legend(fontsize=6)
 
 
 def chart(runs: Sequence[Run], xlabel: str, record: Record) -> None:

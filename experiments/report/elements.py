@@ -3,6 +3,7 @@
 import base64
 import html
 import os
+import struct
 import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -36,7 +37,8 @@ overflow-wrap:normal}
 thead th{border-bottom:2px solid var(--line);font-weight:600}th.group{text-align:center;color:var(--soft)}
 td{min-width:3.2rem;max-width:26rem}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr));gap:1rem}
-figure{margin:1rem 0}img{max-width:100%;height:auto;display:block}figcaption{margin-top:.3rem}
+figure{margin:1rem 0}img{max-width:100%;height:auto;display:block}img.broad{min-width:46rem}
+figcaption{margin-top:.3rem}
 details{margin:.6rem 0}summary{cursor:pointer;color:var(--accent)}ul{padding-left:1.2rem}
 """
 
@@ -78,10 +80,12 @@ def details(summary: str, body: str) -> str:
 
 
 def picture(image: bytes, caption: str, alternative: str) -> str:
-    """A PNG inside the page, with its caption."""
+    """A PNG inside the page, with its caption; a broad one can be moved sideways on a phone, and so be read."""
     data = base64.b64encode(image).decode()
+    across, down = struct.unpack(">II", image[16:24]) if len(image) > 24 else (1, 1)
+    kind = " class=broad" if across > 2 * down else ""
     return (
-        f'<figure><img alt="{text(alternative)}" src="data:image/png;base64,{data}">'
+        f'<figure><div class=wide><img{kind} alt="{text(alternative)}" src="data:image/png;base64,{data}"></div>'
         f"<figcaption>{text(caption)}</figcaption></figure>"
     )
 

@@ -66,7 +66,7 @@ def cards(headline: Sequence[Headline]) -> str:
             kind, word = {True: ("met", "as expected"), False: ("missed", "not as expected"), None: ("", "")}[line.met]
             words = f"{word}: {in_words(line.expected)}" if word else f"expected {in_words(line.expected)}"
             verdict = f'<span class="verdict {kind}">{text(words)}</span>'
-        value = short(line.value) if line.value is not None else "–"
+        value = f"{line.value:.4g}" if line.value is not None else "–"
         what = tag("div", line.metric.meaning, "what")
         made.append(f"<div class=card>{tag('div', line.metric.name, 'name')}<b>{text(value)}</b>{what}{verdict}</div>")
     return f"<div class=cards>{''.join(made)}</div>" if made else ""
@@ -111,7 +111,7 @@ def figures(run: Past) -> str:
 def all_tables(run: Past, base: Path) -> str:
     """All tables under one heading, each with a link to its file."""
     said, parts = captions(run), []
-    for name, columns, rows in tables(run.workdir):
+    for name, columns, rows in sorted(tables(run.workdir), key=lambda t: _place(list(said), f"{folder.TABLES}/{t[0]}")):
         words = said.get(f"{folder.TABLES}/{name}") or name.replace("_", " ")
         file = link(run.workdir / folder.TABLES / f"{name}.csv", base)
         parts.append(f"{table(columns, rows, caption=words)}<p class=soft>All digits: {file}</p>")

@@ -212,7 +212,7 @@ def _work(
             record.close()
             for table in record.tables.values():
                 session.show(table)
-            took = f"finished in {record.seconds:.1f} s, {compiled:.1f} s of it compiling"
+            took = f"finished in {record.seconds:.1f} s, with {compiled:.1f} s of compiling in this session"
             session.say(f"{took}: {run.workdir / folder.RESULT}")
     return 0
 

@@ -10,12 +10,21 @@ from experiments.runner.figures import canvas, heatmap
 SHOWN = 40  # tokens a side; a map of more is cropped to those that attend most to each other
 
 
-def fullest(true: np.ndarray, size: int) -> int:
-    """The start of the `size` consecutive tokens that attend most to each other, the first token left out."""
+def fullest(true: np.ndarray, size: int, tokens: Sequence[str] | None = None) -> int:
+    """The start of the `size` consecutive tokens that attend most to each other, the first token left out.
+
+    Of a text, only among the parts that are prose: rules of asterisks attend to each other too.
+    """
     sums = np.pad(true, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
     i = np.arange(1, true.shape[0] - size + 1)
     inside = sums[i + size, i + size] - sums[i, i + size] - sums[i + size, i] + sums[i, i]
-    return int(i[np.argmax(inside)]) if len(i) else 0
+    if not len(i):
+        return 0
+    if tokens is not None:
+        words = np.cumsum([0, *(any(letter.isalpha() for letter in token) for token in tokens)])
+        share = words[i + size] - words[i]
+        inside = np.where(share >= 0.95 * share.max(), inside, -np.inf)
+    return int(i[np.argmax(inside)])
 
 
 def maps(
@@ -30,7 +39,7 @@ def maps(
         size: of a square map with more rows, the consecutive tokens shown.
     """
     square = true.shape[0] == true.shape[1]
-    begin = fullest(np.abs(true), size) if square and true.shape[0] > size else 0
+    begin = fullest(np.abs(true), size, tokens) if square and true.shape[0] > size else 0
     count = min(size, true.shape[0]) if square else true.shape[0]
     part = (slice(begin, begin + count),) * 2 if square else (slice(None),) * 2
     shown, found = true[part], fitted[part]
