@@ -37,7 +37,7 @@ def logits(true: np.ndarray, found: Mapping[str, np.ndarray]) -> Any:
     figure, axes = canvas(1, len(found), width=3.3, height=3.9)
     low, high = float(true.min()), float(true.max())
     bins = np.linspace(low - 0.05 * (high - low), high + 0.05 * (high - low), 120)
-    image = None
+    image: Any = None
     for axis, (name, values) in zip(axes[0], found.items(), strict=True):
         count = np.histogram2d(true.ravel(), values.ravel(), bins=(bins, bins))[0]
         pairs = np.where(count.T > 0, count.T, np.nan)

@@ -181,7 +181,7 @@ def _work(
         compiled = compiling_seconds()
         for run, state in zip(runs, held, strict=True):
             resume, writes = state is not State.EMPTY, state is not State.FINISHED
-            options = dict(session=session, events=settings.tensorboard, figures=settings.figures)
+            options: dict[str, Any] = dict(session=session, events=settings.tensorboard, figures=settings.figures)
             record = Record(run.workdir, resume=resume, writes=writes, **options)
             stack.callback(record.close)
             records.append(record)

@@ -62,9 +62,9 @@ class Bar:
             self._live = None
 
 
-def _note(event: str, seconds: float, **_: Any) -> None:
+def _note(event: str, duration_secs: float, **kwargs: str | int) -> None:
     if event in _COMPILING:
-        _spent["compiling"] += seconds
+        _spent["compiling"] += duration_secs
 
 
 def compiling_seconds() -> float:
