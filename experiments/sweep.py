@@ -14,7 +14,8 @@ from pathlib import Path
 
 from experiments.runner import command, local, process, queue
 from experiments.runner.config import UsageError
-from experiments.runner.execute import Settings, batched, execute, experiment_module
+from experiments.runner.execute import Settings, execute
+from experiments.runner.experiment import batched, experiment_module
 from experiments.runner.screen import console
 from experiments.runner.session import CHECKPOINT_SECONDS
 from experiments.runner.sheet import sheet

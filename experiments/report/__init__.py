@@ -29,10 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _report(roots: Sequence[Path], out: Path | None) -> int:
     with unreadable_is_usage():
-        path = out or Path(os.path.commonpath([root.absolute() for root in roots])) / "report.html"
+        common = roots[0] if len(roots) == 1 else Path(os.path.commonpath([root.absolute() for root in roots]))
+        path = out or common / "report.html"
         title, body = _page(roots, path.absolute().parent)
     write_atomic(path, elements.page(title, body).encode())
-    print(clean(os.path.relpath(path)))
+    print(clean(str(path)))
     return 0
 
 

@@ -1,7 +1,6 @@
 """Run resolved configs in their folders: claim them, run or resume or report, and leave result or failure behind."""
 
 import contextlib
-import importlib
 import os
 import traceback
 import types
@@ -17,6 +16,7 @@ from experiments.runner.batch import Records
 from experiments.runner.command import DISK, EXIT_FAILED, EXIT_USAGE, USAGE
 from experiments.runner.config import Run, UsageError
 from experiments.runner.distributed import ALONE, Place
+from experiments.runner.experiment import batched, experiment_module, shared
 from experiments.runner.progress import compiling_seconds
 from experiments.runner.record import Record
 from experiments.runner.results import tables
@@ -80,26 +80,6 @@ def execute(
         return 0
 
 
-def experiment_module(name: str) -> types.ModuleType:
-    """The module `experiments.<name>`; UsageError when it is absent or has neither `run` nor `run_batch`."""
-    full = f"experiments.{name}"
-    path = f"{full.replace('.', '/')}.py"
-    try:
-        module = importlib.import_module(full)
-    except ModuleNotFoundError as error:
-        if not f"{full}.".startswith(f"{error.name}."):
-            raise UsageError(f"experiment {name!r} needs the package {error.name!r}, which is not installed") from error
-        raise UsageError(f"config.experiment is {name!r}, but there is no {path}") from error
-    if not batched(module) and not callable(getattr(module, "run", None)):
-        raise UsageError(f"{path} has no run(config, record), and no BATCHED with run_batch(configs, records)")
-    return module
-
-
-def batched(module: types.ModuleType) -> bool:
-    """Whether an experiment runs many configs as one program: it has `run_batch` and names the fields, `BATCHED`."""
-    return callable(getattr(module, "run_batch", None)) and hasattr(module, "BATCHED")
-
-
 def _refusal(config: Any, module: types.ModuleType, here: Place) -> str:
     """Why this experiment is not run on these processes and devices, alike on all of them; "" where it is."""
     if here.processes > 1 and not shared(module):
@@ -113,11 +93,6 @@ def _refusal(config: Any, module: types.ModuleType, here: Place) -> str:
             "use --config.precision=float32, or JAX_PLATFORMS=cpu"
         )
     return ""
-
-
-def shared(module: types.ModuleType) -> str:
-    """What the processes of a run share of an experiment's work, in words: its `SHARED`; "" when it cannot."""
-    return getattr(module, "SHARED", "")
 
 
 @contextlib.contextmanager

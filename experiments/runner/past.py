@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from experiments.runner import about
 from experiments.runner.about import About, Metric, Range, Told
 from experiments.runner.config import UsageError
+from experiments.runner.experiment import experiment_module
 from experiments.runner.results import is_sweep, listed
 from experiments.runner.store import folder, lock
 from experiments.runner.store.encoding import read_json
@@ -109,8 +110,6 @@ def _told(workdir: Path, config: dict[str, Any], result: dict[str, Any], session
 
 def _declared(experiment: str, result: dict[str, Any]) -> About:
     """What an experiment of this project declares; of another, the first numbers of the result."""
-    from experiments.runner.execute import experiment_module
-
     try:
         words = about.about(experiment_module(experiment))
     except UsageError:

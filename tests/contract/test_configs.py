@@ -9,7 +9,7 @@ import matplotlib
 import pytest
 
 from experiments.runner import execute as execution
-from experiments.runner import past, tasks
+from experiments.runner import experiment, past, tasks
 from experiments.runner.config import Run, UsageError, as_flags, field_paths, load_module, resolve
 from experiments.runner.store import folder
 from experiments.runner.store.encoding import read_json
@@ -42,9 +42,9 @@ def test_a_config_opens_with_what_it_shows(path):
 def test_every_variant_of_a_config_resolves_and_names_its_experiment(path):
     for variant in ("full", *load_module(path).VARIANTS):
         resolved = resolve(f"{path}:{variant}")
-        module = execution.experiment_module(resolved.config.experiment)
+        module = experiment.experiment_module(resolved.config.experiment)
         folder.fingerprint(resolved.config.to_dict())
-        if execution.batched(module):
+        if experiment.batched(module):
             assert list(inspect.signature(module.run_batch).parameters) == ["configs", "records"]
             assert set(module.BATCHED) <= set(field_paths(resolved.config))
         else:
@@ -55,7 +55,7 @@ def test_every_variant_of_a_config_resolves_and_names_its_experiment(path):
 def test_its_experiment_says_what_it_is_about_and_expectations_name_its_metrics(path):
     module, names = load_module(path), set()
     for variant in ("full", *module.VARIANTS):
-        words = execution.experiment_module(resolve(f"{path}:{variant}").config.experiment).ABOUT
+        words = experiment.experiment_module(resolve(f"{path}:{variant}").config.experiment).ABOUT
         assert words.title
         assert words.summary.endswith(".")
         assert words.metrics[0].meaning
