@@ -45,6 +45,7 @@ VARIANTS = {
         "compare_seconds": 0.2,
     },
 }
+EXPECTED = {"full": {"heldout": (None, 0.001), "loss": (None, 1e-06)}}  # from, to
 
 
 def get_config(variant: str = "full") -> ConfigDict:

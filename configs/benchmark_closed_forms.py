@@ -22,6 +22,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "rounds": 2,
     }
 }
+EXPECTED = {
+    "full": {"hessian": (100.0, None), "hvps": (1.0, None), "gradient": (2.0, None), "peak": (None, 2000000000.0)}
+}  # from, to
 
 
 def get_config(variant: str = "full") -> ConfigDict:

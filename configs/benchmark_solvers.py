@@ -27,6 +27,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "basins.instances": 2,
     }
 }
+EXPECTED = {"full": {"wall_ratio": (None, 1.0)}}  # from, to
 
 
 def get_config(variant: str = "full") -> ConfigDict:

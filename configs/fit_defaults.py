@@ -33,7 +33,7 @@ def fit_config(**changes) -> ConfigDict:
                 seconds=600.0,
                 newton=options(Newton),
                 newton_cg=options(NewtonCG),
-                adam=dict(learning_rate=0.01),
+                adam=dict(learning_rate=0.01, steps=2000),  # the rate falls to 0 along a cosine over so many steps
             ),
             compare=(),  # methods to run beside the main one
             compare_seconds=10.0,

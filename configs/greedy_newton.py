@@ -32,6 +32,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "repeats": 1,
     }
 }
+EXPECTED = {"full": {"power": (None, -0.45)}}  # from, to
 
 
 def get_config(variant: str = "full") -> ConfigDict:

@@ -32,6 +32,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "small": _SMALL | {"train.steps": 500, "seeds": 1},
     "smoke": _SMALL | {"train.steps": 20},
 }
+EXPECTED = {"full": {"over_descent": (0.99, 1.01), "cosine": (0.999, None), "past_plateau": (0.875, None)}}  # from, to
 
 
 def get_config(variant: str = "full") -> ConfigDict:

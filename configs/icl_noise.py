@@ -26,6 +26,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "shifts": {"noise": (0.5,)},
     },
 }
+EXPECTED = {"full": {"over_descent": (0.999, 1.001)}}  # from, to
 
 
 def get_config(variant: str = "full") -> ConfigDict:

@@ -16,6 +16,7 @@ from experiments.runner.variants import vary
 VARIANTS: dict[str, dict[str, Any]] = {
     "smoke": dict(dimension=3, length=4, batch=16, seeds=2, steps=2, rounds=2, train_steps=0),
 }
+EXPECTED = {"full": {"ratio": (4.0, None)}}  # from, to
 
 
 def get_config(variant: str = "full") -> ConfigDict:

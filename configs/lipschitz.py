@@ -38,6 +38,7 @@ SMALL: dict[str, Any] = SMOKE | {
     "steps": 150,
 }
 VARIANTS: dict[str, dict[str, Any]] = {"smoke": SMOKE, "small_domain": SMALL}
+EXPECTED = {"full": {"violations": (0, 0), "improved_pairs": (1000000.0, None)}}  # from, to
 
 
 def get_config(variant: str = "full") -> ConfigDict:

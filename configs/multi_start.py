@@ -25,6 +25,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "first_key": 0,
     },
 }
+EXPECTED = {"full": {"solved": (0.8, None)}}  # from, to
 
 
 def get_config(variant: str = "full") -> ConfigDict:

@@ -25,6 +25,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "newton_steps": 12,
     }
 }
+EXPECTED = {"full": {"threshold_observed": (None, 0.4808), "broken": (0, 0)}}  # from, to
 
 
 def get_config(variant: str = "full") -> ConfigDict:

@@ -25,6 +25,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "newton_steps": 15,
     }
 }
+EXPECTED = {"full": {"tightness": (None, 1.0)}}  # from, to
 
 
 def get_config(variant: str = "full") -> ConfigDict:

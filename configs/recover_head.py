@@ -40,6 +40,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "maps": ALONE | {"targets": "maps", "data.documents": 16},
     "texts": ALONE | {"texts": (4, 8, 16, 32, 64, 128, 256), "texts_targets": ("maps", "outputs")},
 }
+EXPECTED = {"full": {"heldout": (None, 1e-08)}}  # from, to
 
 
 def get_config(variant: str = "full") -> ConfigDict:

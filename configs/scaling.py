@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from experiments.runner.variants import vary
 
 VARIANTS: dict[str, dict[str, Any]] = {"smoke": {"n": 16, "d": 3, "steps": 4}}
+EXPECTED = {"full": {"values": (None, 1e-20)}}  # from, to
 
 
 def get_config(variant: str = "full") -> ConfigDict:

@@ -15,6 +15,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "smoke": {"steps": 200},
     "slow": {"pause": 0.03},  # long enough to be killed in
 }
+EXPECTED = {"full": {"error": (None, 0.001)}}  # from, to
 
 
 def get_config(variant: str = "full") -> ConfigDict:

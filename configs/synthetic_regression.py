@@ -13,6 +13,7 @@ from configs.fit_defaults import fit_config
 from experiments.runner.variants import vary
 
 VARIANTS = {"smoke": {"data.n": 24, "data.d": 3, "compare_seconds": 0.2}}
+EXPECTED = {"full": {"gradient_ratio": (None, 1e-08), "steps": (None, 8)}}  # from, to
 
 
 def get_config(variant: str = "full") -> ConfigDict:

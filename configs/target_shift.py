@@ -27,6 +27,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "sequence": 2,
     }
 }
+EXPECTED = {"full": {"broken": (0, 0)}}  # from, to
 
 
 def get_config(variant: str = "full") -> ConfigDict:

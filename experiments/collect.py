@@ -17,7 +17,8 @@ import numpy as np
 
 from experiments.runner.command import EXIT_FAILED, command, unreadable_is_usage
 from experiments.runner.results import ORIGIN, Row, gather
-from experiments.runner.screen import clean, console, rich_table
+from experiments.runner.screen import clean, console
+from experiments.runner.sheet import sheet
 from experiments.runner.statistics import bootstrap_band
 from experiments.runner.store.encoding import dumps, write_atomic
 
@@ -45,7 +46,7 @@ def _collect(options: argparse.Namespace) -> int:
         with unreadable_is_usage():
             grouped = groups(rows, options.by.split(","), metrics)
         write_csv(options.root / "groups.csv", list(grouped[0]), grouped)
-        screen.print(rich_table("groups", list(grouped[0]), [list(row.values()) for row in grouped]))
+        screen.print(sheet("groups", list(grouped[0]), [list(row.values()) for row in grouped]))
     for name, why in missing:
         print(clean(f"missing: {name} ({why})"), file=sys.stderr)
     return EXIT_FAILED if missing else 0

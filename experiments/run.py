@@ -27,7 +27,8 @@ def _main(argv: Sequence[str] | None) -> int:
     resolved = resolve(options.config, overrides)
     workdir = folder.workdir(options.workdir) if options.workdir else default_workdir(resolved)
     here = distributed.initialize(options)
-    settings = Settings(options.force, options.checkpoint_seconds, options.tensorboard)
+    figures = command.figure_formats(options.figures)
+    settings = Settings(options.force, options.checkpoint_seconds, options.tensorboard, figures)
     return execute([Run(resolved, workdir)], settings, here=here)
 
 
@@ -39,6 +40,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     add("--force", action="store_true", help="redo a finished run, or replace another run in --workdir")
     add("--checkpoint-seconds", type=float, default=CHECKPOINT_SECONDS, help="at least this long between checkpoints")
     add("--tensorboard", action="store_true", help="also write TensorBoard events (needs tensorboardX)")
+    add("--figures", default="", metavar="FORMATS", help="also keep figures as svg, pdf or both (svg,pdf)")
     distributed.add_flags(parser)
     return command.parse(parser, argv)
 

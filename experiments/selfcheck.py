@@ -6,12 +6,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import optax
 
+from experiments.runner.about import About, Metric
 from experiments.runner.batch import Records, entry
 from experiments.runner.config import UsageError
+from experiments.runner.figures import canvas
 from experiments.runner.record import Record
+
+ABOUT = About(
+    "Self-check",
+    "Adam on a linear regression whose answer is known: tries the machinery of runs.",
+    (Metric("error", "‖x − truth‖"), Metric("steps", "steps of Adam", better="")),
+)
 
 BATCHED = ("seed", "learning_rate")
 
@@ -36,14 +43,15 @@ def run_batch(configs: Sequence[Any], records: Records) -> list[dict[str, Any]]:
 
 
 def _finish(step: int, state: Any, record: Record) -> dict[str, Any]:
-    figure, axes = plt.subplots()
-    axes.plot(state["x"], label="found")
-    axes.plot(state["truth"], "k.", label="truth")
-    axes.legend()
-    record.figure("solution", figure)
-    record.arrays("solution", x=state["x"], truth=state["truth"])
     result = {"steps": step, "error": jnp.linalg.norm(state["x"] - state["truth"]), "x": state["x"]}
-    record.table("selfcheck", ("steps", "error"), [(step, result["error"])])
+    figure, axes = canvas()
+    axes[0, 0].plot(state["x"], "s-", label="found")
+    axes[0, 0].plot(state["truth"], "k.", label="truth")
+    axes[0, 0].set(xlabel="coordinate", ylabel="value", title=f"error {float(result['error']):.3g}")
+    axes[0, 0].legend()
+    record.figure("solution", figure, caption="The solution that Adam found and the true one, one seed.")
+    record.arrays("solution", x=state["x"], truth=state["truth"])
+    record.table("selfcheck", ("steps", "error"), [(step, result["error"])], caption="The run at its end.")
     return result
 
 

@@ -14,9 +14,11 @@ from pathlib import Path
 
 from experiments.runner import command, local, process, queue
 from experiments.runner.config import UsageError
-from experiments.runner.execute import Settings, batched, execute, experiment_module
-from experiments.runner.screen import console, rich_table
+from experiments.runner.execute import Settings, execute
+from experiments.runner.experiment import batched, experiment_module
+from experiments.runner.screen import console
 from experiments.runner.session import CHECKPOINT_SECONDS
+from experiments.runner.sheet import sheet
 from experiments.runner.store import folder
 from experiments.runner.tasks import Task, batches, default_root, status, tasks, write_list
 from experiments.runner.worklist import Worklist
@@ -34,7 +36,8 @@ def _main(argv: Sequence[str] | None) -> int:
     if options.list:
         show(listed, root)
         return 0
-    settings = Settings(checkpoint_seconds=options.checkpoint_seconds)
+    figures = command.figure_formats(options.figures)
+    settings = Settings(checkpoint_seconds=options.checkpoint_seconds, figures=figures)
     if options.index is not None:
         return _one(listed, options.index, settings)
     units = make_units(listed, options.batch)
@@ -66,6 +69,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     add("--batch", type=int, default=1, help="run up to this many tasks as one vmapped program")
     add("--max-deaths", type=int, default=5, help="give a task up after this many workers died on it")
     add("--checkpoint-seconds", type=float, default=CHECKPOINT_SECONDS, help="at least this long between checkpoints")
+    add("--figures", default="", metavar="FORMATS", help="also keep figures as svg, pdf or both (svg,pdf)")
     add("--submit", choices=["slurm"], default=None, help="submit to Slurm instead of running here")
     add("--pack", type=int, default=1, help="with --submit: this many tasks (or batches) one after another in a job")
     add("--slurm", action="append", default=[], metavar="NAME=VALUE", help="a Slurm option (docs/guides/slurm.md)")
@@ -112,7 +116,7 @@ def finish(listed: Sequence[Task], code: int) -> int:
     failed = [(i, s.detail) for i, s in states.items() if s.state == "failed"]
     screen = console()
     if failed:
-        screen.print(rich_table("failed", ("task", "error"), failed))
+        screen.print(sheet("failed", ("task", "error"), failed))
     screen.print(", ".join(f"{n} {name}" for name, n in sorted(counts.items())) + f" of {len(listed)} tasks")
     return code or int(counts["finished"] < len(listed))
 
@@ -128,7 +132,7 @@ def show(listed: Sequence[Task], root: Path) -> None:
         found = queue.status(task, waiting)
         overrides = " ".join(f"{k}={v}" for k, v in task.overrides.items())
         rows.append((task.number, overrides, task.workdir.name, found.state, found.detail))
-    console().print(rich_table("sweep", ("task", "overrides", "folder", "state", "detail"), rows))
+    console().print(sheet("sweep", ("task", "overrides", "folder", "state", "detail"), rows))
 
 
 if __name__ == "__main__":

@@ -118,6 +118,7 @@ def fit_attention(
     tol: float = 1e-10,
     seconds: float = 120.0,
     callback: Callable[[Progress], None] | None = None,
+    progress: bool = False,
     second: Options | None = None,
     mesh: Mesh | None = None,
 ) -> MapFit:
@@ -132,7 +133,7 @@ def fit_attention(
         heldout: documents to judge by, `(A, maps)` or `(A, maps, mask)`.
         tol: loss at which to stop, held out if there is such, relative to the squared norm of the maps.
         seconds: wall time after which it ends with what it has.
-        callback: called with `Progress`.
+        callback: called with `Progress`. progress: whether to print, on stderr, how far it is, every few seconds.
         second: constants of Levenberg–Marquardt.
         mesh: devices to share the work, documents (or queries) apart: `attnreg.parallel.make_mesh()`. Every process of
             it makes the same call. None takes one device.
@@ -158,7 +159,7 @@ def fit_attention(
         >>> fit.heldout < 1e-8, fit.weights.Q.shape
         (True, (6, 2))
     """
-    check_limits(tol, seconds, callback)
+    check_limits(tol, seconds, callback, progress)
     check_integer("rank", rank, at_least=1)
     second = checked_options(second)
     A = jnp.asarray(A)
@@ -176,7 +177,7 @@ def fit_attention(
     coordinates, input_rank = whitened(reads)
     white = coordinates.problem(reads).A
     alike = bool if mesh is None else agree
-    watch = Watch(float(jnp.sum(jnp.asarray(problem.B) ** 2)), judge, tol, seconds, callback, alike)
+    watch = Watch(float(jnp.sum(jnp.asarray(problem.B) ** 2)), judge, tol, seconds, callback, alike, progress)
     objective = FactoredObjective(replaced(problem, A1=white, A2=white), rank)
     objective = objective if mesh is None else spread(objective, mesh)
     _run(objective, watch, coordinates, second)

@@ -49,6 +49,7 @@ def fit_layer(
     key: jax.Array | None = None,
     start: LayerWeights | None = None,
     callback: Callable[[Progress], None] | None = None,
+    progress: bool = False,
     first: Stochastic | None = None,
     second: Options | None = None,
 ) -> LayerFit:
@@ -72,7 +73,7 @@ def fit_layer(
         seconds: wall time after which it ends with what it has (compiling counts too).
         key: PRNG key; None is `jax.random.key(0)`.
         start: weights to go on from instead of the first phase.
-        callback: called with `Progress`.
+        callback: called with `Progress`. progress: whether to print, on stderr, how far it is, every few seconds.
         first, second: constants of the two phases.
 
     Returns:
@@ -99,7 +100,7 @@ def fit_layer(
         >>> fit.heldout < 1e-6, fit.weights.Q.shape, fit.predict(data["A"]).shape
         (True, (1, 6, 2), (12, 32, 3))
     """
-    check_limits(tol, seconds, callback)
+    check_limits(tol, seconds, callback, progress)
     first, second = checked_stochastic(first), checked_options(second)
     logits = checked_logits(causal, rotary, scale, soft_cap)
     problem = LayerRegression(jnp.asarray(A), jnp.asarray(outputs), mask, causal, rotary, scale, soft_cap)
@@ -110,7 +111,7 @@ def fit_layer(
         if documents.sizes[3] != problem.sizes[3]:
             raise ProblemError(f"heldout outputs are {documents.sizes[3]} wide; they must be {problem.sizes[3]}")
         judge = dataclasses.replace(objective, problem=documents)
-    watch = Watch(variation(problem), _judge(judge), tol, seconds, callback)
+    watch = Watch(variation(problem), _judge(judge), tol, seconds, callback, progress=progress)
     if start is not None:
         if isinstance(start, LayerWeights):
             start = jax.tree.map(lambda W: jnp.asarray(W, problem.dtype), start)

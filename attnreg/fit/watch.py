@@ -1,12 +1,15 @@
 """The watch over a fit: the clock, the best weights so far, and the caller who is told."""
 
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from attnreg.problems.checks import ProblemError, check_number
+from attnreg.problems.checks import ProblemError, check_flag, check_number
+
+SPOKEN = 5.0  # seconds between two lines of `progress=True`
 
 
 class Progress(NamedTuple):
@@ -39,8 +42,9 @@ def unseen(heldout: Any, target: str, A: Any) -> tuple[Any, Any, Any]:
     return reads, B, mask[0] if mask else None
 
 
-def check_limits(tol: float, seconds: float, callback: Any) -> None:
-    """Refuse a tolerance, a time or a callback that a watch could not use."""
+def check_limits(tol: float, seconds: float, callback: Any, progress: Any) -> None:
+    """Refuse a tolerance, a time, a callback or a choice of progress that a watch could not use."""
+    check_flag("progress", progress)
     check_number("tol", tol, at_least=0)
     check_number("seconds", seconds, above=0)
     if callback is not None and not callable(callback):
@@ -51,7 +55,8 @@ class Watch:
     """Judges weights, keeps the best, and says when and why to stop.
 
     unit: what training losses are relative to. judge: the held-out loss of weights, or None. agree: makes a decision by
-    the clock common to all processes of a fit.
+    the clock common to all processes of a fit. progress: whether it also prints, on stderr, how far it is: when a phase
+    begins, every `SPOKEN` seconds, and at the end.
     """
 
     def __init__(
@@ -62,8 +67,11 @@ class Watch:
         seconds: float,
         callback: Callable[[Progress], None] | None,
         agree: Callable[[bool], bool] = bool,
+        progress: bool = False,
     ):
         self.began = time.perf_counter()
+        self.progress, self._spoken, self._phase = progress, 0.0, ""
+        self._say("compiling …")
         self.agree = agree
         self.unit, self.judge, self.tol, self.seconds, self.callback = unit or 1.0, judge, tol, seconds, callback
         self.kept: tuple[float, float, float, Any] | None = None
@@ -91,6 +99,9 @@ class Watch:
         self.trace.append((self.elapsed(), phase, step, train, held))
         if self.callback is not None:
             self.callback(Progress(*self.trace[-1], weights))
+        if phase != self._phase or self.elapsed() - self._spoken >= SPOKEN:
+            self._phase, self._spoken = phase, self.elapsed()
+            self._say(f"{phase}, step {step}: {_losses(train, held)}")
         if decides <= self.tol:
             self.reason = "tolerance"
         elif self.expired():
@@ -100,4 +111,14 @@ class Watch:
     def best(self) -> tuple[float, float, Any]:
         """Training loss, held-out loss and weights of the best point."""
         assert self.kept is not None
+        self._say(f"ended by {self.reason or 'stalled'}: {_losses(*self.kept[1:3])}")
         return self.kept[1:]
+
+    def _say(self, text: str) -> None:
+        if self.progress:
+            print(f"{self.elapsed():6.1f} s  {text}", file=sys.stderr, flush=True)
+
+
+def _losses(train: float, held: float) -> str:
+    """Both losses in words; there is no held-out one without such documents."""
+    return f"loss {train:.3g}" + ("" if held != held else f", held out {held:.3g}")

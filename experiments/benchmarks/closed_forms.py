@@ -10,8 +10,21 @@ from jax.flatten_util import ravel_pytree
 from experiments.benchmarks import large_instance
 from experiments.benchmarks.cells import Cell, make_cell
 from experiments.benchmarks.timing import interleave, paired_ratio
+from experiments.runner.about import About, Metric
 from experiments.runner.config import UsageError
 from experiments.runner.record import Record
+
+ABOUT = About(
+    "Closed forms beside automatic differentiation",
+    "Derivatives in closed form and by JAX's autodiff in turn: agreement, time and memory.",
+    (
+        Metric("hessian", "times faster than jax.hessian, worst", "higher", "hessian.*.speedup", "min", False),
+        Metric("gradient", "times faster than autodiff, worst", "higher", "gradient.*.speedup", "min", False),
+        Metric("hvps", "two autodiff HVPs over our Hessian", "higher", "hessian_as_hvps.*.speedup", "min", False),
+        Metric("error", "disagreement of derivatives in eps, worst", "lower", "derivatives.*.error_eps", always=False),
+        Metric("peak", "largest resident memory, bytes", "lower", "large.*.peak_bytes", always=False),
+    ),
+)
 
 COLUMNS = (
     "what", "cell", "ours_s", "autodiff_s", "speedup", "speedup_cpu", "ours_least_cpu_s", "autodiff_least_cpu_s",

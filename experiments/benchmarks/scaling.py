@@ -10,7 +10,17 @@ from jax.sharding import PartitionSpec
 
 from attnreg import parallel as sharding
 from attnreg.problems.attention import AttentionRegression
+from experiments.runner.about import About, Metric
 from experiments.runner.record import Record
+
+ABOUT = About(
+    "One fit on many devices",
+    "The same fit on a mesh of devices and processes: the values it ends at, and the bytes that travel.",
+    (
+        Metric("values", "loss at the end, worst start", path="values.*"),
+        Metric("devices", "devices that share the work", better=""),
+    ),
+)
 
 SHARED = "the rows over one axis, the starts over another"
 _BYTES = {"f64": 8, "f32": 4, "s32": 4, "u32": 4, "pred": 1}

@@ -16,8 +16,18 @@ from attnreg.solvers import Newton
 from attnreg.solvers.sketched import SketchedNewton
 from experiments.benchmarks.timing import interleave
 from experiments.runner import figures
+from experiments.runner.about import About, Metric
 from experiments.runner.config import UsageError
 from experiments.runner.record import Record
+
+ABOUT = About(
+    "Newton with a sampled Hessian",
+    "The greedy algorithm of the papers against its claims: spectral error, contraction, steps and cost.",
+    (
+        Metric("power", "power of the samples by which ε falls", "lower", "*.*.power", always=False),
+        Metric("contraction", "‖x_t+1 − x*‖ over ‖x_t − x*‖, worst median", "lower", "*.*.median_ratio", always=False),
+    ),
+)
 
 PUBLISHED_CONTRACTION = 0.4  # the papers' lemma: ‖x_{t+1} − x*‖ ≤ 0.4 ‖x_t − x*‖
 
@@ -132,11 +142,14 @@ def _contraction(config: Any, record: Record, studied: Studied) -> list[dict]:
         row = dict(samples=samples, median_ratio=float(np.median(ratios)), worst_ratio=float(np.max(ratios)), **reached)
         rows.append(row)
         record.log(len(rows), family=name, part="contraction", **row)
-        axes[0][0].semilogy(distances, label=f"{samples} samples")
-        axes[0][1].semilogx(config.epsilons, [reached[f"steps to {e:g}"] or np.nan for e in config.epsilons], "o-")
+        mark = figures.MARKERS[(len(rows) - 1) % len(figures.MARKERS)]
+        axes[0][0].semilogy(distances, marker=mark, markersize=3, label=f"{samples} samples")
+        axes[0][1].semilogx(config.epsilons, [reached[f"steps to {e:g}"] or np.nan for e in config.epsilons], "o-",
+                            label=f"{samples} samples")  # fmt: skip
     axes[0][0].semilogy(PUBLISHED_CONTRACTION ** np.arange(config.steps), "k:", label="lemma: 0.4 per step")
     axes[0][0].set(xlabel="step", ylabel="‖x − x*‖ / start", ylim=(1e-14, 2), title=f"{name}: contraction")
     axes[0][0].legend(fontsize=7)
+    axes[0][1].legend(fontsize=7)
     axes[0][1].set(xlabel="ε", ylabel="steps", title="steps grow like log(1/ε)")
     record.figure(f"contraction_{name}", figure)
     record.table(f"contraction_{name}", tuple(rows[0]), [list(r.values()) for r in rows])

@@ -9,8 +9,19 @@ from matplotlib.figure import Figure
 from attnreg.bounds import BOUNDS, Bound, Norms
 from attnreg.bounds.measure import Measured, Shape, measure
 from attnreg.bounds.row_suprema import SUPREMA, climb, search_three_points
+from experiments.runner.about import About, Metric
 from experiments.runner.config import UsageError
 from experiments.runner.figures import PALETTE, canvas
+
+ABOUT = About(
+    "Lipschitz bounds under attack",
+    "Gradient ascent looks for pairs of points that beat a bound; the largest ratio found stands beside each constant.",
+    (
+        Metric("violations", "pairs that beat a bound"),
+        Metric("improved_pairs", "improved pairs against a bound, fewest", "higher", "bounds.*.improved_pairs", "min"),
+        Metric("tightness", "measured over proved constant, loosest bound", "higher", "bounds.*.best_tightness", "min"),
+    ),
+)
 
 COLUMNS = (
     "bound",
@@ -94,6 +105,7 @@ def entry(bound: Bound, i: int, config: Any, state: dict) -> dict:
         "sharp": sharp.tolist(),
         "norm_by_norm": crude.tolist(),
         "tightness": (best / sharp).tolist(),
+        "best_tightness": float(np.max(best / sharp)),
         "tightness_norm_by_norm": (best / crude).tolist(),
         "improved_pairs": int(state["improved"][i]),
         "evaluated_pairs": int(state["evaluated"][i]),

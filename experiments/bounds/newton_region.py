@@ -13,7 +13,19 @@ from attnreg.bounds.ascent import ascend
 from attnreg.bounds.newton_region import hessian_lipschitz, newton_radius, required_weight
 from attnreg.bounds.quantities import row_loss
 from attnreg.problems import losses
+from experiments.runner.about import About, Metric
 from experiments.runner.figures import PALETTE, canvas
+
+ABOUT = About(
+    "Convexity and Newton's region of softmax regression",
+    "The weight that makes the loss convex and the radius from which Newton converges, predicted and observed.",
+    (
+        Metric("threshold_observed", "w² that a search finds to be needed", better=""),
+        Metric("threshold_sharp", "w² that is proved to be enough"),
+        Metric("radius", "proved radius of Newton over the observed one, largest", "", "radius_sharp_over_observed"),
+        Metric("broken", "guarantees that failed"),
+    ),
+)
 
 
 class GuaranteeBroken(AssertionError):
@@ -197,8 +209,9 @@ def figure(thresholds: list, regions: list, sharp: float, published: float) -> F
     left.set_title("w² − l/σ² that convexity needs")
     rows = [row for row in radius_rows(regions) if row[1] == "realizable"]
     x = [row[0] for row in rows]
-    for k, label, color in ((3, "published", PALETTE[1]), (4, "sharp", PALETTE[0]), (5, "observed", "k")):
-        right.semilogy(x, [row[k] for row in rows], "o-", markersize=3, color=color, label=label)
+    lines = ((3, "published", PALETTE[1], "s-"), (4, "sharp", PALETTE[0], "o-"), (5, "observed", "k", "x--"))
+    for k, label, color, style in lines:
+        right.semilogy(x, [row[k] for row in rows], style, markersize=3, color=color, label=label)
     right.set_title("Newton's radius, realizable x*")
     for panel in (left, right):
         panel.set_xlabel("R")

@@ -16,7 +16,19 @@ from attnreg.bounds.measure import Shape, measure
 from attnreg.bounds.statements import STATEMENTS, Statement
 from attnreg.data.synthetic import layer_instance
 from attnreg.problems.one_layer import OneLayerRegression, Unknowns
+from experiments.runner.about import About, Metric
 from experiments.runner.config import UsageError
+
+ABOUT = About(
+    "Statements on one layer's curvature",
+    "The lemmas of arXiv 2309.07418 attacked by ascent, and how far from a minimiser Newton may start.",
+    (
+        Metric("tightness", "measured over proved, largest", "", "statements.*.measured / sharp", always=False),
+        Metric("sharp", "proved distance from which Newton converges, least", "higher", "region.*.sharp", "min", False),
+        Metric("published", "published distance, least", "higher", "region.*.published", "min", False),
+        Metric("lost", "least distance from which a start was lost", "", "region.*.first lost", "min", False),
+    ),
+)
 
 COLUMNS = ("statement", "R", "published", "sharp", "measured", "measured / sharp", "improved", "verdict")
 

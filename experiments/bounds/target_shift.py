@@ -12,8 +12,19 @@ from attnreg.bounds import target_shift as ts
 from attnreg.bounds.domain import Norms
 from attnreg.data import cache as model_cache
 from experiments.bounds.shift_moves import data_move, documents, instance, weight_move, with_tokens
+from experiments.runner.about import About, Metric
 from experiments.runner.config import UsageError
-from experiments.runner.figures import PALETTE, canvas
+from experiments.runner.figures import MARKERS, PALETTE, canvas
+
+ABOUT = About(
+    "Moves as shifts of the targets",
+    "A gradient step or an attention layer moves the targets: the identity, and two bounds on the size of the shift.",
+    (
+        Metric("identity", "worst error of the identity, in eps", path="identity_worst_in_eps"),
+        Metric("tightness", "measured shift over the sharp bound, largest", "higher", "tightness_best.*"),
+        Metric("broken", "bounds that failed"),
+    ),
+)
 
 COLUMNS = ("source", "loss", "move", "size", "shift", "sharp", "norm by norm", "identity in eps")
 
@@ -191,12 +202,12 @@ def sequence_figure(paths: list[tuple], config: Any) -> Figure:
     """Total shift of T successive updates and its telescoped bound, first document of the first source."""
     figure, axes = canvas(1, len(config.losses), width=2.9, height=2.4)
     for panel, loss in zip(axes[0], config.losses, strict=True):
-        for color, kind in zip(PALETTE, ("gradient", *config.kinds), strict=False):
+        for color, mark, kind in zip(PALETTE, MARKERS, ("gradient", *config.kinds), strict=False):
             first = next(p for p in paths if p[:3] == (config.sources[0], loss, kind))
             t = np.arange(1, config.sequence + 1)
-            panel.semilogy(t, first[3], color=color, label=kind)
-            panel.semilogy(t, first[4], color=color, linestyle=":")
-        panel.set_title(f"{loss.replace('_', '-')} (dotted: bound)")
+            panel.semilogy(t, first[3], color=color, marker=mark, markersize=3, label=kind)
+            panel.semilogy(t, first[4], color=color, linestyle=":", label=f"{kind}, bound")
+        panel.set_title(loss.replace("_", "-"))
         panel.set_xlabel("T")
     axes[0, 0].set_ylabel("‖B̃ − B‖")
     axes[0, 0].legend(fontsize=7)

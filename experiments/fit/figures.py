@@ -1,69 +1,56 @@
-"""Figures of a fit: true and fitted maps with their difference, and the loss of every method over time."""
+"""Figures of a fit: the loss of every method over time and steps, on training and on held-out documents."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from experiments.runner.figures import PALETTE, canvas, heatmap
+from experiments.runner.figures import MARKERS, PALETTE, canvas
 
-# More token labels than this cannot be read.
-MOST_LABELS = 64
-
-
-def maps(true: np.ndarray, fitted: np.ndarray, labels: tuple[str, ...] | None, title: str) -> Any:
-    """True map, fitted map and their difference, (n, m) each, side by side; colours follow √weight."""
-    figure, axes = canvas(1, 3, width=4.6, height=4.6)
-    top = float(np.sqrt(max(true.max(), fitted.max())))
-    for axis, map_, name in ((axes[0, 0], true, "true map"), (axes[0, 1], fitted, "fitted map")):
-        image = heatmap(axis, np.sqrt(np.maximum(map_, 0)), title=name, limit=top)
-    bar = figure.colorbar(image, ax=axes[0, 1], shrink=0.8)
-    ticks = np.linspace(0, top, 5)
-    bar.set_ticks(list(ticks), labels=[f"{t * t:.2g}" for t in ticks])
-    difference = heatmap(axes[0, 2], fitted - true, title="fitted − true", signed=True)
-    figure.colorbar(difference, ax=axes[0, 2], shrink=0.8)
-    for axis in axes[0]:
-        axis.set_xlabel("key")
-        if labels is not None and len(labels) <= MOST_LABELS and true.shape[0] == len(labels):
-            axis.set_xticks(range(len(labels)), labels, rotation=90, fontsize=4)
-            axis.set_yticks(range(len(labels)), labels, fontsize=4)
-    axes[0, 0].set_ylabel("query")
-    error = np.linalg.norm(fitted - true) ** 2 / np.linalg.norm(true) ** 2
-    figure.suptitle(f"{title}: relative loss {error:.3g}", fontsize=9)
-    return figure
+# Where the best loss is this small a part of the first one, the loss itself is drawn; else what is left above the best.
+SMALL = 1e-2
+Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 
-def convergence(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str, floor: float) -> Any:
-    """Loss above the best value found, over seconds and over steps; each curve is (seconds, relative loss)."""
+def convergence(curves: Curves, title: str, eps: float) -> Any:
+    """Relative loss over seconds and over steps; each curve is (seconds, relative loss), `eps` that of its precision.
+
+    Where the best loss stays large, as with noise, the gap above it is drawn, as far down as its rounding; points
+    below that are left out, not drawn at a floor.
+    """
     figure, axes = canvas(1, 2, width=4.4, height=3.2)
     best = min(float(np.nanmin(loss)) for _, loss in curves.values())
-    for color, (name, (seconds, loss)) in zip(PALETTE, curves.items(), strict=False):
-        gap = np.maximum(loss - best, floor)
-        axes[0, 0].plot(seconds, gap, color=color, label=name, marker="o" if len(loss) < 40 else None, markersize=3)
-        axes[0, 1].plot(np.arange(len(loss)), gap, color=color, label=name)
+    first = max(float(loss[0]) for _, loss in curves.values())
+    gap = best > SMALL * first
+    for i, (name, (seconds, loss)) in enumerate(curves.items()):
+        left = np.where(loss - best > eps * best, loss - best, np.nan) if gap else loss
+        _line(axes[0, 0], i, seconds, left, f"{name}: {loss[-1]:.4g}")
+        _line(axes[0, 1], i, np.arange(len(loss)), left, name)
     for axis, label in zip(axes[0], ("seconds, compilation apart", "steps"), strict=True):
-        axis.set_yscale("log")
-        axis.set_xlabel(label)
+        axis.set(yscale="log", xlabel=label)
         axis.set_xscale("symlog", linthresh=10 if label == "steps" else 0.03)
         axis.set_xlim(left=0)
-    axes[0, 0].set_ylabel("relative loss − best found")
-    axes[0, 0].legend()
-    figure.suptitle(title, fontsize=9)
+    axes[0, 0].set_ylabel(f"relative loss − {best:.4g}, the best" if gap else "relative loss")
+    axes[0, 0].legend(title="method: loss at its end", title_fontsize=7, fontsize=7)
+    figure.suptitle(f"{title}: best loss {best:.4g}", fontsize=9)
     return figure
 
 
 def heldout_over_time(curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], title: str) -> Any:
     """Training and held-out relative loss over seconds; each curve is (seconds, training, heldout)."""
     figure, axes = canvas(1, 2, width=4.4, height=3.2)
-    for color, (name, (seconds, train, heldout)) in zip(PALETTE, curves.items(), strict=False):
-        axes[0, 0].plot(seconds, train, color=color, label=name)
-        axes[0, 1].plot(seconds, heldout, color=color, label=name)
+    for i, (name, (seconds, *losses)) in enumerate(curves.items()):
+        for axis, loss in zip(axes[0], losses, strict=True):
+            _line(axis, i, seconds, loss, f"{name}: {loss[-1]:.4g}")
     for axis, label in zip(axes[0], ("training", "held-out"), strict=True):
-        axis.set_yscale("log")
-        axis.set_xlabel("seconds, compilation apart")
-        axis.set_title(f"{label} relative loss")
+        axis.set(yscale="log", xlabel="seconds, compilation apart", title=f"{label} relative loss")
         axis.set_xscale("symlog", linthresh=0.03)
         axis.set_xlim(left=0)
-    axes[0, 0].legend()
+        axis.legend(title="method: loss at its end", title_fontsize=7, fontsize=7)
     figure.suptitle(title, fontsize=9)
     return figure
+
+
+def _line(axis: Any, i: int, x: Any, y: Any, label: str) -> None:
+    style = dict(color=PALETTE[i % len(PALETTE)], marker=MARKERS[i % len(MARKERS)], markersize=3.5)
+    axis.plot(x, y, label=label, markevery=max(len(x) // 12, 1), **style)

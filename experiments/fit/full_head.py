@@ -19,7 +19,20 @@ from attnreg.problems.checks import check_choice
 from attnreg.solvers import Optax, Solver, Status
 from attnreg.solvers.base import Stopwatch
 from experiments.fit import head_figures
+from experiments.runner.about import About, Metric
+from experiments.runner.maps import maps
 from experiments.runner.record import Record
+
+ABOUT = About(
+    "A head from its attention maps, at full width",
+    "fit_attention recovers the shipped head from four texts and is judged on texts that no method has seen.",
+    (
+        Metric("heldout", "loss on unseen texts, of ‖B‖²"),
+        Metric("loss", "loss on the training texts, of ‖B‖²"),
+        Metric("logit_error", "logits of unseen texts, relative error", path="heldout_logit_error"),
+        Metric("seconds", "wall seconds of the fit, compiling included"),
+    ),
+)
 
 SHARED = "the rows of the fits, documents first"
 MAIN, PEERS = "fit_attention", ("lbfgs", "adam")
@@ -168,28 +181,30 @@ def report(config: Any, record: Record, data: Data, outcomes: dict[str, Outcome]
         for name, one in outcomes.items()
     }
     columns = ("method", "loss, of ‖B‖²", "on unseen text", "logits there, relative error", "seconds")
-    record.table("methods", columns, [(NAMES[name], *one.values()) for name, one in methods.items()])
-    record.say("drawing …")
+    rows = [(NAMES[name], *one.values()) for name, one in methods.items()]
+    record.table("methods", columns, rows, caption="Every method at its end; losses are of ‖B‖².")
     draw(config, record, data, {NAMES[name]: one for name, one in outcomes.items()}, title)
-    record.table(
-        "found",
-        ("what", "where"),
-        [("Q, K with X = QKᵀ", str(kept)), ("figures", str(kept.parent / "figures")), ("next", NEXT)],
-    )
+    record.say(f"Q and K with X = QKᵀ: {kept}; figures: {kept.parent / 'figures'}")
+    record.say(NEXT)
     sizes = dict(unknowns=int(data.truth.size), factors=sum(int(W.size) for W in main.factors))
     return dict(data=title, **sizes, **methods[MAIN], methods=methods)
 
 
 def draw(config: Any, record: Record, data: Data, outcomes: dict[str, Outcome], title: str) -> None:
     """The curves, the maps of the first unseen document, and the logits of all unseen documents."""
-    record.figure("curves", head_figures.curves({name: one.curve for name, one in outcomes.items()}, title))
+    drawn = head_figures.curves({name: one.curve for name, one in outcomes.items()}, title)
+    record.figure("curves", drawn, caption="Loss of every method over time on training and unseen texts; one run each.")
     factors = [jax.tree.map(np.asarray, one.factors) for one in outcomes.values()]
     A, truth = np.asarray(data.heldout.A1), np.asarray(data.truth)
     fitted = attention_map(A[0] @ factors[0].Q, A[0] @ factors[0].K)
-    record.figure("maps", head_figures.maps(np.asarray(data.heldout.B)[0], fitted, data.tokens, config.crop))
+    heldout = next(iter(outcomes.values())).curve[-1, 2]
+    named = f"a text that the fit has not seen; loss on the unseen texts {heldout:.2g}"
+    drawn = maps(np.asarray(data.heldout.B)[0], fitted, title=named, tokens=data.tokens, size=config.crop)
+    record.figure("maps", drawn, caption="True and recovered map of a text that decided nothing, and their difference.")
     wanted = centred(A @ truth @ np.swapaxes(A, 1, 2))
     found = {name: centred(A @ x.Q @ np.swapaxes(A @ x.K, 1, 2)) for name, x in zip(outcomes, factors, strict=True)}
-    record.figure("logits", head_figures.logits(wanted, found))
+    words = "Fitted over true logits of all pairs of tokens of the unseen texts, a panel a method; colour counts pairs."
+    record.figure("logits", head_figures.logits(wanted, found), caption=words)
 
 
 def centred(S: np.ndarray) -> np.ndarray:

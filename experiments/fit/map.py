@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from attnreg import parallel
 from attnreg.fit.solve import METHODS, choose_method, make_solver
@@ -15,12 +16,26 @@ from attnreg.objectives.attention import AttentionObjective
 from attnreg.objectives.factored import FactoredObjective
 from attnreg.objectives.factors import Factors
 from attnreg.problems.attention import AttentionRegression
-from attnreg.problems.checks import check_choice
-from attnreg.solvers import History, Solver, Status, settled
+from attnreg.problems.checks import check_choice, check_integer, check_number
+from attnreg.solvers import History, Optax, Solver, Status, settled
 from attnreg.solvers.base import Stopwatch, finished
 from experiments.fit import data as fit_data
 from experiments.fit.report import Fit, Scale, matrix, report, value_at_zero
+from experiments.runner.about import About, Metric
 from experiments.runner.record import Record
+
+ABOUT = About(
+    "The matrix behind an attention map",
+    "A solver fits X to attention maps, beside others on the same objective, and is judged on unseen documents.",
+    (
+        Metric("heldout", "loss on unseen documents, in the unit of loss_unit"),
+        Metric("loss", "loss on the training documents, in the unit of loss_unit"),
+        Metric("gradient_ratio", "gradient at the end over that at the start"),
+        Metric("steps", "steps of the solver"),
+        Metric("seconds", "wall seconds of the solver, compiling apart"),
+        Metric("logit_error", "logits, relative error", always=False),
+    ),
+)
 
 SHARED = "the rows of the fits, documents first"
 
@@ -79,8 +94,14 @@ def solution(x: Any) -> dict[str, Any]:
 
 
 def build(config: Any, method: str, max_steps: int) -> Solver:
-    """A solver with the options of its own section, where it has one."""
+    """A solver with the options of its own section, where it has one; Adam with a cosine schedule."""
     options = config.solver[method].to_dict() if method in config.solver else {}
+    if method == "adam":
+        rate, steps = options["learning_rate"], options["steps"]
+        check_number("solver.adam.learning_rate", rate, above=0)
+        check_integer("solver.adam.steps", steps, at_least=1)
+        schedule = optax.cosine_decay_schedule(rate, steps)
+        return Optax(optax.adam(schedule), tol=config.solver.tol, max_steps=min(max_steps, steps))
     return make_solver(method, tol=config.solver.tol, max_steps=max_steps, **options)
 
 

@@ -24,6 +24,7 @@ from attnreg.rows import softmax
 from attnreg.solvers import Status, describe
 from attnreg.solvers.state import State
 from experiments.fit import figures as fit_figures
+from experiments.runner.maps import maps
 from experiments.runner.record import Record
 
 
@@ -109,20 +110,23 @@ def report(config: Any, record: Record, data: Any, curves: dict[str, Fit], metho
             "methods", ("method", "status", "loss", "held-out", "|g|/|g0|", "steps", "seconds"), methods(curves)
         )
         result["methods"] = {name: dict(loss=f.loss[-1], seconds=f.seconds[-1]) for name, f in curves.items()}
-    floor = float(np.finfo(config.precision).eps)
-    record.figure(
-        "convergence", fit_figures.convergence({k: (f.seconds, f.loss) for k, f in curves.items()}, data.title, floor)
-    )
+    eps = float(np.finfo(config.precision).eps)
     over_time = {name: (f.seconds, f.loss, f.heldout) for name, f in curves.items()}
-    record.figure("heldout", fit_figures.heldout_over_time(over_time, data.title))
+    drawn = fit_figures.convergence({name: curve[:2] for name, curve in over_time.items()}, data.title, eps)
+    record.figure(
+        "convergence", drawn, caption=f"Training loss, of {scale.name}, over time and over steps; one run each."
+    )
+    drawn = fit_figures.heldout_over_time(over_time, data.title)
+    record.figure("heldout", drawn, caption="Training and held-out loss over time; one run a method.")
     if data.problem.sizes[1] > 1:
-        for name, problem, labels in (
-            ("maps_train", data.problem, data.labels.train),
-            ("maps_heldout", data.heldout, data.labels.heldout),
+        for name, problem, labels, loss in (
+            ("train", data.problem, data.labels.train, result["loss"]),
+            ("heldout", data.heldout, data.labels.heldout, result["heldout"]),
         ):
-            record.figure(
-                name, fit_figures.maps(*attention_maps(problem, x, data.rotary), labels, f"{data.title}, {name[5:]}")
-            )
+            true, fitted = attention_maps(problem, x, data.rotary)
+            title = f"{data.title}, {name}: loss {loss:.4g} (all documents; the first is shown)"
+            words = f"True and fitted map of the first {name} document, and their difference."
+            record.figure(f"maps_{name}", maps(true, fitted, title=title, tokens=labels), caption=words)
     return result
 
 

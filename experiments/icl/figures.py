@@ -7,7 +7,7 @@ import numpy as np
 
 from experiments.icl.arms import label
 from experiments.icl.runs import Run
-from experiments.runner.figures import PALETTE, band, canvas
+from experiments.runner.figures import MARKERS, PALETTE, band, canvas
 from experiments.runner.record import Record
 from experiments.runner.statistics import bootstrap_band
 
@@ -33,14 +33,17 @@ def curves(runs: Sequence[Run], record: Record) -> None:
             values, text = run.curves[name][seeds], label(run.arm.series if same_task else run.arm.name, group)
             if len(runs) <= 3:
                 panel.plot(run.steps, values.T, color=color, lw=0.5, alpha=0.5)
-            band(panel, run.steps, values, label=text, color=color, level=LEVEL)
+            mark = MARKERS[i % len(MARKERS)]
+            band(panel, run.steps, values, label=text, color=color, level=LEVEL, marker=mark)
             if name == "gd/cosine" and run.arm.plus:
                 plus = run.curves["gd_plus/cosine"][seeds]
                 panel.plot(run.steps, plus.mean(0), ":", color=color, label=f"{run.arm.name}, to GD++")
     _loss_references(axes[0, 0], learners, same_task, few=len(runs) <= 2)
     axes[0, 1].set_ylim(top=1.02)
     axes[0, 1].legend(fontsize=6)
-    record.figure("curves", figure)
+    seeds = max(len(run.stopped) for run in runs)
+    words = f"Means over {seeds} seeds in training with their 90% bootstrap band, on documents that none has seen."
+    record.figure("curves", figure, caption=words)
 
 
 def _loss_references(panel: Any, learners: Sequence[tuple[Run, str]], same_task: bool, *, few: bool) -> None:
@@ -52,10 +55,10 @@ def _loss_references(panel: Any, learners: Sequence[tuple[Run, str]], same_task:
             panel.axhline(run.curve_losses["gd"], color=shade, ls="--", lw=1, label=text)
         if few and "interpolated_loss" in run.curves and group != "stuck":
             mean = bootstrap_band(run.curves["interpolated_loss"][run.groups[group]])[0]
-            panel.plot(run.steps, mean, ":", color=color)
+            panel.plot(run.steps, mean, ":", color=color, label=f"{label(run.arm.name, group)}, interpolated weights")
     best = min(min(np.nanmin(run.curves["loss"]), run.curve_losses["gd"]) for run, _ in learners)
     panel.set_ylim(0.9 * best, 1.1 * max(max(run.curve_losses["zero"], run.curve_losses["gd"]) for run, _ in learners))
-    panel.legend(fontsize=6, title="dotted: interpolated weights" if few else None, title_fontsize=6)
+    panel.legend(fontsize=6)
 
 
 def chart(runs: Sequence[Run], xlabel: str, record: Record) -> None:
@@ -70,7 +73,8 @@ def chart(runs: Sequence[Run], xlabel: str, record: Record) -> None:
         for panel, metric in zip(panels, ("loss", "gd/cosine"), strict=True):
             mean, low, high = np.array([run.band[group][metric] for run in members]).T
             error = [np.maximum(mean - low, 0), np.maximum(high - mean, 0)]
-            panel.errorbar(x, mean, error, fmt="o-", ms=3, capsize=2, color=color, label=label(series, group))
+            mark = f"{MARKERS[i % len(MARKERS)]}-"
+            panel.errorbar(x, mean, error, fmt=mark, ms=3.5, capsize=2, color=color, label=label(series, group))
         plus = [(run.arm.x, run.band[group]["gd_plus/cosine"][0]) for run in members if run.arm.plus]
         if plus:
             panels[1].plot(*zip(*plus, strict=True), "s:", ms=3, color=color, label=f"{series}, to GD++")
@@ -79,7 +83,9 @@ def chart(runs: Sequence[Run], xlabel: str, record: Record) -> None:
     panels[1].set(xlabel=xlabel, title="cosine with gradient descent")
     for panel in panels:
         panel.legend(fontsize=6)
-    record.figure("chart", figure)
+    seeds = max(len(run.stopped) for run in runs)
+    words = f"Final loss and cosine against {xlabel}: means over at most {seeds} seeds with 90% bootstrap bars."
+    record.figure("chart", figure, caption=words)
 
 
 def _chart_references(panel: Any, runs: Sequence[Run]) -> None:
@@ -105,14 +111,17 @@ def curvature(step: Any, learners: dict[str, Any], record: Record) -> None:
     inner = range(1, len(edges))
     centre = np.array([z[place == i].mean() for i in inner])
     panel.plot(centre, centre, "--", color="black", lw=1, label="gradient step")
-    for color, (name, logits) in zip(PALETTE, learners.items(), strict=False):
+    for color, mark, (name, logits) in zip(PALETTE, MARKERS, learners.items(), strict=False):
         l = np.asarray(logits, dtype=float).ravel()
-        panel.plot(centre, [l[place == i].mean() for i in inner], color=color, label=name)
-        spread.plot(centre, [l[place == i].std() for i in inner], color=color, label=name)
+        panel.plot(centre, [l[place == i].mean() for i in inner], color=color, label=name,
+                   marker=mark, ms=3, markevery=4)  # fmt: skip
+        spread.plot(centre, [l[place == i].std() for i in inner], color=color, label=name,
+                    marker=mark, ms=3, markevery=4)  # fmt: skip
     panel.set(xlabel="logit of the gradient step", ylabel="mean logit", title="curvature of the learned step")
     spread.set(xlabel="logit of the gradient step", ylabel="standard deviation", title="what the step does not decide")
     panel.legend(fontsize=6)
-    record.figure("curvature", figure)
+    words = "Mean logit of each learner, and its spread, where the gradient step has the logit along x; one seed each."
+    record.figure("curvature", figure, caption=words)
 
 
 def shifts(result: dict[str, Any], record: Record) -> None:
@@ -134,7 +143,8 @@ def shifts(result: dict[str, Any], record: Record) -> None:
                 panel.plot(x, [p[name] for p in points], style if numeric else "_", ms=14, color=color, label=name)
             panel.set(title=f"{arm}: {axis}", yscale="log")
     panels[0, 0].legend(fontsize=6)
-    record.figure("shifts", figure)
+    words = "Loss off the training distribution: the mean over seeds with its 90% band, and gradient descent."
+    record.figure("shifts", figure, caption=words)
 
 
 def real(result: dict[str, Any], table: str, record: Record) -> None:
@@ -147,4 +157,4 @@ def real(result: dict[str, Any], table: str, record: Record) -> None:
         panel.set_yticks(range(len(values)), list(losses), fontsize=6)
         panel.invert_yaxis()
         panel.set(title=f"{arm}: loss on real documents ({table})")
-    record.figure("real", figure)
+    record.figure("real", figure, caption="Loss on documents with real targets: mean and deviation over seeds.")

@@ -80,6 +80,13 @@ class Run:
             for group, seeds in self.groups.items()
         }
 
+    def _headline(self) -> dict[str, float]:
+        """Medians over the seeds past the plateau, over all where none is: loss over descent's, and the cosine."""
+        stuck = set(self.groups.get("stuck", ()))
+        seeds = [seed for seed in range(len(self.stopped)) if seed not in stuck] or slice(None)
+        loss, cosine = (float(np.median(self.final[name][seeds])) for name in ("loss", "gd/cosine"))
+        return {"over_descent": loss / self.losses["gd"], "cosine": cosine}
+
     def summary(self) -> dict[str, Any]:
         """What `result.json` keeps of the run."""
         zero, gd = self.curve_losses["zero"], self.curve_losses["gd"]
@@ -94,6 +101,7 @@ class Run:
             "final": self.final,
             "stopped": self.stopped,
             "plateau_end": [metrics.plateau_end(self.steps, curve, zero, gd) for curve in self.curves["loss"]],
+            **self._headline(),
             "past_plateau": 1 - len(self.groups.get("stuck", ())) / len(self.stopped),
             "steps": self.steps,
             "curves": self.curves,

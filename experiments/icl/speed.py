@@ -19,8 +19,18 @@ from attnreg.problems.checks import ProblemError, check_integer, check_number
 from experiments.benchmarks.timing import Clock, interleave, timed
 from experiments.icl import loop_peer as peer
 from experiments.icl.arms import section_of
+from experiments.runner.about import About, Metric
 from experiments.runner.config import UsageError
 from experiments.runner.record import Record
+
+ABOUT = About(
+    "Cost of a training step in context",
+    "CPU time of a step of attnreg.icl and of the usual notebook loop, in turn, at equal losses.",
+    (
+        Metric("ratio", "the usual loop's CPU time a step over ours, median", "higher", "ratio.median"),
+        Metric("agreement", "largest relative difference of the two losses on the same documents", path="agreement"),
+    ),
+)
 
 
 def run(config: Any, record: Record) -> dict[str, Any]:

@@ -21,9 +21,22 @@ from experiments.icl.analyses import ANALYSES
 from experiments.icl.arms import Arm
 from experiments.icl.references import Comparison
 from experiments.icl.runs import Run
+from experiments.runner.about import About, Metric
 from experiments.runner.batch import Records
 from experiments.runner.config import UsageError
 from experiments.runner.record import Record
+
+ABOUT = About(
+    "Trained attention beside gradient descent",
+    "Attention layers learn a regression in context over several seeds and are compared with steps of descent.",
+    (
+        Metric("over_descent", "loss over that of the gradient steps, worst arm", path="arms.*.over_descent"),
+        Metric("cosine", "cosine of sensitivities with descent, worst arm", "higher", "arms.*.cosine", over="min"),
+        Metric(
+            "past_plateau", "share of seeds past the plateau, worst arm", "higher", "arms.*.past_plateau", over="min"
+        ),
+    ),
+)
 
 BATCHED = ("seed", "learning_rate")
 SHARED = "the seeds, then the documents of a step"

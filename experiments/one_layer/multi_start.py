@@ -14,8 +14,18 @@ from experiments.benchmarks.peers import Found, Peer, hunt
 from experiments.benchmarks.peers.protocol import Method
 from experiments.benchmarks.timing import Clock
 from experiments.runner import distributed, figures
+from experiments.runner.about import About, Metric
 from experiments.runner.config import UsageError
 from experiments.runner.record import Record
+
+ABOUT = About(
+    "One-layer problems solved from many starts",
+    "Random noiseless instances in X and Y: the share solved within a CPU budget, ours beside general solvers.",
+    (
+        Metric("solved", "share of instances that we solve, worst size", "higher", "ours.*.solved", "min"),
+        Metric("cpu_seconds", "our median CPU seconds to a solution, largest size", "lower", "ours.*.cpu_seconds"),
+    ),
+)
 
 OURS = "attnreg"
 SHARED = "the runs, an instance with a method each"
@@ -57,7 +67,9 @@ def run(config: Any, record: Record) -> dict[str, Any]:
         record.arrays("solution", **best[1]._asdict())
     summary = _summary(config, rows)
     _report(config, record, rows, summary, skipped)
-    return {"runs": rows, "summary": summary, "not_run": skipped}
+    ours_of = {f"{r['n']},{r['d']}": r for r in summary if r["method"] == OURS}
+    shares = {k: {"solved": r["solved"] / r["instances"], "cpu_seconds": r["median_cpu"]} for k, r in ours_of.items()}
+    return {"runs": rows, "summary": summary, "not_run": skipped, "ours": shares}
 
 
 def _units(config: Any) -> Iterator[tuple[int, int, int, str]]:
@@ -118,14 +130,17 @@ def _report(config: Any, record: Record, rows: list[dict], summary: list[dict], 
     cells = sorted({(r["n"], r["d"]) for r in rows})
     figure, axes = figures.canvas(1, max(1, len(cells)))
     for panel, (n, d) in zip(axes[0], cells, strict=False):
-        for name in dict.fromkeys(r["method"] for r in rows):
+        for i, name in enumerate(dict.fromkeys(r["method"] for r in rows)):
             mine = [r for r in rows if (r["n"], r["d"], r["method"]) == (n, d, name)]
             times = np.sort([r["cpu"] for r in mine if r["relative"] <= config.tol])
             if mine:
                 steps = np.concatenate([[1e-3], times, [config.seconds]])
                 heights = np.concatenate([[0], np.arange(1, len(times) + 1), [len(times)]]) / len(mine)
-                panel.step(steps, heights, where="post", label=name, linewidth=2.4 if name == OURS else 1.2)
+                style = dict(marker=figures.MARKERS[i % len(figures.MARKERS)], linewidth=2.4 if name == OURS else 1.2)
+                solved = f"{name}: {len(times)} of {len(mine)}"
+                panel.step(steps, heights, where="post", label=solved, markersize=3, **style)
         panel.set(xscale="log", xlabel="CPU seconds", ylabel="fraction solved", title=f"n = {n}, d = {d}")
         panel.set_ylim(-0.03, 1.05)
-    axes[0][0].legend(fontsize=6)
-    record.figure("success", figure)
+        panel.legend(fontsize=6, title="method: solved", title_fontsize=6)
+    words = "Share of the instances that a method has solved after so many CPU seconds, a panel a size."
+    record.figure("success", figure, caption=words)

@@ -2,13 +2,29 @@
 
 from typing import Any
 
+import numpy as np
+
 from attnreg.data.layers import layer_maps
 from attnreg.problems.checks import check_choice
 from experiments.recover import report
 from experiments.recover.data import TARGETS, load
 from experiments.recover.jobs import jobs_of
 from experiments.recover.race import Race
+from experiments.runner.about import About, Metric
+from experiments.runner.maps import maps
 from experiments.runner.record import Record
+
+ABOUT = About(
+    "One head from what it reads and writes",
+    "fit_layer recovers the weights of a head from its outputs or maps, in turn with a tuned minibatch Adam.",
+    (
+        Metric("heldout", "loss on the texts that decide when to stop"),
+        Metric("test", "loss on texts that decided nothing"),
+        Metric("seconds", "wall seconds of the first fit"),
+        Metric("cpu_seconds", "CPU seconds of the first fit"),
+        Metric("peer", "held-out loss of the tuned Adam, best of its rounds", path="peer.heldout", always=False),
+    ),
+)
 
 
 def run(config: Any, record: Record) -> dict[str, Any]:
@@ -19,9 +35,13 @@ def run(config: Any, record: Record) -> dict[str, Any]:
     record.say(data.title)
     runs, best = Race(config, record, data, jobs, heads=1).run()
     result = report.report(record, data, runs, best, config.targets)
-    fitted = layer_maps(best, data.test[0], **data.logits)
+    true = None
     if data.true is not None:
-        record.figure("maps", report.maps(layer_maps(data.true, data.test[0], **data.logits), fitted, data.title))
+        true = layer_maps(data.true, data.test[0], **data.logits)
     elif data.given is not None and "maps" in data.given["test"]:
-        record.figure("maps", report.maps(data.given["test"]["maps"][0], fitted, data.title))
+        true = data.given["test"]["maps"][0]
+    if true is not None:
+        title = f"{data.title}, a text that decided nothing; test loss {result['test']:.2g}"
+        drawn = maps(np.asarray(true), np.asarray(layer_maps(best, data.test[0], **data.logits)), title=title)
+        record.figure("maps", drawn, caption="Maps of a text that decided nothing, and their difference.")
     return result

@@ -6,7 +6,21 @@ from experiments.recover import report
 from experiments.recover.data import load
 from experiments.recover.jobs import jobs_of
 from experiments.recover.race import Race
+from experiments.runner.about import About, Metric
 from experiments.runner.record import Record
+
+ABOUT = About(
+    "A whole layer from what it reads and writes",
+    "fit_layer recovers all heads of a layer from the sum of what they write, in turn with a tuned minibatch Adam.",
+    (
+        Metric("heldout", "loss on the texts that decide when to stop"),
+        Metric("test", "loss on texts that decided nothing"),
+        Metric("seconds", "wall seconds of the first fit"),
+        Metric("cpu_seconds", "CPU seconds of the first fit"),
+        Metric("peer", "held-out loss of the tuned Adam, best of its rounds", path="peer.heldout", always=False),
+        Metric("heads_found", "heads found, by the cosine of their logits", better="higher", always=False),
+    ),
+)
 
 
 def run(config: Any, record: Record) -> dict[str, Any]:

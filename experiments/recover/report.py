@@ -16,6 +16,7 @@ from experiments.runner import figures
 from experiments.runner.record import Record
 
 LEVELS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-8)
+MARKS = {"maps": "o", "outputs": "s"}
 FOUND = 0.99  # cosine of centred logits from which a head counts as found
 
 
@@ -49,9 +50,12 @@ def report(record: Record, data: Activations, runs: list[Run], best: LayerWeight
         result["peer"] = peer(runs)
         result["behind_peer_until"] = behind_until(main, [run for run in runs if run.job.method == ADAM])
     _tables(record, runs, heads, targets, result, known)
-    record.figure("heldout", heldout_over_time(runs, data.title, result["unit"]))
+    rounds = len({run.job.seed for run in runs if run.job.part == "round"})
+    words = f"Best held-out loss so far over seconds, {rounds} seeds; ours with compilation, the peer's tuning thin."
+    record.figure("heldout", heldout_over_time(runs, data.title, result["unit"]), caption=words)
     if any(run.job.part == "texts" for run in runs):
-        record.figure("texts", over_texts(runs, data.title))
+        words = "Held-out loss against the number of training texts, one fit a point."
+        record.figure("texts", over_texts(runs, data.title), caption=words)
     return result
 
 
@@ -165,19 +169,19 @@ def _tables(
 def heldout_over_time(runs: list[Run], title: str, unit: str) -> Any:
     """Best held-out loss so far over seconds: ours with compilation, the peer's rounds, and thin its tuning."""
     figure, axes = figures.canvas(width=5.4, height=3.6)
-    seen = set()
-    for run in runs:
-        job = run.job
-        if job.part == "texts":
-            continue
-        label = f"{job.method}{', tuning' if job.part == 'tuning' else ''}"
-        color = figures.PALETTE[0] if job.method == OURS else figures.PALETTE[1]
-        thin = job.part == "tuning"
-        axes[0, 0].step(
-            *_steps(run), where="post", color=color, alpha=0.25 if thin else 1.0,
-            linewidth=0.7 if thin else 1.6, label=None if label in seen else label,
-        )  # fmt: skip
-        seen.add(label)
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in (run for run in runs if run.job.part != "texts"):
+        groups.setdefault((run.job.method, run.job.part), []).append(run)
+    for (method, part), members in groups.items():
+        best, place, thin = min(run.heldout for run in members), int(method != OURS), part == "tuning"
+        label = f"{method}{', tuning' if thin else ''} ({len(members)}): best {best:.2g}"
+        for i, run in enumerate(members):
+            seconds, losses = _steps(run)
+            axes[0, 0].step(
+                seconds, losses, where="post", color=figures.PALETTE[place], alpha=0.25 if thin else 1.0,
+                linewidth=0.7 if thin else 1.6, label=label if i == 0 else None,
+                marker=None if thin else figures.MARKERS[place], markersize=3.5, markevery=max(len(seconds) // 10, 1),
+            )  # fmt: skip
     axes[0, 0].set(xscale="log", yscale="log", xlabel="seconds", ylabel="held-out loss, best so far")
     axes[0, 0].set_title(f"{title}\n{unit}", fontsize=7)
     axes[0, 0].legend(fontsize=7)
@@ -190,19 +194,7 @@ def over_texts(runs: list[Run], title: str) -> Any:
     mine = [run for run in runs if run.job.part == "texts"]
     for kind in dict.fromkeys(run.job.targets for run in mine):
         points = sorted((run.job.documents, run.heldout) for run in mine if run.job.targets == kind)
-        axes[0, 0].loglog(*zip(*points, strict=True), "o-", label=kind)
+        axes[0, 0].loglog(*zip(*points, strict=True), f"{MARKS[kind]}-", label=kind)
     axes[0, 0].set(xlabel="texts", ylabel="held-out loss", title=", ".join(title.split(", ")[:2]))
     axes[0, 0].legend()
-    return figure
-
-
-def maps(true: np.ndarray, fitted: np.ndarray, title: str) -> Any:
-    """True and fitted map (n, n) of one unseen text and their difference; colours of maps follow the square root."""
-    figure, axes = figures.canvas(1, 3, width=3.8, height=3.6)
-    top = float(np.sqrt(max(true.max(), fitted.max())))
-    for panel, map_, name in ((axes[0, 0], true, "true map"), (axes[0, 1], fitted, "fitted map")):
-        figures.heatmap(panel, np.sqrt(map_), title=name, limit=top)
-    image = figures.heatmap(axes[0, 2], fitted - true, title="fitted − true", signed=True)
-    figure.colorbar(image, ax=axes[0, 2], shrink=0.8)
-    figure.suptitle(f"{title}, a text that decided nothing", fontsize=8)
     return figure

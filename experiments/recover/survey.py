@@ -18,7 +18,8 @@ from matplotlib.colors import LogNorm
 from experiments.runner import figures
 from experiments.runner.command import EXIT_FAILED, command, unreadable_is_usage
 from experiments.runner.results import Row, gather
-from experiments.runner.screen import clean, console, rich_table
+from experiments.runner.screen import clean, console
+from experiments.runner.sheet import sheet
 from experiments.runner.store.encoding import write_atomic
 
 PLACE = ("data.layer", "data.head")
@@ -48,7 +49,7 @@ def _survey(root: Path) -> int:
     figure.savefig(root / "heads.png")
     plt.close(figure)
     screen = console()
-    screen.print(rich_table("worst heads", COLUMNS, [[row[name] for name in COLUMNS] for row in ordered[:WORST]]))
+    screen.print(sheet("worst heads", COLUMNS, [[row[name] for name in COLUMNS] for row in ordered[:WORST]]))
     for level in LEVELS:
         screen.print(f"held out at most {level:.0e}: {count(rows, level)} of {len(rows)}")
     for name, why in missing:

@@ -96,6 +96,14 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[
     return options, overrides
 
 
+def figure_formats(text: str) -> tuple[str, ...]:
+    """`--figures svg,pdf` as a tuple; UsageError for another format."""
+    found = tuple(dict.fromkeys(name for name in text.split(",") if name not in ("", "png")))
+    if wrong := set(found) - {"svg", "pdf"}:
+        raise UsageError(f"--figures has {wrong.pop()!r}; there are svg and pdf (png is always kept)")
+    return found
+
+
 def _help(parser: argparse.ArgumentParser, spec: str, overrides: Sequence[str]) -> NoReturn:
     print(parser.format_help())
     print(describe(spec, overrides) if spec else "--config FILE --help lists the variants and fields of that config.")

@@ -37,6 +37,7 @@ class Resolved(NamedTuple):
     path: Path
     variant: str
     overrides: tuple[str, ...]
+    expected: Mapping[str, tuple[float | None, float | None]] = types.MappingProxyType({})  # of metrics, by name
 
     @property
     def name(self) -> str:
@@ -109,7 +110,24 @@ def resolve(spec: str, overrides: Sequence[str] = ()) -> Resolved:
         raise UsageError(f"{path}: get_config returned a {type(config).__name__}, not a ConfigDict")
     config = _override(config.lock(), tuple(overrides)).copy_and_resolve_references()
     _check(config, path)
-    return Resolved(config.lock(), path, variant, tuple(overrides))
+    return Resolved(config.lock(), path, variant, tuple(overrides), _expected(module, path, variant, overrides))
+
+
+def _expected(module: types.ModuleType, path: Path, variant: str, overrides: Sequence[str]) -> Mapping[str, Any]:
+    """What the config expects of a variant: `EXPECTED`, variant to metric to (from, to); nothing once a field differs.
+
+    Another seed is the same question.
+    """
+    found = getattr(module, "EXPECTED", {})
+    ranges = [limits for of in found.values() for limits in of.values()] if _nested(found) else [None]
+    if not all(isinstance(limits, tuple) and len(limits) == 2 for limits in ranges):
+        raise UsageError(f"{path}: EXPECTED must be a dict of variants, each of metrics with (from, to), None for open")
+    changed = [match[2] for flag in overrides if (match := _OVERRIDE.match(flag)) and match[2] != "seed"]
+    return {} if changed else dict(found.get(variant, {}))
+
+
+def _nested(found: Any) -> bool:
+    return isinstance(found, Mapping) and all(isinstance(entry, Mapping) for entry in found.values())
 
 
 def _one_line(error: Exception) -> str:

@@ -1,7 +1,7 @@
 """Run resolved configs in their folders: claim them, run or resume or report, and leave result or failure behind."""
 
 import contextlib
-import importlib
+import os
 import traceback
 import types
 from collections.abc import Iterator, Sequence
@@ -11,15 +11,18 @@ import jax
 from rich.console import Console
 
 from attnreg.problems.checks import ProblemError
-from experiments.runner import distributed, process
+from experiments.runner import about, distributed, process
 from experiments.runner.batch import Records
 from experiments.runner.command import DISK, EXIT_FAILED, EXIT_USAGE, USAGE
 from experiments.runner.config import Run, UsageError
 from experiments.runner.distributed import ALONE, Place
+from experiments.runner.experiment import batched, experiment_module, shared
+from experiments.runner.progress import compiling_seconds
 from experiments.runner.record import Record
 from experiments.runner.results import tables
-from experiments.runner.screen import console, rich_table
+from experiments.runner.screen import console
 from experiments.runner.session import CHECKPOINT_SECONDS, Session
+from experiments.runner.sheet import sheet
 from experiments.runner.signals import EXIT_PREEMPTED, Preempted, Stop
 from experiments.runner.store import environment, folder
 from experiments.runner.store.encoding import plain, write_json
@@ -35,6 +38,7 @@ class Settings(NamedTuple):
     force: bool = False
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     tensorboard: bool = False
+    figures: tuple[str, ...] = ()  # formats of figures beside PNG
 
 
 def execute(
@@ -76,26 +80,6 @@ def execute(
         return 0
 
 
-def experiment_module(name: str) -> types.ModuleType:
-    """The module `experiments.<name>`; UsageError when it is absent or has neither `run` nor `run_batch`."""
-    full = f"experiments.{name}"
-    path = f"{full.replace('.', '/')}.py"
-    try:
-        module = importlib.import_module(full)
-    except ModuleNotFoundError as error:
-        if not f"{full}.".startswith(f"{error.name}."):
-            raise UsageError(f"experiment {name!r} needs the package {error.name!r}, which is not installed") from error
-        raise UsageError(f"config.experiment is {name!r}, but there is no {path}") from error
-    if not batched(module) and not callable(getattr(module, "run", None)):
-        raise UsageError(f"{path} has no run(config, record), and no BATCHED with run_batch(configs, records)")
-    return module
-
-
-def batched(module: types.ModuleType) -> bool:
-    """Whether an experiment runs many configs as one program: it has `run_batch` and names the fields, `BATCHED`."""
-    return callable(getattr(module, "run_batch", None)) and hasattr(module, "BATCHED")
-
-
 def _refusal(config: Any, module: types.ModuleType, here: Place) -> str:
     """Why this experiment is not run on these processes and devices, alike on all of them; "" where it is."""
     if here.processes > 1 and not shared(module):
@@ -109,11 +93,6 @@ def _refusal(config: Any, module: types.ModuleType, here: Place) -> str:
             "use --config.precision=float32, or JAX_PLATFORMS=cpu"
         )
     return ""
-
-
-def shared(module: types.ModuleType) -> str:
-    """What the processes of a run share of an experiment's work, in words: its `SHARED`; "" when it cannot."""
-    return getattr(module, "SHARED", "")
 
 
 @contextlib.contextmanager
@@ -148,10 +127,11 @@ def _claim(runs: Sequence[Run], settings: Settings, stack: contextlib.ExitStack)
         return found
     for run in runs:
         stack.callback(Lock(run.workdir).release)
-    return [_prepare(run, settings) for run in runs]
+    module = experiment_module(runs[0].resolved.config.experiment)
+    return [_prepare(run, settings, module) for run in runs]
 
 
-def _prepare(run: Run, settings: Settings) -> State:
+def _prepare(run: Run, settings: Settings, module: types.ModuleType) -> State:
     """Make a folder, whose lock is held, this run's; what it held before."""
     config = run.resolved.config.to_dict()
     if settings.force:
@@ -160,6 +140,7 @@ def _prepare(run: Run, settings: Settings) -> State:
     if held is State.EMPTY:
         write_json(run.workdir / folder.CONFIG, config)
     if held is not State.FINISHED:
+        write_json(run.workdir / folder.ABOUT, about.content(module, run.resolved))
         environment.append(run.workdir / folder.ENVIRONMENT, environment.describe(config["precision"]))
         (run.workdir / folder.FAILURE).unlink(missing_ok=True)
     return held
@@ -170,15 +151,20 @@ def _work(
 ) -> int:
     with contextlib.ExitStack() as stack:
         records = []
+        if session.primary:
+            session.log = _log(runs[0], stack)
+        compiled = compiling_seconds()
         for run, state in zip(runs, held, strict=True):
             resume, writes = state is not State.EMPTY, state is not State.FINISHED
-            record = Record(run.workdir, resume=resume, writes=writes, session=session, events=settings.tensorboard)
+            options: dict[str, Any] = dict(session=session, events=settings.tensorboard, figures=settings.figures)
+            record = Record(run.workdir, resume=resume, writes=writes, **options)
             stack.callback(record.close)
             records.append(record)
             session.say(f"{'resuming' if resume else 'running'} {run.resolved.spec} in {run.workdir}")
         if jax.device_count() > 1 and shared(module):
             many = f"{jax.process_count()} processes with " if jax.process_count() > 1 else ""
             session.say(f"{many}{jax.device_count()} devices share {shared(module)}")
+        session.stage("loading and compiling")
         try:
             results = _call(module, runs, records)
             for run, record, result in zip(runs, records, results, strict=True):
@@ -196,12 +182,20 @@ def _work(
             raise UsageError(str(error)) from error  # data and options come from the config
         except Exception as error:
             return _failed(error, runs, session)
+        compiled = compiling_seconds() - compiled
         for run, record in zip(runs, records, strict=True):
             record.close()
             for table in record.tables.values():
-                session.screen.print(table)
-            session.say(f"finished in {record.seconds:.1f} s: {run.workdir / folder.RESULT}")
+                session.show(table)
+            took = f"finished in {record.seconds:.1f} s, with {compiled:.1f} s of compiling in this session"
+            session.say(f"{took}: {run.workdir / folder.RESULT}")
     return 0
+
+
+def _log(run: Run, stack: contextlib.ExitStack) -> Console:
+    """The log of a run, or of a batch in the folder of its first one; every session adds to it."""
+    handle = folder.open_own(run.workdir / folder.LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    return console(stack.enter_context(open(handle, "w", buffering=1, encoding="utf-8")))
 
 
 def _call(module: types.ModuleType, runs: Sequence[Run], records: Sequence[Record]) -> list[Any]:
@@ -225,6 +219,8 @@ def _failed(error: Exception, runs: Sequence[Run], session: Session) -> int:
     """Print and keep the reason; a full or read-only disk is named as such by the caller."""
     if isinstance(error, OSError) and error.errno in DISK:
         raise error
+    session.close()
+    session.show("".join(traceback.format_exception(error)), only_log=True)
     traceback.print_exception(error)
     if session.primary:
         note_failure(runs, error)
@@ -247,5 +243,5 @@ def note_failure(runs: Sequence[Run], error: Exception) -> None:
 
 def _report_finished(run: Run, screen: Console) -> None:
     for name, columns, rows in tables(run.workdir):
-        screen.print(rich_table(name, columns, rows))
+        screen.print(sheet(name, columns, rows))
     screen.print(f"{run.workdir} already holds this run, finished ({run.workdir / folder.RESULT}); --force redoes it")

@@ -11,6 +11,7 @@ from experiments.runner.statistics import bootstrap_band
 
 # Okabe and Ito's palette, ordered so that the first two differ most in lightness too.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # a curve is told apart without its colour too
 DIVERGING, SEQUENTIAL = "RdBu_r", "viridis"
 
 STYLE: Any = {
@@ -39,10 +40,13 @@ def canvas(rows: int = 1, columns: int = 1, *, width: float = 3.6, height: float
     return figure, axes
 
 
-def band(axes: Any, x: Any, runs: Any, *, label: str, color: str, level: float = 0.95) -> None:
-    """Plot the mean of `runs` (runs, len(x)) with its bootstrap band."""
+def band(
+    axes: Any, x: Any, runs: Any, *, label: str, color: str, level: float = 0.95, marker: str | None = None
+) -> None:
+    """Plot the mean of `runs` (runs, len(x)) with its bootstrap band; a `marker` on about ten of its points."""
     mean, low, high = bootstrap_band(runs, level=level)
-    axes.plot(x, mean, color=color, label=label)
+    every = max(len(mean) // 10, 1)
+    axes.plot(x, mean, color=color, label=label, marker=marker, markersize=4, markevery=every)
     axes.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from experiments.runner.journal import Journal
-from experiments.runner.screen import duration, rich_table, short
+from experiments.runner.screen import duration, short
 from experiments.runner.session import Session
+from experiments.runner.sheet import Sheet, sheet
 from experiments.runner.store import arrays as archives
 from experiments.runner.store import folder
-from experiments.runner.store.encoding import write_atomic
+from experiments.runner.store.encoding import write_atomic, write_json
 
 
 class Record:
@@ -38,10 +38,16 @@ class Record:
         writes: bool = True,
         session: Session | None = None,
         events: bool = False,
+        figures: Sequence[str] = (),
     ) -> None:
-        """`writes`: this folder is not finished; the primary process writes, and prints all the same."""
+        """`writes`: this folder is not finished; the primary process writes, and prints all the same.
+
+        `figures`: formats beside PNG, "svg" or "pdf".
+        """
         self.workdir = workdir
-        self.tables: dict[str, Table] = {}
+        self.tables: dict[str, Sheet] = {}
+        self._formats = ("png", *figures)
+        self._captions: dict[str, str] = {}
         self.session = session or Session()
         self.writes = writes and self.session.primary
         self.journal = Journal(workdir, resume=resume, finished=not writes, primary=self.session.primary)
@@ -74,13 +80,12 @@ class Record:
         self._progress(int(step), line)
 
     def expect(self, steps: int) -> None:
-        """Tell the progress line how many steps the run will take."""
+        """Tell the progress bar how many steps the run will take."""
         self._expected = int(steps)
 
     def _progress(self, step: int, line: dict[str, Any]) -> None:
-        of = f"/{self._expected}" if self._expected else ""
         numbers = "  ".join(f"{k} {short(v)}" for k, v in line.items() if k not in ("step", "time"))
-        self.session.progress(f"step {step}{of}  {numbers}  {duration(self.seconds)}")
+        self.session.progress(step, self._expected, f"{numbers}  {duration(self.seconds)}")
 
     def say(self, text: str) -> None:
         """Print a line of text."""
@@ -88,8 +93,24 @@ class Record:
 
     # --- what stays ----------------------------------------------------------------------------------------
 
-    def table(self, name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """Keep a table as tables/<name>.csv in full precision; print it, rounded, at the end of the run."""
+    def table(
+        self,
+        name: str,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[Any]],
+        *,
+        caption: str = "",
+        keep: Sequence[str] = (),
+    ) -> None:
+        """Keep a table as tables/<name>.csv in full precision; print it, rounded, at the end of the run.
+
+        Args:
+            name: a plain file name without suffix.
+            columns: their names.
+            rows: cells, one a column; None is an empty one.
+            caption: a sentence on what the rows are, for the report.
+            keep: the columns that stay on a screen too narrow for all.
+        """
         rows = [[_cell(v) for v in row] for row in rows]
         for row in rows:
             if len(row) != len(columns):
@@ -100,19 +121,32 @@ class Record:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([list(columns), *rows])
         write_atomic(folder.subfolder(self.workdir, folder.TABLES) / file, text.getvalue().encode())
-        self.tables[name] = rich_table(name, columns, rows)
+        self._caption(f"{folder.TABLES}/{name}", caption)
+        self.tables[name] = sheet(name, columns, rows, keep=keep)
 
-    def figure(self, name: str, figure: Any) -> Path:
-        """Keep a matplotlib figure as figures/<name>.png, close it, and return the path."""
+    def figure(self, name: str, figure: Any, *, caption: str = "") -> Path:
+        """Keep a matplotlib figure as figures/<name>.png, close it, and return the path.
+
+        `caption`: what is plotted, over how many runs or seeds, for the report.
+        """
         import matplotlib.pyplot as plt
 
         path = self.workdir / folder.FIGURES / f"{folder.file_name(name)}.png"
         if self.writes:
-            image = io.BytesIO()
-            figure.savefig(image, format="png")
-            write_atomic(folder.subfolder(self.workdir, folder.FIGURES) / path.name, image.getvalue())
+            self.session.stage("drawing")
+            for suffix in self._formats:
+                image = io.BytesIO()
+                figure.savefig(image, format=suffix)
+                made = folder.subfolder(self.workdir, folder.FIGURES) / path.with_suffix(f".{suffix}").name
+                write_atomic(made, image.getvalue())
+            self._caption(f"{folder.FIGURES}/{name}", caption)
         plt.close(figure)
         return path
+
+    def _caption(self, what: str, text: str) -> None:
+        """Keep what is said of a table or a figure; every one has an entry, in the order in which they were made."""
+        self._captions[what] = text
+        write_json(self.workdir / folder.CAPTIONS, self._captions)
 
     def arrays(self, name: str, /, **arrays: Any) -> Path:
         """Keep arrays as <name>.npz and return the path; `experiments.runner.store.arrays.load` reads them.
@@ -153,7 +187,7 @@ class Record:
 
     def close(self) -> None:
         """Show what is left and release files."""
-        self.session.show_progress()
+        self.session.close()
         if self._events is not None:
             self._events.close()
         self.journal.close()

@@ -28,11 +28,11 @@ def is_sweep(root: Path) -> bool:
 
 def gather(root: Path) -> Gathered:
     """Read every run of a sweep, or every run below a folder; ValueError when none has finished."""
-    listed = list(_listed(root))
-    if not listed:
+    tasks = list(listed(root))
+    if not tasks:
         raise ValueError(f"{root} holds no run")
     found, missing = [], []
-    for workdir, overrides in listed:
+    for workdir, overrides in tasks:
         try:
             found.append((workdir, overrides, read_json(workdir / folder.CONFIG), folder.result(workdir)))
         except FileNotFoundError:
@@ -53,7 +53,8 @@ def gather(root: Path) -> Gathered:
     return Gathered(rows, varied, missing)
 
 
-def _listed(root: Path) -> Iterable[tuple[Path, Row | None]]:
+def listed(root: Path) -> Iterable[tuple[Path, Row | None]]:
+    """Folder and overrides of every task of a sweep, begun or not; of another folder, the runs below it, and None."""
     if is_sweep(root):
         tasks = read_json(root / SWEEP)
         try:

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from experiments.runner.journal import Journal
+from experiments.runner.progress import Bar
 from experiments.runner.screen import clean, console
 from experiments.runner.signals import Preempted, Stop
 from experiments.runner.store.checkpoints import CheckpointError
@@ -20,6 +21,7 @@ class Session:
     """One program at work on one run, or on a batch of them. A single run is a batch of one."""
 
     screen: Console = dataclasses.field(default_factory=console)
+    log: Console | None = None  # of the run's log.txt, which gets every line that people see
     stop: Stop = dataclasses.field(default_factory=Stop)
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     primary: bool = True  # of many processes: the one that prints and writes
@@ -28,6 +30,8 @@ class Session:
     began: bool = False  # whether any run has logged or gone on: errors before that are the config's
     _pending: str | None = None
     _shown: float = -1e9
+    _stages: set[str] = dataclasses.field(default_factory=set)
+    _bar: Bar | None = None
 
     @property
     def should_stop(self) -> bool:
@@ -39,24 +43,56 @@ class Session:
         """Whether `checkpoint_seconds` have passed since the last checkpoint."""
         return self.agree(time.monotonic() - self.saved >= self.checkpoint_seconds)
 
+    @property
+    def bar(self) -> Bar | None:
+        """The live lines of a terminal that can redraw them; None elsewhere, where lines are printed instead."""
+        live = self.screen.is_terminal and not self.screen.is_dumb_terminal
+        if self._bar is None and self.primary and live:
+            self._bar = Bar(self.screen)
+        return self._bar
+
     def say(self, text: str) -> None:
         """Print a line of text."""
         self.show_progress()
-        if self.primary:
-            self.screen.print(clean(str(text)))
+        self.show(clean(str(text)))
 
-    def progress(self, text: str) -> None:
-        """Print a progress line, now or, when one was printed a moment ago, not at all unless it stays the last."""
-        self._pending = text
-        if time.monotonic() - self._shown >= (1.0 if self.screen.is_terminal else 5.0):
+    def show(self, what: Any, *, only_log: bool = False) -> None:
+        """Print a line, or a table, on the screen and in the log."""
+        for place in (self.log, None if only_log else self.screen):
+            if place is not None and self.primary:
+                place.print(what)
+
+    def stage(self, name: str) -> None:
+        """Say, once, what takes a while now; on a terminal at its foot, until the next progress."""
+        if name in self._stages:
+            return
+        self._stages.add(name)
+        self.show_progress()
+        self.show(f"{name} …", only_log=self.bar is not None)
+        if self.bar is not None:
+            self.bar.stage(f"{name} …")
+
+    def progress(self, step: int, expected: int | None, numbers: str) -> None:
+        """Show a step: a bar on a terminal; elsewhere a line, or none when one was printed a moment ago."""
+        self._pending = f"step {step}{f'/{expected}' if expected else ''}  {numbers}"
+        if self.bar is not None:
+            self.bar.show(step, expected, self._pending)
+        if time.monotonic() - self._shown >= 5.0:
             self.show_progress()
 
     def show_progress(self) -> None:
-        """Print the progress line that is waiting, if any."""
-        if self._pending is not None and self.primary:
-            self.screen.print(clean(self._pending))
+        """Print the progress line that is waiting, if any; where there is a bar, in the log alone."""
+        if self._pending is not None:
+            self.show(clean(self._pending), only_log=self.bar is not None)
             self._shown = time.monotonic()
         self._pending = None
+
+    def close(self) -> None:
+        """Show what waits, and leave the terminal to others."""
+        self.show_progress()
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
     def save(self, journals: Sequence[Journal], step: int, states: Iterable[Any]) -> None:
         """Checkpoint state i in journal i when one is due or a stop was asked for, and then stop.

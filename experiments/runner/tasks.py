@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,10 @@ def grid(axes: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
         [{'seed': 0, 'solver.tol': 0.1}, {'seed': 1, 'solver.tol': 0.1}]
     """
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*map(tuple, axes.values()))]
+
+
+_FOLDER = re.compile(r"(?:.+-)?([0-9a-f]{16})")  # of a task: words, and the fingerprint of its config
+MOST_WORDS = 80  # letters
 
 
 class Task(NamedTuple):
@@ -68,6 +73,7 @@ def tasks(spec: str, overrides: Sequence[str], root: Path) -> list[Task]:
     entries = [{name: plain(value) for name, value in entry.items()} for entry in entries]
     fixed = {flag.lstrip("-").split("=")[0].removeprefix("config.") for flag in overrides}
     found: dict[str, Task] = {}
+    there = folders(root)
     for index, entry in enumerate(entries):
         if clash := fixed & set(entry):
             raise UsageError(f"--config.{clash.pop()} is set on the command line and by the sweep; leave one out")
@@ -75,10 +81,34 @@ def tasks(spec: str, overrides: Sequence[str], root: Path) -> list[Task]:
         name = folder.fingerprint(resolved.config.to_dict())
         if name in found:
             raise UsageError(f"{path}: tasks {found[name].number} and {index} of the sweep are the same")
-        found[name] = Task(index, entry, resolved, name, root / name)
+        found[name] = Task(index, entry, resolved, name, root / there.get(name, f"{values(entry)}-{name}"))
     if not found:
         raise UsageError(f"{path}: sweep() lists no task")
     return list(found.values())
+
+
+def folders(root: Path) -> dict[str, str]:
+    """Fingerprint to folder, of every task that the sweep in `root` has already begun.
+
+    The fingerprint alone says whose a folder is, since the words before it follow the sweep: a sweep that varies one
+    field more names the same tasks otherwise, and folders of before 2026-11-29 have no words. A finished one wins.
+    """
+    found: dict[str, list[str]] = {}
+    for path in sorted(root.iterdir()) if root.is_dir() else ():
+        if match := _FOLDER.fullmatch(path.name):
+            found.setdefault(match[1], []).append(path.name)
+    marks = (folder.CONFIG, folder.RESULT)
+    return {name: max(ours, key=lambda x: sum((root / x / m).exists() for m in marks)) for name, ours in found.items()}
+
+
+def values(overrides: Mapping[str, Any]) -> str:
+    """Overrides as the words of a folder's name: `seed=1_tol=0.1`; fields by their last name, where that is enough."""
+    last = [name.rpartition(".")[2] for name in overrides]
+    words = []
+    for name, short in zip(overrides, last, strict=True):
+        text = re.sub(r"[^A-Za-z0-9_.+-]+", "_", str(overrides[name])).strip("_.")
+        words.append(f"{short if last.count(short) == 1 else name}={text}")
+    return "_".join(words)[:MOST_WORDS].rstrip("_.=") or "base"
 
 
 def write_list(root: Path, spec: str, overrides: Sequence[str], listed: Sequence[Task]) -> None:

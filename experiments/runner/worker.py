@@ -4,7 +4,6 @@
 worklist. A task is run by hand with the command that `--list` shows, or with `--index`.
 """
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -71,10 +70,7 @@ def _run(unit: worklist.Unit, settings: execute.Settings, here: Place, stop: Sto
     runs = [task.run for task in unit]
     if not here.primary:
         return execute.execute(runs, settings, here=here, stop=stop)
-    first = unit[0].workdir
-    first.mkdir(parents=True, exist_ok=True)
-    with open(folder.open_own(first / folder.LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "w", buffering=1) as log:
-        return execute.execute(runs, settings, screen=console(log), here=here, stop=stop)
+    return execute.execute(runs, settings, screen=console(quiet=True), here=here, stop=stop)
 
 
 def died(task: Task, code: int, times: int) -> None:

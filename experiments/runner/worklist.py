@@ -29,7 +29,7 @@ class Worklist(NamedTuple):
 def write(path: Path, work: Worklist) -> None:
     """Write a worklist atomically."""
     content = {
-        "settings": work.settings._asdict(),
+        "settings": _plain(work.settings._asdict()),
         "distributed": work.distributed,
         "units": [[_packed(task) for task in unit] for unit in work.units],
     }
@@ -41,7 +41,7 @@ def read(path: Path) -> Worklist:
     """Read what `write` wrote."""
     content = json.loads(path.read_bytes())
     units = [[_unpacked(task) for task in unit] for unit in content["units"]]
-    return Worklist(units, Settings(**content["settings"]), content["distributed"])
+    return Worklist(units, Settings(**_restored(content["settings"])), content["distributed"])
 
 
 def _packed(task: Task) -> dict[str, Any]:
@@ -53,6 +53,7 @@ def _packed(task: Task) -> dict[str, Any]:
         "path": str(resolved.path),
         "variant": resolved.variant,
         "flags": list(resolved.overrides),
+        "expected": _plain(dict(resolved.expected)),
         "fingerprint": task.fingerprint,
         "folder": str(task.workdir.absolute()),
     }
@@ -60,7 +61,8 @@ def _packed(task: Task) -> dict[str, Any]:
 
 def _unpacked(entry: dict[str, Any]) -> Task:
     config = ConfigDict(_restored(entry["config"])).lock()
-    resolved = Resolved(config, Path(entry["path"]), entry["variant"], tuple(entry["flags"]))
+    expected = _restored(entry["expected"])
+    resolved = Resolved(config, Path(entry["path"]), entry["variant"], tuple(entry["flags"]), expected)
     overrides = _restored(entry["overrides"])
     return Task(entry["number"], overrides, resolved, entry["fingerprint"], Path(entry["folder"]))
 

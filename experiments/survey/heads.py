@@ -12,12 +12,24 @@ from attnreg.data.models.blocks import embed
 from attnreg.data.models.passes import checked
 from attnreg.data.models.regression import folding, rotary_of
 from attnreg.problems.checks import check_integer, check_number
+from experiments.runner.about import About, Metric
 from experiments.runner.record import Record
 from experiments.survey import report
 from experiments.survey.fits import FITS, Heads, Texts
 from experiments.survey.models import load
 from experiments.survey.report import COLUMNS
 from experiments.survey.statistics import STATISTICS, Passed, layer_pass, table_of
+
+ABOUT = About(
+    "All heads of a model",
+    "How every head attends, and how well its weights are found from its maps.",
+    (
+        Metric("heads", "heads looked at", better=""),
+        Metric("sharpness", "sd of row-centred logits, median head", better="", path="median.sharpness"),
+        Metric("start", "held-out loss of the closed-form start, median head", path="median.start", always=False),
+        Metric("heldout", "held-out loss of the fit, median head", path="median.heldout", always=False),
+    ),
+)
 
 
 class State(NamedTuple):

@@ -23,7 +23,8 @@ os.environ.setdefault("SUBMITIT_LOG_LEVEL", "NOCONFIG")
 
 import jax
 
-from experiments.runner.screen import clean, console, rich_table
+from experiments.runner.screen import clean, console
+from experiments.runner.sheet import sheet
 from tests.attack import damage, folders, fuzz, kills
 from tests.attack.bench import Attempt, Bench
 
@@ -64,8 +65,8 @@ def report(root: Path, attempts: Iterable[Attempt]) -> int:
     rows.append(("all", tried.total(), tried.total() - len(lost), len(lost)))
     screen = console()
     if lost:
-        screen.print(rich_table("lost", ("attack", "attempt", "what"), lost))
-    screen.print(rich_table("attack", ("attack", "tried", "survived", "lost"), rows))
+        screen.print(sheet("lost", ("attack", "attempt", "what"), lost))
+    screen.print(sheet("attack", ("attack", "tried", "survived", "lost"), rows))
     return 1 if lost else 0
 
 

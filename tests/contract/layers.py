@@ -66,11 +66,10 @@ LAYERS = (
         for name in ("one_layer", "recover")
     ),
     *(
-        Layer(
-            f"experiments.{name}", ("experiments.runner",), ANY, "the four commands, and an experiment to try them on"
-        )
-        for name in ("run", "sweep", "collect", "report", "selfcheck")
+        Layer(f"experiments.{name}", ("experiments.runner",), ANY, "the commands, and an experiment to try them on")
+        for name in ("run", "sweep", "collect", "list", "show", "compare", "selfcheck")
     ),
+    Layer("experiments.report", ("experiments.runner", "experiments.compare"), ANY, "the page of a run or a sweep"),
     Layer("experiments", (), ANY, "threads of the linear algebra, set before it is loaded"),
     Layer(
         "configs",

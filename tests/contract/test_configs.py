@@ -9,7 +9,7 @@ import matplotlib
 import pytest
 
 from experiments.runner import execute as execution
-from experiments.runner import tasks
+from experiments.runner import experiment, past, tasks
 from experiments.runner.config import Run, UsageError, as_flags, field_paths, load_module, resolve
 from experiments.runner.store import folder
 from experiments.runner.store.encoding import read_json
@@ -42,13 +42,35 @@ def test_a_config_opens_with_what_it_shows(path):
 def test_every_variant_of_a_config_resolves_and_names_its_experiment(path):
     for variant in ("full", *load_module(path).VARIANTS):
         resolved = resolve(f"{path}:{variant}")
-        module = execution.experiment_module(resolved.config.experiment)
+        module = experiment.experiment_module(resolved.config.experiment)
         folder.fingerprint(resolved.config.to_dict())
-        if execution.batched(module):
+        if experiment.batched(module):
             assert list(inspect.signature(module.run_batch).parameters) == ["configs", "records"]
             assert set(module.BATCHED) <= set(field_paths(resolved.config))
         else:
             assert list(inspect.signature(module.run).parameters) == ["config", "record"]
+
+
+@config_test
+def test_its_experiment_says_what_it_is_about_and_expectations_name_its_metrics(path):
+    module, names = load_module(path), set()
+    for variant in ("full", *module.VARIANTS):
+        words = experiment.experiment_module(resolve(f"{path}:{variant}").config.experiment).ABOUT
+        assert words.title
+        assert words.summary.endswith(".")
+        assert words.metrics[0].meaning
+        assert all(m.better in ("lower", "higher", "") and m.over in ("max", "min", "median") for m in words.metrics)
+        names = {metric.name for metric in words.metrics}
+        assert len(names) == len(words.metrics)
+    expected = getattr(module, "EXPECTED", {})
+    assert set(expected) <= {"full", *module.VARIANTS}
+    for limits in expected.values():
+        assert set(limits) <= names
+        assert all(low is None or high is None or low <= high for low, high in limits.values())
+    full = dict(resolve(str(path)).expected)
+    assert full == expected.get("full", {})
+    assert dict(resolve(str(path), ["--config.seed=5"]).expected) == full
+    assert dict(resolve(str(path), ["--config.precision=float32"]).expected) == {}
 
 
 @config_test
@@ -95,5 +117,6 @@ def test_the_smoke_variant_runs(path, tmp_path, monkeypatch):
     if failure.exists() and read_json(failure)["error"] == "ModelMissingError":
         pytest.skip(read_json(failure)["message"])  # the fetched model is not on this machine
     assert code == 0
-    assert read_json(tmp_path / "run" / folder.RESULT)
+    headline = past.read(tmp_path / "run").headline
+    assert [line.metric.name for line in headline if line.value is None] == []
     assert time.process_time() - started < SMOKE_CPU_SECONDS

@@ -31,6 +31,7 @@ from experiments.benchmarks.peers import (
     scipy_lbfgs,
 )
 from experiments.benchmarks.timing import Samples, interleave, paired_ratio
+from experiments.runner import past
 from experiments.runner.config import UsageError
 from experiments.runner.store.encoding import read_json
 
@@ -169,6 +170,7 @@ def test_no_peer_sees_a_closed_form():
 
 def _smoke(name):
     assert run.main(["--config", str(CONFIGS / f"{name}.py") + ":smoke", "--workdir", "run"]) == 0
+    assert [line.metric.name for line in past.read(Path("run")).headline if line.value is None] == []
     return read_json(Path("run/result.json"))
 
 

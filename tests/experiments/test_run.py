@@ -21,9 +21,12 @@ def test_a_run_leaves_its_record(start, capsys):
     names = {p.name for p in Path("run").iterdir()}
     assert names == {
         ".lock",
+        "about.json",
+        "captions.json",
         "config.json",
         "environment.json",
         "figures",
+        "log.txt",
         "metrics.jsonl",
         "result.json",
         "solution.npz",

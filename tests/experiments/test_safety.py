@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from experiments import collect, report, sweep
-from experiments.runner.screen import clean, console, rich_table
+from experiments.runner.screen import clean, console
+from experiments.runner.sheet import sheet
 from experiments.runner.store import folder
 from experiments.runner.store.encoding import read_json, write_json
 from tests.experiments.conftest import SELFCHECK
@@ -102,7 +103,7 @@ def test_a_worker_log_follows_no_link(tmp_path):
 def test_control_characters_never_reach_a_terminal(start, monkeypatch, capsys):
     attack = "\x1b]0;owned\x07\x9b31m"
     assert clean(f"a{attack}\n\tb") == "a\\x1b]0;owned\\x07\\x9b31m\n\tb"
-    console().print(rich_table(attack, (attack,), [(attack,)]))
+    console().print(sheet(attack, (attack,), [(attack,)]))
 
     def run_batch(configs, records):
         records.say(attack)

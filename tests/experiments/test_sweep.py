@@ -78,6 +78,33 @@ def test_a_sweep_computes_every_task_once_and_extends(config, tmp_path):
     assert all(len(read_json(t.workdir / folder.ENVIRONMENT)) == 1 for t in listed)
 
 
+def test_folders_say_what_was_varied():
+    assert tasks.values({"seed": 1, "solver.tol": 1e-8}) == "seed=1_tol=1e-08"
+    assert tasks.values({"a.n": 1, "b.n": (1, 2)}) == "a.n=1_b.n=1_2"
+    assert tasks.values({"name": "../x y"}) == "name=x_y"
+    assert tasks.values({}) == "base"
+    assert len(tasks.values({"text": "x" * 500})) <= tasks.MOST_WORDS
+
+
+def test_a_sweep_begun_under_other_names_goes_on_in_its_folders(config, tmp_path):
+    """Folders of before had the fingerprint alone, and a sweep that varies one field more would name them otherwise."""
+    root, spec = tmp_path / "s", config("[{'seed': s} for s in range(2)]")
+    _, before = work(spec, root)
+    assert [t.workdir.name for t in before] == [f"seed={t.overrides['seed']}-{t.fingerprint}" for t in before]
+    before[0].workdir.rename(root / before[0].fingerprint)
+    (root / "sweep.json").write_text((root / "sweep.json").read_text().replace("seed=0-", ""))
+    results_before = {p: p.stat().st_mtime_ns for p in root.rglob("result.json")}
+    code, after = work(config("[{'seed': s, 'learning_rate': 0.02} for s in range(3)]"), root)
+    assert code == 0
+    assert [t.workdir.name for t in after[:2]] == [before[0].fingerprint, before[1].workdir.name]
+    assert after[2].workdir.name == f"seed=2_learning_rate=0.02-{after[2].fingerprint}"
+    assert {p: p.stat().st_mtime_ns for p in results_before} == results_before
+    assert len(list(root.rglob("result.json"))) == 3
+    empty = root / f"other-{after[1].fingerprint}"
+    empty.mkdir()
+    assert tasks.folders(root)[after[1].fingerprint] == after[1].workdir.name
+
+
 def test_one_task_alone_gives_the_same_numbers(config, tmp_path):
     spec = config("[{'seed': s, 'learning_rate': 0.1} for s in range(2)]")
     _, listed = work(spec, tmp_path / "s")

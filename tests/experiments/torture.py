@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments import run
-from experiments.runner.screen import console, rich_table
+from experiments.runner.screen import console
+from experiments.runner.sheet import sheet
 from experiments.runner.store import folder
 from experiments.runner.store.encoding import dumps, read_json, read_lines
 
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         trials = torture(options.config, overrides, root, options)
     rows = [(t.config, t.kills, " ".join(map(str, t.resumed_from)), t.same_result, t.same_metrics) for t in trials]
     screen = console()
-    screen.print(rich_table("kill -9", ("config", "kills", "resumed at step", "same result", "same metrics"), rows))
+    screen.print(sheet("kill -9", ("config", "kills", "resumed at step", "same result", "same metrics"), rows))
     good = all(t.same_result and t.same_metrics for t in trials)
     kills = sum(t.kills for t in trials)
     screen.print(f"{kills} kills, {len(trials)} runs finished, {'all identical' if good else 'SOME DIFFER'}")

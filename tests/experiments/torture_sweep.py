@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.runner import results, tasks
-from experiments.runner.screen import console, rich_table
+from experiments.runner.screen import console
+from experiments.runner.sheet import sheet
 from experiments.runner.store import folder, lock
 from experiments.runner.store.encoding import read_lines
 
@@ -99,7 +100,7 @@ def _report(root: Path, listed: Sequence[tasks.Task], killed: int, seconds: floa
     restarted = sum(row["sessions"] > 1 for row in rows)
     columns = ("tasks", "results", "kills", "tasks restarted", "finished twice", "metrics repeated", "seconds")
     values = (len(listed), len(rows), killed, restarted, twice, repeated, round(seconds))
-    console().print(rich_table("sweep under kill -9", columns, [values]))
+    console().print(sheet("sweep under kill -9", columns, [values]))
     return 1 if missing or twice or repeated or len(rows) != len(listed) else 0
 
 

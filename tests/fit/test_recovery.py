@@ -177,3 +177,21 @@ def test_wrong_calls_are_named():
         fit_layer(A, B, rank=0)
     with pytest.raises(ProblemError, match="heldout has 1 parts"):
         fit_layer(A, B, rank=2, heldout=(A,))
+
+
+def test_progress_is_said_on_stderr_and_only_when_asked(capsys):
+    A, true, _ = layer(documents=4)
+    logits = A @ true.Q[0] @ true.K[0].T @ np.swapaxes(A, 1, 2)
+    maps = np.exp(logits - logits.max(-1, keepdims=True))
+    maps /= maps.sum(-1, keepdims=True)
+    quiet = fit_attention(A[:3], maps[:3], rank=2, heldout=(A[3:], maps[3:]))
+    assert capsys.readouterr() == ("", "")
+    spoken = fit_attention(A[:3], maps[:3], rank=2, heldout=(A[3:], maps[3:]), progress=True)
+    out, lines = capsys.readouterr()
+    assert out == ""
+    first, *_, last = lines.splitlines()
+    assert first.endswith("compiling …")
+    assert "logarithms, step 1: loss" in lines
+    assert f"ended by {spoken.reason}" in last
+    assert f"held out {spoken.heldout:.3g}" in last
+    np.testing.assert_array_equal(spoken.weights.Q, quiet.weights.Q)

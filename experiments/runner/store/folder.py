@@ -21,7 +21,9 @@ CONFIG, ENVIRONMENT, METRICS, RESULT, FAILURE, LOCK = (
     "failure.json",
     ".lock",
 )
-LOG, CHECKPOINTS, FIGURES, TABLES, EVENTS, REPLACED = (
+ABOUT, CAPTIONS, LOG, CHECKPOINTS, FIGURES, TABLES, EVENTS, REPLACED = (
+    "about.json",
+    "captions.json",
     "log.txt",
     "checkpoints",
     "figures",
@@ -29,7 +31,7 @@ LOG, CHECKPOINTS, FIGURES, TABLES, EVENTS, REPLACED = (
     "events",
     ".replaced",
 )
-OWNED = (RESULT, ENVIRONMENT, METRICS, FAILURE, LOG, CHECKPOINTS, FIGURES, TABLES, EVENTS)
+OWNED = (RESULT, ENVIRONMENT, ABOUT, CAPTIONS, METRICS, FAILURE, LOG, CHECKPOINTS, FIGURES, TABLES, EVENTS)
 FIELDS = ("experiment", "seed", "precision")  # what every config has, and no other project's config.json
 
 

@@ -23,6 +23,7 @@ BOTH = [
     (dict(seconds=0), r"seconds is 0; it must be above 0"),
     (dict(seconds=None), r"seconds is None, a NoneType; it must be a number"),
     (dict(callback=3), r"callback is a int; it must be a function of a Progress"),
+    (dict(progress="yes"), r"progress is 'yes', a str; it must be True or False"),
     (dict(second=0.1), r"second is a float; it must be attnreg.fit.gauss_newton.Options"),
     (dict(second=Options(damping=0.0)), r"second.damping is 0.0; it must be above 0"),
     (dict(second=Options(max_products=0)), r"second.max_products is 0; it must be at least 1"),
