@@ -14,6 +14,7 @@ from attnreg.objectives.factors import Factors
 from attnreg.objectives.layer import LayerObjective
 from attnreg.problems.checks import ProblemError, check_number
 from attnreg.problems.layer import LayerRegression, LayerWeights
+from attnreg.problems.reprs import compact
 from attnreg.problems.rotary import Rotary
 
 LAYER_UNIT = "squared error / squared deviation from the column mean"
@@ -73,7 +74,7 @@ def checked_logits(causal: bool, rotary: Any, scale: Any, soft_cap: Any) -> Logi
     return Logits(bool(causal), None if rotary is None else rotary.bare(), *numbers)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Fitted:
     """What every fit from activations returns.
 
@@ -96,6 +97,9 @@ class Fitted:
     logits: Logits = PLAIN
     unit: ClassVar[str]
     kind: ClassVar[Any]
+
+    def __repr__(self) -> str:
+        return compact(self)
 
     def save(self, path: str | Path) -> None:
         """Write everything to one .npz file."""
@@ -132,7 +136,7 @@ class Fitted:
         return axes
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class LayerFit(Fitted):
     """Outcome of `fit_layer`; the unit of losses is the squared deviation from the column mean.
 
@@ -154,7 +158,7 @@ class LayerFit(Fitted):
         return predict(self.weights, A, mask=mask, **self.logits.options(positions))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class MapFit(Fitted):
     """Outcome of `fit_attention`; the unit of losses is the squared norm of the maps.
 

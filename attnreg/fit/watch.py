@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from attnreg.problems.checks import ProblemError, check_number
+from attnreg.problems.reprs import compact_repr
 
 
+@compact_repr
 class Progress(NamedTuple):
     """One line of a fit.
 

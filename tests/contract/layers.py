@@ -34,7 +34,7 @@ LAYERS = (
     Layer("attnreg.objectives", _BELOW[:3], _ARRAYS, "value, gradient, Hessian and its products, in closed form"),
     Layer(
         "attnreg.solvers",
-        ("attnreg.objectives.base", "attnreg.problems.checks"),
+        ("attnreg.objectives.base", "attnreg.problems.checks", "attnreg.problems.reprs"),
         (*_ARRAYS, "optax"),
         "one algorithm a file; they see the interface of objectives, and no loss or problem by name",
     ),
