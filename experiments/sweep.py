@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.runner import command, local, process, queue
+from experiments.runner import command, local, process, queue, sinks
 from experiments.runner.config import UsageError
 from experiments.runner.execute import Settings, batched, execute, experiment_module
 from experiments.runner.screen import console, rich_table
@@ -34,7 +34,7 @@ def _main(argv: Sequence[str] | None) -> int:
     if options.list:
         show(listed, root)
         return 0
-    settings = Settings(checkpoint_seconds=options.checkpoint_seconds)
+    settings = Settings(checkpoint_seconds=options.checkpoint_seconds, sinks=sinks.chosen(options))
     if options.index is not None:
         return _one(listed, options.index, settings)
     units = make_units(listed, options.batch)
@@ -66,6 +66,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     add("--batch", type=int, default=1, help="run up to this many tasks as one vmapped program")
     add("--max-deaths", type=int, default=5, help="give a task up after this many workers died on it")
     add("--checkpoint-seconds", type=float, default=CHECKPOINT_SECONDS, help="at least this long between checkpoints")
+    sinks.add_flags(parser)
     add("--submit", choices=["slurm"], default=None, help="submit to Slurm instead of running here")
     add("--pack", type=int, default=1, help="with --submit: this many tasks (or batches) one after another in a job")
     add("--slurm", action="append", default=[], metavar="NAME=VALUE", help="a Slurm option (docs/guides/slurm.md)")

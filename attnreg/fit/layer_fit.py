@@ -124,8 +124,12 @@ class Fitted:
     def plot(self, axes: Any = None) -> Any:
         """Training and held-out loss over seconds, on Matplotlib axes; returns the axes."""
         if axes is None:
-            import matplotlib.pyplot as plt
-
+            try:
+                import matplotlib.pyplot as plt
+            except ImportError as error:
+                raise ImportError(
+                    "plot() draws with Matplotlib, which is not installed: pip install matplotlib"
+                ) from error
             axes = plt.subplots()[1]
         seconds = [row[0] for row in self.trace]
         axes.semilogy(seconds, [row[3] for row in self.trace], ":", label="train")

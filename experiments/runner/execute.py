@@ -21,6 +21,7 @@ from experiments.runner.results import tables
 from experiments.runner.screen import console, rich_table
 from experiments.runner.session import CHECKPOINT_SECONDS, Session
 from experiments.runner.signals import EXIT_PREEMPTED, Preempted, Stop
+from experiments.runner.sinks import open_sinks
 from experiments.runner.store import environment, folder
 from experiments.runner.store.encoding import plain, write_json
 from experiments.runner.store.folder import State
@@ -34,7 +35,7 @@ class Settings(NamedTuple):
 
     force: bool = False
     checkpoint_seconds: float = CHECKPOINT_SECONDS
-    tensorboard: bool = False
+    sinks: Sequence[str] = ()
 
 
 def execute(
@@ -172,7 +173,9 @@ def _work(
         records = []
         for run, state in zip(runs, held, strict=True):
             resume, writes = state is not State.EMPTY, state is not State.FINISHED
-            record = Record(run.workdir, resume=resume, writes=writes, session=session, events=settings.tensorboard)
+            asked = settings.sinks if writes and session.primary else ()
+            sinks = open_sinks(asked, run.workdir, run.resolved.config.to_dict())
+            record = Record(run.workdir, resume=resume, writes=writes, session=session, sinks=sinks)
             stack.callback(record.close)
             records.append(record)
             session.say(f"{'resuming' if resume else 'running'} {run.resolved.spec} in {run.workdir}")

@@ -12,6 +12,7 @@ from rich.table import Table
 from experiments.runner.journal import Journal
 from experiments.runner.screen import duration, rich_table, short
 from experiments.runner.session import Session
+from experiments.runner.sinks import Sink, numbers
 from experiments.runner.store import arrays as archives
 from experiments.runner.store import folder
 from experiments.runner.store.encoding import write_atomic
@@ -37,16 +38,19 @@ class Record:
         resume: bool = False,
         writes: bool = True,
         session: Session | None = None,
-        events: bool = False,
+        sinks: Sequence[Sink] = (),
     ) -> None:
-        """`writes`: this folder is not finished; the primary process writes, and prints all the same."""
+        """`writes`: this folder is not finished; the primary process writes, and prints all the same.
+
+        `sinks` get the numbers of what is logged here, and are closed with the record.
+        """
         self.workdir = workdir
         self.tables: dict[str, Table] = {}
         self.session = session or Session()
         self.writes = writes and self.session.primary
         self.journal = Journal(workdir, resume=resume, finished=not writes, primary=self.session.primary)
         self._expected: int | None = None
-        self._events = _event_writer(folder.subfolder(workdir, folder.EVENTS)) if events and self.writes else None
+        self._sinks = sinks
 
     # --- what happened -------------------------------------------------------------------------------------
 
@@ -67,10 +71,8 @@ class Record:
             return
         line = {"step": int(step), "time": round(self.seconds, 6)} | {k: _scalar(k, v) for k, v in scalars.items()}
         self.journal.append(line)
-        if self._events is not None:
-            for name, value in line.items():
-                if isinstance(value, int | float) and name not in ("step", "time"):
-                    self._events.add_scalar(name, value, step)
+        for sink in self._sinks:
+            sink.log(int(step), numbers(line))
         self._progress(int(step), line)
 
     def expect(self, steps: int) -> None:
@@ -154,17 +156,10 @@ class Record:
     def close(self) -> None:
         """Show what is left and release files."""
         self.session.show_progress()
-        if self._events is not None:
-            self._events.close()
+        sinks, self._sinks = self._sinks, ()
+        for sink in sinks:
+            sink.close()
         self.journal.close()
-
-
-def _event_writer(directory: Path) -> Any:
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError as error:
-        raise folder.FolderError("--tensorboard needs tensorboardX: pip install 'attnreg[tensorboard]'") from error
-    return SummaryWriter(str(directory))
 
 
 def _scalar(name: str, value: Any) -> Any:

@@ -41,7 +41,8 @@ def read(path: Path) -> Worklist:
     """Read what `write` wrote."""
     content = json.loads(path.read_bytes())
     units = [[_unpacked(task) for task in unit] for unit in content["units"]]
-    return Worklist(units, Settings(**content["settings"]), content["distributed"])
+    settings = content["settings"] | {"sinks": tuple(content["settings"]["sinks"])}
+    return Worklist(units, Settings(**settings), content["distributed"])
 
 
 def _packed(task: Task) -> dict[str, Any]:
