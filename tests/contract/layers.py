@@ -78,7 +78,15 @@ LAYERS = (
         )
         for name in ("run", "sweep", "collect", "report", "selfcheck")
     ),
-    Layer("experiments", (), ANY, "threads of the linear algebra, set before it is loaded"),
+    Layer(
+        "experiments.claims",
+        ("experiments.runner", "experiments.run"),
+        ANY,
+        "numbers of finished runs, and the pages written from them",
+    ),
+    Layer(
+        "experiments", (), ANY, "what the laboratory needs, and threads of the linear algebra, set before it is loaded"
+    ),
     Layer(
         "configs",
         ("attnreg", "experiments.runner.variants", "experiments.runner.tasks", "experiments.icl.arms"),
