@@ -84,9 +84,7 @@ LAYERS = (
         ANY,
         "numbers of finished runs, and the pages written from them",
     ),
-    Layer(
-        "experiments", (), ANY, "what the laboratory needs, and threads of the linear algebra, set before it is loaded"
-    ),
+    Layer("experiments", (), ANY, "what must be installed, and threads of the linear algebra"),
     Layer(
         "configs",
         ("attnreg", "experiments.runner.variants", "experiments.runner.tasks", "experiments.icl.arms"),
