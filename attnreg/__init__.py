@@ -24,6 +24,9 @@ from attnreg.problems.registry import register_loss
 from attnreg.problems.vector import LinearRegression, SoftmaxRegression
 from attnreg.solvers import Newton, NewtonCG, Optax, Result, Status, describe
 
+# The one place that says so: pyproject.toml reads it here, and a test holds CITATION.cff to it.
+__version__ = "0.1.0"
+
 __all__ = [
     "AttentionObjective",
     "AttentionRegression",
@@ -39,6 +42,7 @@ __all__ = [
     "SoftmaxRegression",
     "Status",
     "Teacher",
+    "__version__",
     "describe",
     "logit_distance",
     "register_loss",

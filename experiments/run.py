@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.runner import command, distributed
+from experiments.runner import command, distributed, sinks
 from experiments.runner.config import Resolved, Run, resolve
 from experiments.runner.execute import Settings, execute
 from experiments.runner.session import CHECKPOINT_SECONDS
@@ -28,7 +28,7 @@ def _main(argv: Sequence[str] | None) -> int:
     workdir = folder.workdir(options.workdir) if options.workdir else default_workdir(resolved)
     here = distributed.initialize(options)
     figures = command.figure_formats(options.figures)
-    settings = Settings(options.force, options.checkpoint_seconds, options.tensorboard, figures)
+    settings = Settings(options.force, options.checkpoint_seconds, sinks.chosen(options), figures)
     return execute([Run(resolved, workdir)], settings, here=here)
 
 
@@ -39,8 +39,8 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     add("--workdir", default="", help="the run's folder (default runs/<config name>-<fingerprint>)")
     add("--force", action="store_true", help="redo a finished run, or replace another run in --workdir")
     add("--checkpoint-seconds", type=float, default=CHECKPOINT_SECONDS, help="at least this long between checkpoints")
-    add("--tensorboard", action="store_true", help="also write TensorBoard events (needs tensorboardX)")
     add("--figures", default="", metavar="FORMATS", help="also keep figures as svg, pdf or both (svg,pdf)")
+    sinks.add_flags(parser)
     distributed.add_flags(parser)
     return command.parse(parser, argv)
 

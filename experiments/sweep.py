@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.runner import command, local, process, queue
+from experiments.runner import command, local, process, queue, sinks
 from experiments.runner.config import UsageError
 from experiments.runner.execute import Settings, execute
 from experiments.runner.experiment import batched, experiment_module
@@ -37,7 +37,7 @@ def _main(argv: Sequence[str] | None) -> int:
         show(listed, root)
         return 0
     figures = command.figure_formats(options.figures)
-    settings = Settings(checkpoint_seconds=options.checkpoint_seconds, figures=figures)
+    settings = Settings(checkpoint_seconds=options.checkpoint_seconds, sinks=sinks.chosen(options), figures=figures)
     if options.index is not None:
         return _one(listed, options.index, settings)
     units = make_units(listed, options.batch)
@@ -70,6 +70,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     add("--max-deaths", type=int, default=5, help="give a task up after this many workers died on it")
     add("--checkpoint-seconds", type=float, default=CHECKPOINT_SECONDS, help="at least this long between checkpoints")
     add("--figures", default="", metavar="FORMATS", help="also keep figures as svg, pdf or both (svg,pdf)")
+    sinks.add_flags(parser)
     add("--submit", choices=["slurm"], default=None, help="submit to Slurm instead of running here")
     add("--pack", type=int, default=1, help="with --submit: this many tasks (or batches) one after another in a job")
     add("--slurm", action="append", default=[], metavar="NAME=VALUE", help="a Slurm option (docs/guides/slurm.md)")

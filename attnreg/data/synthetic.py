@@ -11,6 +11,7 @@ from attnreg.problems.arrays import check_dtype
 from attnreg.problems.attention import AttentionRegression
 from attnreg.problems.checks import check_integer, check_number
 from attnreg.problems.registry import find_loss
+from attnreg.problems.reprs import compact_repr
 from attnreg.problems.vector import LinearRegression, SoftmaxRegression
 
 
@@ -45,6 +46,7 @@ def _check(loss: str, dtype: Any, sizes: dict[str, Any], **numbers: Any) -> None
     check_number("condition", numbers["condition"], at_least=1)
 
 
+@compact_repr
 class Instance(NamedTuple):
     """A problem, and the truth it was made from before noise: X (d1, d2)."""
 
@@ -148,6 +150,7 @@ def vector_instance(
     return Instance(SoftmaxRegression(A, b, loss=loss, ridge=ridge), x[None])
 
 
+@compact_repr
 class Layer(NamedTuple):
     """A one-layer instance: A1, A2, A3 (n, d) and the outputs B (n, d)."""
 

@@ -3,6 +3,7 @@
 from attnreg.fit.compare import HeadComparison, compare_layers
 from attnreg.fit.compression import Compressed, closed_forms, compress_head, map_error
 from attnreg.fit.continuation import normalized_first
+from attnreg.fit.estimator import AttentionRegressor
 from attnreg.fit.from_maps import fit_attention
 from attnreg.fit.identifiability import Identifiability, identifiability, logit_distance
 from attnreg.fit.layer import Fit, Search, fit_one_layer
@@ -14,6 +15,7 @@ from attnreg.fit.watch import Progress
 
 __all__ = [
     "METHODS",
+    "AttentionRegressor",
     "Compressed",
     "CompressedGroup",
     "Fit",

@@ -8,9 +8,11 @@ from numpy.typing import ArrayLike
 
 from attnreg.problems.checks import ProblemError
 from attnreg.problems.layer import LayerWeights
+from attnreg.problems.reprs import compact_repr
 from attnreg.problems.rotary import Rotary
 
 
+@compact_repr
 class HeadComparison(NamedTuple):
     """One fitted head against one true head, on given inputs.
 

@@ -19,6 +19,7 @@ from attnreg.objectives.factors import Factors
 from attnreg.objectives.pulled import Pulled
 from attnreg.problems.attention import AttentionRegression
 from attnreg.problems.checks import ProblemError, check_integer, check_number
+from attnreg.problems.reprs import compact_repr
 
 # The path of pulls, strong to weak. At 1 a move as large as the closed form itself costs as much as a map of zeros.
 PULLS = (0.1, 1e-2, 0.0)
@@ -26,6 +27,7 @@ STEPS = 5  # of Levenberg–Marquardt, for each pull
 ENOUGH = 5e-3  # a pull is left once a step takes off less than this part of the loss
 
 
+@compact_repr
 class Compressed(NamedTuple):
     """A compressed head.
 

@@ -19,6 +19,7 @@ from attnreg.objectives.jets import JetObjective, jet_problem
 from attnreg.objectives.reduced import VariableProjection
 from attnreg.problems.checks import ProblemError, check_integer, check_number
 from attnreg.problems.one_layer import OneLayerRegression, Unknowns
+from attnreg.problems.reprs import compact_repr
 from attnreg.solvers.lbfgs import LBFGS
 from attnreg.solvers.newton import Newton
 from attnreg.solvers.race import Stage, normal_starts, race, take
@@ -73,6 +74,7 @@ class Trace(NamedTuple):
     best: float
 
 
+@compact_repr
 class Fit(NamedTuple):
     """Outcome of a global fit.
 

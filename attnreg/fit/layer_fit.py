@@ -14,6 +14,7 @@ from attnreg.objectives.factors import Factors
 from attnreg.objectives.layer import LayerObjective
 from attnreg.problems.checks import ProblemError, check_number
 from attnreg.problems.layer import LayerRegression, LayerWeights
+from attnreg.problems.reprs import compact
 from attnreg.problems.rotary import Rotary
 
 LAYER_UNIT = "squared error / squared deviation from the column mean"
@@ -73,7 +74,7 @@ def checked_logits(causal: bool, rotary: Any, scale: Any, soft_cap: Any) -> Logi
     return Logits(bool(causal), None if rotary is None else rotary.bare(), *numbers)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Fitted:
     """What every fit from activations returns.
 
@@ -96,6 +97,9 @@ class Fitted:
     logits: Logits = PLAIN
     unit: ClassVar[str]
     kind: ClassVar[Any]
+
+    def __repr__(self) -> str:
+        return compact(self)
 
     def save(self, path: str | Path) -> None:
         """Write everything to one .npz file."""
@@ -120,8 +124,12 @@ class Fitted:
     def plot(self, axes: Any = None) -> Any:
         """Training and held-out loss over seconds, on Matplotlib axes; returns the axes."""
         if axes is None:
-            import matplotlib.pyplot as plt
-
+            try:
+                import matplotlib.pyplot as plt
+            except ImportError as error:
+                raise ImportError(
+                    "plot() draws with Matplotlib, which is not installed: pip install matplotlib"
+                ) from error
             axes = plt.subplots()[1]
         seconds = [row[0] for row in self.trace]
         axes.semilogy(seconds, [row[3] for row in self.trace], ":", label="train")
@@ -132,7 +140,7 @@ class Fitted:
         return axes
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class LayerFit(Fitted):
     """Outcome of `fit_layer`; the unit of losses is the squared deviation from the column mean.
 
@@ -154,7 +162,7 @@ class LayerFit(Fitted):
         return predict(self.weights, A, mask=mask, **self.logits.options(positions))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class MapFit(Fitted):
     """Outcome of `fit_attention`; the unit of losses is the squared norm of the maps.
 

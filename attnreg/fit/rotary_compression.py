@@ -14,12 +14,14 @@ from jax.typing import ArrayLike
 from attnreg.fit import rotary_pairs as pairs
 from attnreg.objectives.factors import Factors
 from attnreg.problems.checks import ProblemError, check_choice, check_integer
+from attnreg.problems.reprs import compact_repr
 
 LAYOUTS = ("half", "interleaved")
 STEPS = 10  # of Levenberg–Marquardt
 _DAMPING, _ENOUGH = 1e-3, 1e-4  # the first; the decrease, relative, below which a fit ends
 
 
+@compact_repr
 class CompressedGroup(NamedTuple):
     """Compressed heads that share their keys.
 

@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from attnreg.problems.checks import ProblemError, check_flag, check_number
+from attnreg.problems.reprs import compact_repr
 
 SPOKEN = 5.0  # seconds between two lines of `progress=True`
 
 
+@compact_repr
 class Progress(NamedTuple):
     """One line of a fit.
 

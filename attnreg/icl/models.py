@@ -21,6 +21,7 @@ from attnreg.icl.tasks import Documents
 from attnreg.icl.tokens import TokenConfig, tokenise
 from attnreg.lift import tensor_trick as tt
 from attnreg.problems.checks import ProblemError, check_choice, check_flag, check_integer, check_number
+from attnreg.problems.reprs import compact_repr
 
 ATTENTION = ("linear", "softmax", "mix")
 PARAMETRISATIONS = ("merged", "factored")
@@ -81,6 +82,7 @@ class ModelConfig:
         return 1 if self.shared else self.depth
 
 
+@compact_repr
 class Attention(NamedTuple):
     """The merged weights of L layers with H heads: KQ is M (L, H, D, D), `s_ij = e_jᵀ M e_i`, PV (L, H, D, D)."""
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from attnreg.icl import draws
 from attnreg.lift import tensor_trick as tt
 from attnreg.problems.checks import ProblemError, check_choice, check_integer, check_number
+from attnreg.problems.reprs import compact_repr
 
 KINDS = ("linear", "softmax")
 INPUTS = ("gaussian", "uniform", "laplace", "exponential", "real")
@@ -85,6 +86,7 @@ class Scales(NamedTuple):
     noise: jax.Array
 
 
+@compact_repr
 class Documents(NamedTuple):
     """A batch of documents, or one document without the leading axis (every function maps over it with vmap).
 

@@ -11,8 +11,10 @@ from attnreg.objectives.base import Cache, Linearization, compiled
 from attnreg.objectives.row_terms import curvature_of
 from attnreg.problems.attention import AttentionRegression
 from attnreg.problems.checks import pytree_dataclass
+from attnreg.problems.reprs import compact_repr
 
 
+@compact_repr
 class Factors(NamedTuple):
     """The unknown X = Q Kᵀ of rank r.
 

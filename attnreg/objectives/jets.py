@@ -21,8 +21,10 @@ from attnreg.lift import tensor_trick as tt
 from attnreg.objectives.base import Objective, compiled
 from attnreg.problems.checks import pytree_dataclass
 from attnreg.problems.one_layer import OneLayerRegression, Unknowns
+from attnreg.problems.reprs import compact_repr
 
 
+@compact_repr
 class Moments(NamedTuple):
     """m (d3,), C (d2, d3), S (d2, d2, d3) of one document's keys and values."""
 
@@ -31,6 +33,7 @@ class Moments(NamedTuple):
     S: jax.Array
 
 
+@compact_repr
 class Jet(NamedTuple):
     """Value (c,), first (d1, c) and second derivative (d1, d1, c) at a = 0 of the map from queries to outputs."""
 

@@ -9,16 +9,20 @@ import jax
 import jax.core
 import numpy as np
 
+from attnreg.problems.reprs import compact_repr
+
 
 @dataclass_transform(frozen_default=True, eq_default=False)
 def pytree_dataclass(*static: str) -> Callable[[type], Any]:
     """Class decorator: a frozen dataclass that is a pytree; `static` fields are metadata.
 
-    Unflattening skips `__init__`, so the checks there see only what a user built, never tracers.
+    It prints as `attnreg.problems.reprs.compact` writes it. Unflattening skips `__init__`, so the checks there see only
+    what a user built, never tracers.
     """
 
     def register(cls):
-        cls = dataclasses.dataclass(frozen=True, eq=False)(cls)
+        cls = dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
+        cls = cls if "__repr__" in vars(cls) else compact_repr(cls)
         data = [f.name for f in dataclasses.fields(cls) if f.name not in static]
 
         def flatten(obj):

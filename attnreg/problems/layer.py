@@ -9,9 +9,11 @@ from jax.typing import ArrayLike
 
 from attnreg.problems import arrays as checked
 from attnreg.problems.checks import pytree_dataclass, replaced
+from attnreg.problems.reprs import compact_repr
 from attnreg.problems.rotary import Rotary, Rotation, checked_rotary
 
 
+@compact_repr
 class LayerWeights(NamedTuple):
     """The weights of h heads, any scale of the logits folded into Q and K unless the problem has one.
 

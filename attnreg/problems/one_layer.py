@@ -8,8 +8,10 @@ from jax.typing import ArrayLike
 
 from attnreg.problems import arrays as checked
 from attnreg.problems.checks import ProblemError, pytree_dataclass
+from attnreg.problems.reprs import compact_repr
 
 
+@compact_repr
 class Unknowns(NamedTuple):
     """The unknowns of a one-layer problem. `ravel_pytree` puts vec(X) before vec(Y), both row-major.
 

@@ -14,10 +14,12 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from attnreg.problems.checks import ProblemError, check_choice, check_integer, check_number, pytree_dataclass
+from attnreg.problems.reprs import compact_repr
 
 Layout = Literal["half", "interleaved"]
 
 
+@compact_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class Rotary:
     """How queries and keys turn with their positions.

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from attnreg.problems.reprs import compact, compact_repr, number
+
 
 class Status(enum.IntEnum):
     """Why a solver stopped. Compiled code returns the number; `describe` has the words."""
@@ -68,6 +70,7 @@ def describe(status: int | jax.Array) -> str:
     return MESSAGES[Status(int(status))]
 
 
+@compact_repr
 class Counts(NamedTuple):
     """How often each quantity was evaluated.
 
@@ -81,6 +84,7 @@ class Counts(NamedTuple):
     hvps: jax.Array
 
 
+@compact_repr
 class History(NamedTuple):
     """Per-step record, row 0 the start; rows after the last step are NaN.
 
@@ -116,6 +120,10 @@ class Result(NamedTuple):
     def converged(self) -> jax.Array:
         """True where the gradient met the tolerance or is as small as rounding lets it be."""
         return (self.status == Status.CONVERGED) | (self.status == Status.AT_ROUNDING)
+
+    def __repr__(self) -> str:
+        said = {"status": Status(int(self.status)).name} if number(jnp.asarray(self.status)) else {}
+        return compact(self, **said)
 
     @property
     def message(self) -> str:

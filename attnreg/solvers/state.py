@@ -6,9 +6,11 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 
+from attnreg.problems.reprs import compact_repr
 from attnreg.solvers.result import Counts
 
 
+@compact_repr
 class State(NamedTuple):
     """Where a solver stands.
 

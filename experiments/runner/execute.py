@@ -24,6 +24,7 @@ from experiments.runner.screen import console
 from experiments.runner.session import CHECKPOINT_SECONDS, Session
 from experiments.runner.sheet import sheet
 from experiments.runner.signals import EXIT_PREEMPTED, Preempted, Stop
+from experiments.runner.sinks import open_sinks
 from experiments.runner.store import environment, folder
 from experiments.runner.store.encoding import plain, write_json
 from experiments.runner.store.folder import State
@@ -37,8 +38,8 @@ class Settings(NamedTuple):
 
     force: bool = False
     checkpoint_seconds: float = CHECKPOINT_SECONDS
-    tensorboard: bool = False
-    figures: tuple[str, ...] = ()  # formats of figures beside PNG
+    sinks: Sequence[str] = ()
+    figures: Sequence[str] = ()  # formats of figures beside PNG
 
 
 def execute(
@@ -156,7 +157,9 @@ def _work(
         compiled = compiling_seconds()
         for run, state in zip(runs, held, strict=True):
             resume, writes = state is not State.EMPTY, state is not State.FINISHED
-            options: dict[str, Any] = dict(session=session, events=settings.tensorboard, figures=settings.figures)
+            asked = settings.sinks if writes and session.primary else ()
+            sinks = open_sinks(asked, run.workdir, run.resolved.config.to_dict())
+            options: dict[str, Any] = dict(session=session, sinks=sinks, figures=settings.figures)
             record = Record(run.workdir, resume=resume, writes=writes, **options)
             stack.callback(record.close)
             records.append(record)

@@ -12,6 +12,7 @@ from experiments.runner.journal import Journal
 from experiments.runner.screen import duration, short
 from experiments.runner.session import Session
 from experiments.runner.sheet import Sheet, sheet
+from experiments.runner.sinks import Sink, numbers
 from experiments.runner.store import arrays as archives
 from experiments.runner.store import folder
 from experiments.runner.store.encoding import write_atomic, write_json
@@ -37,12 +38,13 @@ class Record:
         resume: bool = False,
         writes: bool = True,
         session: Session | None = None,
-        events: bool = False,
+        sinks: Sequence[Sink] = (),
         figures: Sequence[str] = (),
     ) -> None:
         """`writes`: this folder is not finished; the primary process writes, and prints all the same.
 
-        `figures`: formats beside PNG, "svg" or "pdf".
+        `sinks` get the numbers of what is logged here, and are closed with the record. `figures`: formats beside PNG,
+        "svg" or "pdf".
         """
         self.workdir = workdir
         self.tables: dict[str, Sheet] = {}
@@ -52,7 +54,7 @@ class Record:
         self.writes = writes and self.session.primary
         self.journal = Journal(workdir, resume=resume, finished=not writes, primary=self.session.primary)
         self._expected: int | None = None
-        self._events = _event_writer(folder.subfolder(workdir, folder.EVENTS)) if events and self.writes else None
+        self._sinks = sinks
 
     # --- what happened -------------------------------------------------------------------------------------
 
@@ -73,10 +75,8 @@ class Record:
             return
         line = {"step": int(step), "time": round(self.seconds, 6)} | {k: _scalar(k, v) for k, v in scalars.items()}
         self.journal.append(line)
-        if self._events is not None:
-            for name, value in line.items():
-                if isinstance(value, int | float) and name not in ("step", "time"):
-                    self._events.add_scalar(name, value, step)
+        for sink in self._sinks:
+            sink.log(int(step), numbers(line))
         self._progress(int(step), line)
 
     def expect(self, steps: int) -> None:
@@ -188,17 +188,10 @@ class Record:
     def close(self) -> None:
         """Show what is left and release files."""
         self.session.close()
-        if self._events is not None:
-            self._events.close()
+        sinks, self._sinks = self._sinks, ()
+        for sink in sinks:
+            sink.close()
         self.journal.close()
-
-
-def _event_writer(directory: Path) -> Any:
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError as error:
-        raise folder.FolderError("--tensorboard needs tensorboardX: pip install 'attnreg[tensorboard]'") from error
-    return SummaryWriter(str(directory))
 
 
 def _scalar(name: str, value: Any) -> Any:

@@ -34,11 +34,17 @@ LAYERS = (
     Layer("attnreg.objectives", _BELOW[:3], _ARRAYS, "value, gradient, Hessian and its products, in closed form"),
     Layer(
         "attnreg.solvers",
-        ("attnreg.objectives.base", "attnreg.problems.checks"),
+        ("attnreg.objectives.base", "attnreg.problems.checks", "attnreg.problems.reprs"),
         (*_ARRAYS, "optax"),
         "one algorithm a file; they see the interface of objectives, and no loss or problem by name",
     ),
     Layer("attnreg.fit", (*_BELOW, "attnreg.parallel"), (*_ARRAYS, "optax", "scipy", "matplotlib"), "what users call"),
+    Layer(
+        "attnreg.fit.estimator",
+        ("attnreg.problems", "attnreg.fit"),
+        (*_ARRAYS, "sklearn"),
+        "`fit_layer` as scikit-learn's tools call it; scikit-learn itself is optional",
+    ),
     Layer("attnreg.parallel", _BELOW[1:4], _ARRAYS, "one fit over many devices"),
     Layer("attnreg.bounds", ("attnreg.problems",), _ARRAYS, "constants, without the closed forms that they bound"),
     Layer("attnreg.data", ("attnreg.problems", "attnreg.lift.tensor_trick"), _ARRAYS, "synthetic and real instances"),
@@ -56,6 +62,7 @@ LAYERS = (
         (),
         "the names of the first example",
     ),
+    Layer("attnreg.lab", (), (), "the commands of the laboratory in an installed package; runs them by name"),
     Layer("experiments.runner", ("attnreg.problems.checks",), ANY, "records, configs, processes; no experiment"),
     *(
         Layer(f"experiments.{name}", _SUBJECT, ANY, _SUBJECTS)
@@ -70,7 +77,13 @@ LAYERS = (
         for name in ("run", "sweep", "collect", "list", "show", "compare", "selfcheck")
     ),
     Layer("experiments.report", ("experiments.runner", "experiments.compare"), ANY, "the page of a run or a sweep"),
-    Layer("experiments", (), ANY, "threads of the linear algebra, set before it is loaded"),
+    Layer(
+        "experiments.claims",
+        ("experiments.runner", "experiments.run"),
+        ANY,
+        "numbers of finished runs, and the pages written from them",
+    ),
+    Layer("experiments", (), ANY, "what must be installed, and threads of the linear algebra"),
     Layer(
         "configs",
         ("attnreg", "experiments.runner.variants", "experiments.runner.tasks", "experiments.icl.arms"),

@@ -18,10 +18,12 @@ from attnreg.data.minilm.encoder import Encoder, encode, load_minilm
 from attnreg.data.minilm.heads import head_of, true_factors, true_y
 from attnreg.data.minilm.texts import Vocabulary, load_vocabulary, windows
 from attnreg.problems.checks import check_integer
+from attnreg.problems.reprs import compact_repr
 
 Labels = tuple[tuple[str, ...], ...]
 
 
+@compact_repr
 @dataclass(frozen=True)
 class HeadInstance:
     """One head on k training documents and k' held-out documents of n tokens each.

@@ -47,6 +47,9 @@ def now() -> str:
 @functools.cache
 def commit() -> dict[str, Any]:
     """The commit and whether the checkout differs, untracked files included; None for both outside a checkout."""
+    top = _git("rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != ROOT:  # installed inside someone else's checkout
+        return {"commit": None, "dirty": None}
     head = _git("rev-parse", "HEAD")
     changed = _git("status", "--porcelain", "--untracked-files=normal")
     return {"commit": head or None, "dirty": None if changed is None else bool(changed)}
