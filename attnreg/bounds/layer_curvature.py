@@ -166,3 +166,29 @@ def sandwich_weight(sizes: LayerSizes) -> float:
 
 def _over(l: float, sigma: float) -> float:
     return math.inf if sigma == 0.0 else l / sigma**2
+
+
+def greedy_contraction(sizes: LayerSizes, w2: float, v2: float) -> float:
+    """The rate at which Newton with the regularizer's Hessian G in place of the Hessian contracts in ‖·‖_G, a scalar.
+
+    It is `sup ‖G^{-½} N G^{-½}‖`, N the rest of the Hessian, over the domain of `sizes`; with a G̃ within ε of G the
+    rate is at most `(ε + this)/(1 − ε)`. Infinite where a weight is 0.
+
+    Source: docs/theory/greedy_newton.md.
+
+    >>> round(greedy_contraction(LayerSizes.ball(0.5, n=2, d=1), 10.0, 10.0), 4)
+    0.2387
+    """
+    if w2 <= 0.0 or v2 <= 0.0:
+        return math.inf
+    curved, crossed = sizes.row_below / w2, 0.5 * sizes.residual / math.sqrt(w2 * v2)
+    return sizes.values**2 / (4.0 * w2) + sizes.queries / v2 + curved / 2.0 + math.hypot(curved / 2.0, crossed)
+
+
+def greedy_weight(sizes: LayerSizes, rate: float) -> float:
+    """The least w² = v² with which `greedy_contraction` is at most `rate`, a scalar: it falls as 1/w².
+
+    >>> round(greedy_weight(LayerSizes.ball(0.5, n=2, d=1), 0.4), 3)
+    6.241
+    """
+    return greedy_contraction(sizes, 1.0, 1.0) / rate
