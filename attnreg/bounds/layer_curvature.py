@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from attnreg.bounds import constants
-from attnreg.bounds.estimate import times
+from attnreg.bounds.estimate import exp, times
 
 
 class LayerSizes(NamedTuple):
@@ -166,3 +166,74 @@ def sandwich_weight(sizes: LayerSizes) -> float:
 
 def _over(l: float, sigma: float) -> float:
     return math.inf if sigma == 0.0 else l / sigma**2
+
+
+def greedy_contraction(sizes: LayerSizes, w2: float, v2: float, *, attended: float | None = None) -> float:
+    """The rate at which Newton with the regularizer's Hessian G in place of the Hessian contracts in ‖·‖_G, a scalar.
+
+    It is `sup ‖G^{-½} N G^{-½}‖`, N the rest of the Hessian, over the domain of `sizes`; with a G̃ within ε of G the
+    rate is at most `(ε + this)/(1 − ε)`. Infinite where a weight is 0.
+
+    Args:
+        sizes: the domain, which must be convex. w2, v2: `min w²` and `min v²`, scalars.
+        attended: a limit on `λ_max(FᵀF)`, a scalar; None takes n, all queries at one key.
+
+    Source: docs/theory/greedy_newton.md.
+
+    >>> round(greedy_contraction(LayerSizes.ball(0.5, n=2, d=1), 10.0, 10.0), 4)
+    0.2387
+    """
+    if w2 <= 0.0 or v2 <= 0.0:
+        return math.inf
+    reached = float(sizes.queries) if attended is None else attended
+    curved, crossed = times(sizes.row_below, 1.0 / w2), 0.5 * sizes.residual / math.sqrt(w2 * v2)
+    positive = times(sizes.values, sizes.values) / (4.0 * w2) + reached / v2
+    return positive + curved / 2.0 + math.hypot(curved / 2.0, crossed)
+
+
+def greedy_weight(sizes: LayerSizes, rate: float) -> float:
+    """The least w² = v² with which `greedy_contraction` is at most `rate`, a scalar: it falls as 1/w².
+
+    >>> round(greedy_weight(LayerSizes.ball(0.5, n=2, d=1), 0.4), 3)
+    5.966
+    """
+    return greedy_contraction(sizes, 1.0, 1.0) / rate
+
+
+def sizes_from_zero(b: float, row: float, w2: float, *, queries: int, keys: int) -> tuple[LayerSizes, float]:
+    """Limits where `‖A3Y‖ ≤ ‖B‖/w` and `‖A1XA2ᵀ‖ ≤ ‖B‖/w` (Frobenius), and the limit on `λ_max(FᵀF)` there.
+
+    With w² = v² = w2 every point no worse than X = 0, Y = 0 is in this set, and it is convex: so is Algorithm 1 started
+    at zero, as long as its rate there is below 1.
+
+    Args:
+        b: `‖B‖_F`. row: the largest `‖b_j‖`. w2: the squared weight; scalars. queries, keys: n and m.
+    """
+    values = b / math.sqrt(w2)
+    residual = math.sqrt(queries) * values + b
+    # A softmax entry is at most e^(s_i − mean s)/m, and FᵀF at most its largest column sum.
+    attended = min(float(queries), times(queries / keys, exp(values)))
+    sizes = LayerSizes(queries, 0, 0.0, 0.0, 0.0, values, values, values + row, values + row, residual)
+    return sizes, attended
+
+
+def zero_start_weight(b: float, row: float, rate: float, *, queries: int, keys: int) -> float:
+    """The least w² = v² with which Algorithm 1 from X = 0, Y = 0 is guaranteed to contract by `rate`, a scalar.
+
+    b, row: as in `sizes_from_zero`.
+
+    >>> zero_start_weight(1.0, 1.0, 0.4, queries=4, keys=4) < 10.0
+    True
+    """
+
+    def enough(w2: float) -> bool:
+        sizes, attended = sizes_from_zero(b, row, w2, queries=queries, keys=keys)
+        return greedy_contraction(sizes, w2, w2, attended=attended) <= rate
+
+    low, high = 1e-12, 1.0
+    while not enough(high):
+        low, high = high, 4.0 * high
+    for _ in range(60):
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high

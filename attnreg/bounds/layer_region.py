@@ -156,8 +156,17 @@ def good_start(problem: OneLayerRegression, start: Unknowns, minimiser: Unknowns
 def printed_lipschitz(problem: OneLayerRegression, *points: Unknowns) -> float:
     """M of Lemmas E.1 and I.1 as printed, `n^2.5 d (e^{30R²} + e^{20R²})`, doubled for a loss without ½; a host float.
 
-    R is the smallest that the published domain needs: the largest of `‖A_[j]‖`, `‖A3‖`, `‖X‖_F`, `‖Y_{*,i}‖` and
-    `√|b|` over the points; infinite where the exponential overflows. One document, n the longer of queries and keys.
+    R is `printed_radius`; infinite where the exponential overflows. One document, n the longer of queries and keys.
+
+    points: X (d1, d2), Y (d3, c) each.
+    """
+    R, n, d = printed_radius(problem, *points), max(problem.sizes[1:3]), problem.B.shape[2]
+    return times(2.0 * n**2.5 * d, exp(30.0 * R * R) + exp(20.0 * R * R))
+
+
+def printed_radius(problem: OneLayerRegression, *points: Unknowns) -> float:
+    """The smallest R of the published domain: the largest of `‖A_[j]‖`, `‖A3‖` and `√|b|`, and over the points of
+    `‖X‖_F` and `‖Y_{*,i}‖`, a scalar.
 
     points: X (d1, d2), Y (d3, c) each.
     """
@@ -166,8 +175,7 @@ def printed_lipschitz(problem: OneLayerRegression, *points: Unknowns) -> float:
     sizes += [float(np.linalg.norm(q, axis=1).max() * np.linalg.norm(p, 2)) for q, p in zip(A1, A2, strict=True)]
     for z in points:
         sizes += [float(np.linalg.norm(z.X)), float(np.linalg.norm(np.asarray(z.Y), axis=0).max())]
-    R, n, d = max(sizes), max(A1.shape[1], A2.shape[1]), B.shape[2]
-    return times(2.0 * n**2.5 * d, exp(30.0 * R * R) + exp(20.0 * R * R))
+    return max(sizes)
 
 
 def kantorovich(problem: OneLayerRegression, start: Unknowns) -> Region:

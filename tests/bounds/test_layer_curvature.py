@@ -8,6 +8,8 @@ import pytest
 from attnreg.bounds import constants
 from attnreg.bounds.layer_curvature import (
     LayerSizes,
+    greedy_contraction,
+    greedy_weight,
     joint_curvature,
     joint_weights,
     largest_cubic,
@@ -109,6 +111,31 @@ def test_the_sandwich_weight_keeps_the_regularizer_within_a_tenth():
             values = np.linalg.eigvalsh(sum(P.kernel_xx(e) for e in row))
             assert (1.1 * (values + w2) >= w2 - 1e-12).all()
             assert (w2 >= 0.9 * (values + w2) - 1e-12).all()
+
+
+def test_the_rest_of_the_hessian_is_within_the_greedy_rate_of_the_regularizer():
+    """`‖G^{-½} N G^{-½}‖` at points of the published domain; the rate is a supremum, but not an idle one."""
+    rng, tight = np.random.default_rng(11), []
+    for _ in range(60):
+        p = ball(rng, 1.0, N, D)
+        w2, v2 = rng.uniform(0.5, 3, 2)
+        rest = joint_hessian(p)[0]
+        factor = np.linalg.cholesky(joint_hessian(p, w2, v2)[0] - rest)
+        half = np.linalg.solve(factor, rest)
+        found = np.abs(np.linalg.eigvalsh(np.linalg.solve(factor, half.T))).max()
+        tight.append(found / greedy_contraction(sizes_of(p), w2, v2))
+    assert 0.1 < max(tight) <= 1
+    w2 = greedy_weight(sizes_of(p), 0.3)
+    assert math.isclose(greedy_contraction(sizes_of(p), w2, w2), 0.3)
+    assert greedy_contraction(sizes_of(p), 0.0, 1.0) == math.inf
+
+
+def test_the_rate_is_attained_by_a_layer_whose_queries_attend_to_one_key():
+    """X plays no part where all values are 0, and FᵀF is n at the first key: the rate is n/v² exactly."""
+    p = {"A1": np.ones((N, 1)), "A2": np.array([[60.0], [0.0]]), "A3": np.eye(2), "X": np.ones((1, 1))}
+    p |= {"Y": np.zeros((2, 1)), "B": np.zeros((N, 1))}
+    rest = joint_hessian(p)[0]
+    assert math.isclose(np.linalg.eigvalsh(rest)[-1] / 3.0, greedy_contraction(sizes_of(p), 2.0, 3.0), rel_tol=1e-12)
 
 
 def test_c1_is_a_lower_limit_of_the_exact_two_by_two():

@@ -3,13 +3,17 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.sparse import BCOO
 
+from attnreg.lift.sketches import TensorSparse, TensorSRHT, walsh_hadamard
 from attnreg.objectives import AttentionObjective, FactoredObjective, Factors, OneLayerObjective, VariableProjection
+from attnreg.objectives.regularizer import RegularizerHessian
 from attnreg.objectives.sampled import sampled_hessian, sampled_joint_hessian
 from attnreg.problems import Unknowns
-from tests.contract.wrong_calls.arrays import D1, D2, D3, C, attention, layer
+from tests.contract.wrong_calls.arrays import D1, D2, D3, C, M, N, attention, layer
 from tests.contract.wrong_calls.row import Wrong
 
 RANK = 2
@@ -227,5 +231,59 @@ CALLS += [
         "NumPy unknown of another dtype",
         lambda: full.value(np.ones((D1, D2), np.float16)),
         r"X has dtype float16, the data have float64",
+    ),
+]
+
+
+def sampler(**options):
+    """The published sampler on a layer with these options."""
+    objective = OneLayerObjective(layer(**options))
+    return RegularizerHessian()(KEY, objective, PAIR, samples=8)
+
+
+KEY = jax.random.key(0)
+SKETCH = TensorSRHT(jnp.ones(N), jnp.ones(M), jnp.zeros(4, jnp.int32), jnp.zeros(4, jnp.int32))
+ONES = jnp.ones((N, D1))
+CALLS += [
+    row("sketch of no rows", lambda: TensorSRHT.draw(KEY, N, M, rows=0), r"rows is 0; it must be at least 1"),
+    row(
+        "sketch with unequal blocks",
+        lambda: TensorSparse.draw(KEY, N, M, rows=10, blocks=4),
+        r"rows is 10; it must be a multiple of blocks, 4",
+    ),
+    row(
+        "sketch of another matrix",
+        lambda: SKETCH.apply(jnp.ones((N + 1, D1)), jnp.ones((M, D2))),
+        rf"A1 has shape \({N + 1}, 3\); the sketch was drawn for \({N}, d\)",
+    ),
+    row(
+        "sketch of another dtype",
+        lambda: SKETCH.apply(ONES.astype(jnp.float32), jnp.ones((M, D2))),
+        r"A1 has dtype float32, the sketch float64; draw it with dtype=float32",
+    ),
+    row(
+        "transform of stored entries",
+        lambda: SKETCH.apply(BCOO((jnp.ones(1), jnp.zeros((1, 2), jnp.int32)), shape=(N, D1)), jnp.ones((M, D2))),
+        r"A1 is sparse; TensorSRHT mixes all rows, so pass A1.todense\(\), or use TensorSparse",
+    ),
+    row("transform of six rows", lambda: walsh_hadamard(jnp.ones((6, 1))), r"A has 6 rows; .* needs a power of two"),
+    row("sketch of a kind unknown", lambda: RegularizerHessian("gauss"), r"kind is 'gauss'; it must be one of 'srht'"),
+    row("sketch of no blocks", lambda: RegularizerHessian(blocks=0), r"blocks is 0; it must be at least 1"),
+    row(
+        "published sampler of a map problem",
+        lambda: RegularizerHessian()(KEY, full, MATRIX, samples=8),
+        r"RegularizerHessian takes a OneLayerObjective, not a AttentionObjective",
+    ),
+    row("published sampler without W", lambda: sampler(value_weight=1.0), r"the problem has no weight; .* needs both"),
+    row("published sampler without W A3", lambda: sampler(weight=1.0), r"the problem has no value_weight; .* both"),
+    row(
+        "published sampler with a weight a pair",
+        lambda: sampler(weight=np.ones((N, M)), value_weight=1.0),
+        r"weight has shape .*, one a pair; it must be one a query, \(n, 1\), or one a key",
+    ),
+    row(
+        "published sampler with a mask",
+        lambda: sampler(weight=1.0, value_weight=1.0, mask=np.ones((N, M), bool)),
+        r"the problem has a mask; .* use sampled_joint_hessian",
     ),
 ]
