@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from attnreg.data.layers import layer_maps
 from attnreg.problems.checks import check_choice
 from experiments.recover import report
@@ -19,9 +21,12 @@ def run(config: Any, record: Record) -> dict[str, Any]:
     record.say(data.title)
     runs, best = Race(config, record, data, jobs, heads=1).run()
     result = report.report(record, data, runs, best, config.targets)
-    fitted = layer_maps(best, data.test[0], **data.logits)
+    fitted = layer_maps(best, data.test, **data.logits)
     if data.true is not None:
-        record.figure("maps", report.maps(layer_maps(data.true, data.test[0], **data.logits), fitted, data.title))
+        true = layer_maps(data.true, data.test, **data.logits)
     elif data.given is not None and "maps" in data.given["test"]:
-        record.figure("maps", report.maps(data.given["test"]["maps"][0], fitted, data.title))
-    return result
+        true = np.asarray(data.given["test"]["maps"], np.float64)
+    else:
+        return result
+    record.figure("maps", report.maps(true[0], fitted[0], data.title))
+    return result | report.behind_token_0(true, fitted)
