@@ -42,6 +42,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "data.judge_documents": 12,
         "data.judge_tokens": 128,
         "ranks": (8, 16, 32),
+        "fit.rotary_steps": 6,
     },
 }
 

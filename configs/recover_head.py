@@ -8,7 +8,7 @@ Commands: python -m attnreg.data.tools.fetch_minilm   (once: 84 MB)
 Other heads: --config.data.layer=1 --config.data.head=8. From its maps, 16 texts, no peer: configs/recover_head.py:maps.
 A head of your model: --config.data.source=model --config.data.model=FOLDER --config.data.text=FILE --config.rank=WIDTH
 Documents of your own: --config.data.source=arrays --config.data.path=x.npz
-A head of SmolLM2 from its maps: configs/recover_head.py:smollm2, from its outputs: configs/recover_head.py:smollm2_outputs
+A head of SmolLM2: configs/recover_head.py:smollm2 (from its maps), configs/recover_head.py:smollm2_outputs.
 No peer, once: configs/recover_head.py:alone. From 4 to 256 texts, maps and outputs: configs/recover_head.py:texts.
 All 72 heads: python -m experiments.sweep --config configs/recover_head.py:alone (or :maps; 270 of SmolLM2: :smollm2)
           python -m experiments.recover.survey runs/recover_head-alone-sweep

@@ -58,8 +58,8 @@ def _turned_sums(rotation: Rotation, block: Block, terms: RowTerms, lift: jax.Ar
 def _turned_back(N: jax.Array, cos: jax.Array, sin: jax.Array, layout: Layout) -> jax.Array:
     """`Σ_j R_jᵀ N_j R_j`, (r, r), of symmetric N (j, r, r) and the turns cos, sin (j, p).
 
-    `(R_jᵀ x)_i = C_ji x_i + S_j,i' x_i'` with i' the other column of the pair of i: three weighted sums of the N as they
-    are, and only these sums are put in the order of the other columns.
+    `(R_jᵀ x)_i = C_ji x_i + S_j,i' x_i'` with i' the other column of the pair of i: three weighted sums of the N as
+    they are, and only these sums are put in the order of the other columns.
     """
     turns = Rotation(cos[None], sin[None], cos[None], sin[None], layout)
     first, second, rest = turns.split(np.arange(N.shape[1]))
