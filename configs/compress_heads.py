@@ -36,11 +36,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "smoke_decoder": SMOKE | {"data.source": "random decoder"},
     "short": {"data.tokens": 64},
     "smollm2": {
-        "data.source": "smollm2",
+        "data.source": "model",
+        "data.model": "smollm2",
         "data.tokens": 64,
         "data.judge_documents": 12,
         "data.judge_tokens": 128,
         "ranks": (8, 16, 32),
+        "fit.rotary_steps": 6,
     },
 }
 
@@ -52,14 +54,16 @@ def get_config(variant: str = "full") -> ConfigDict:
         seed=0,
         precision="float32",
         data=dict(
-            source="minilm",  # or "smollm2", "random encoder", "random decoder"
+            source="minilm",  # or "model", "random encoder", "random decoder"
+            model="",  # of the source "model": a name ("smollm2") or a folder with config.json
+            text="",  # a file of text for it; empty: the texts that ship
             documents=64,
             heldout_documents=16,  # choose the pull and the step; half of another kind of text
             test_documents=16,  # looked at once, at the end
             tokens=128,
             judge_documents=96,  # what the whole model is judged on: sentences, or texts to predict
             judge_tokens=32,
-            random=dict(layers=2, heads=2, groups=1, head_width=4, vocabulary=20, sharpness=12.0),
+            random=dict(layers=2, heads=2, groups=1, head_width=4, vocabulary=20, sharpness=12.0, rotary=True),
         ),
         ranks=(2, 4, 8, 16, 32),
         layers=0,  # only so many, from the first; 0 is all

@@ -7,7 +7,8 @@ Commands: python -m attnreg.data.tools.fetch_minilm   (once: 84 MB)
           python -m experiments.run --config configs/recover_head.py
 Other heads: --config.data.layer=1 --config.data.head=8. From its maps, 16 texts, no peer: configs/recover_head.py:maps.
 A head of your model: --config.data.source=model --config.data.model=FOLDER --config.data.text=FILE --config.rank=WIDTH
-SmolLM2: configs/recover_head.py:smollm2. Documents of your own: --config.data.source=arrays --config.data.path=x.npz
+Documents of your own: --config.data.source=arrays --config.data.path=x.npz
+A head of SmolLM2: configs/recover_head.py:smollm2 (from its maps), configs/recover_head.py:smollm2_outputs.
 No peer, once: configs/recover_head.py:alone. From 4 to 256 texts, maps and outputs: configs/recover_head.py:texts.
 All 72 heads: python -m experiments.sweep --config configs/recover_head.py:alone (or :maps; 270 of SmolLM2: :smollm2)
           python -m experiments.recover.survey runs/recover_head-alone-sweep
@@ -24,19 +25,22 @@ from experiments.runner.tasks import grid
 from experiments.runner.variants import vary
 
 ALONE: dict[str, Any] = {"rounds": 1, "peer.rates": ()}
+SMOLLM2 = ALONE | {
+    "rank": 64,
+    "data.source": "model",
+    "data.model": "smollm2",
+    "data.layer": 12,
+    "data.head": 4,
+    "data.tokens": 128,
+    "data.heldout_documents": 8,
+    "data.test_documents": 4,
+    "fit.seconds": 1200.0,
+}
 VARIANTS: dict[str, dict[str, Any]] = {
     "smoke": SMOKE | {"data.head": 1},
     "alone": ALONE,
-    "smollm2": ALONE
-    | {
-        "targets": "maps",
-        "rank": 64,
-        "data.source": "model",
-        "data.model": "smollm2",
-        "data.documents": 16,
-        "data.heldout_documents": 4,
-        "data.test_documents": 4,
-    },
+    "smollm2": SMOLLM2 | {"targets": "maps", "data.documents": 48, "fit.tol": 5e-4},
+    "smollm2_outputs": SMOLLM2 | {"targets": "outputs", "data.documents": 96, "fit.tol": 5e-3},
     "maps": ALONE | {"targets": "maps", "data.documents": 16},
     "texts": ALONE | {"texts": (4, 8, 16, 32, 64, 128, 256), "texts_targets": ("maps", "outputs")},
 }
@@ -52,5 +56,5 @@ def get_config(variant: str = "full") -> ConfigDict:
 
 def sweep(variant: str = "full") -> list[dict[str, Any]]:
     """One task per head of the model."""
-    layers, heads = (30, 9) if variant == "smollm2" else (6, 12)
+    layers, heads = (30, 9) if variant.startswith("smollm2") else (6, 12)
     return grid({"data.layer": range(layers), "data.head": range(heads)})

@@ -36,7 +36,7 @@ def get_config(variant: str = "full") -> ConfigDict:
                 documents=8,
                 heldout_documents=2,
                 tokens=128,
-                random=dict(layers=2, width=12, heads=4, groups=2, head_width=4, rotary=False),
+                random=dict(layers=2, heads=4, groups=2, head_width=4, vocabulary=50, sharpness=6.0, rotary=False),
             ),
             layers=(),  # empty: all
             fit=dict(

@@ -80,7 +80,9 @@ def determined_maps(
     mixed, still = gauge(rotary, rank)
     ignored = still if problem.soft_cap is None and _reads_a_constant(reads) else 0
     free = mixed + ignored + 2 * (d - input_rank) * rank
-    return Determined(2 * d * rank, input_rank, free, k * n * (m - 1))
+    # A row of p numbers that sum to 1; query i of a causal map sees i + 1 keys.
+    each_document = sum(min(i, m - 1) for i in range(n)) if problem.causal else n * (m - 1)
+    return Determined(2 * d * rank, input_rank, free, k * each_document)
 
 
 def _reads_a_constant(problem: LayerRegression) -> bool:

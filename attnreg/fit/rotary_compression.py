@@ -58,6 +58,7 @@ class RotaryGroup:
         self.layout, self.width = layout, 2 * self.q.shape[3]
         found = [pairs.metrics(q, self.k, maps) for q, maps in zip(self.q, self.maps, strict=True)]
         self.metrics = {name: np.stack([each[name] for each in found]) for name in pairs.METRICS}
+        self.orders: dict[str, np.ndarray] = {}
 
     def closed_forms(self, Q: ArrayLike, K: ArrayLike, rank: int) -> dict[str, Factors]:
         """P (h, w, r) and S (w, r) in closed form, by what they keep.
@@ -119,7 +120,9 @@ class RotaryGroup:
 
     def _chosen(self, metric: str, rank: int) -> tuple[np.ndarray, np.ndarray]:
         matrices = self.metrics[metric]
-        kept = pairs.eliminated(matrices, rank // 2)
+        if metric not in self.orders:  # once for all ranks
+            self.orders[metric] = pairs.eliminated(matrices)
+        kept = np.sort(self.orders[metric][-(rank // 2) :])
         return kept, np.stack([pairs.least_squares(H, kept) for H in matrices])
 
     def _by_weights(self, Q: ArrayLike, K: ArrayLike, half: int) -> tuple[np.ndarray, np.ndarray]:
@@ -143,20 +146,20 @@ def _levenberg_marquardt(train: Part, heldout: Part, x: np.ndarray, steps: int):
         H, g = (np.asarray(part, np.float64) for part in (here.matrix, here.gradient))
         damping = mu * np.diag(H) + 1e-8 * np.trace(H) / len(H)
         trial = x - np.linalg.solve(H + np.diag(damping), g)
-        there = pairs.fitted(*train, f32(trial))
-        gain = float(here.value) - float(there.value)
+        value = pairs.loss(*train, f32(trial))
+        gain = float(here.value) - value
         if not gain > 0:
             if mu > 1e3:
                 break
             mu *= 10
             continue
-        small = gain < _ENOUGH * float(there.value)
-        x, here, mu = trial, there, mu / 5
+        x, mu = trial, mu / 5
         error = pairs.loss(*heldout, f32(x)) / judged
         if error < best[2]:
-            best = (x, float(here.value) / unit, error)
-        if small:
+            best = (x, value / unit, error)
+        if gain < _ENOUGH * value:
             break
+        here = pairs.fitted(*train, f32(x))
     return best
 
 

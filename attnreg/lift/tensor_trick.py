@@ -173,10 +173,14 @@ def block_traces(curvature: Curvature, A2: jax.Array) -> jax.Array:
 def weighted_block_sum(curvature: Curvature, A2: jax.Array, weights: jax.Array) -> jax.Array:
     """`Σ_j weights_j M_j` (d2, d2) without forming any M_j, for A2 (m, d2) and weights (r,).
 
-    Cost: O(r m + m d2² + r d2²).
+    Cost: O(r m + m d2² + r d2²), or O(r m² + m d2²) where there are fewer keys than columns.
     """
+    low, m = curvature.low, A2.shape[0]
+    if low is not None and m <= A2.shape[1]:  # Σ_j weights_j H_j first, (m, m)
+        cross = matmul((low.u * (weights * low.uv)[:, None]).T, low.v)
+        H = matmul((low.u * (weights * low.uu)[:, None]).T, low.u) + cross + cross.T
+        return matmul(A2.T, matmul(H + jnp.diag(matmul(weights, curvature.diag)), A2))
     total = weighted_gram(A2, matmul(weights, curvature.diag))
-    low = curvature.low
     if low is None:
         return total
     p, q = matmul(low.u, A2), matmul(low.v, A2)

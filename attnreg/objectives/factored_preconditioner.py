@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from attnreg.lift import tensor_trick as tt
 from attnreg.lift.kronecker import Blocks, Kronecker
@@ -47,10 +48,23 @@ def _turned_sums(rotation: Rotation, block: Block, terms: RowTerms, lift: jax.Ar
 
 
 def _turned_back(N: jax.Array, cos: jax.Array, sin: jax.Array, layout: Layout) -> jax.Array:
-    """`Σ_j R_jᵀ N_j R_j`, (r, r), of N (j, r, r) and the turns cos, sin (j, p)."""
+    """`Σ_j R_jᵀ N_j R_j`, (r, r), of symmetric N (j, r, r) and the turns cos, sin (j, p).
+
+    `(R_jᵀ x)_i = C_ji x_i + S_j,i' x_i'` with i' the other column of the pair of i: three weighted sums of the N as
+    they are, and only these sums are put in the order of the other columns.
+    """
     turns = Rotation(cos[None], sin[None], cos[None], sin[None], layout)
-    half = turns.queries(jnp.swapaxes(N, 0, 1)[None], back=True)[0]
-    return jnp.sum(turns.queries(jnp.transpose(half, (2, 1, 0))[None], back=True)[0], axis=1)
+    first, second, rest = turns.split(np.arange(N.shape[1]))
+    other = np.empty(N.shape[1], int)
+    other[first], other[second], other[rest] = second, first, rest
+    stay = jnp.zeros((len(cos), len(rest)), N.dtype)
+    # S of the row i' that N_i counts for.
+    own, across = turns.joined(cos, cos, stay + 1), turns.joined(-sin, sin, stay)
+    left = own[:, :, None] * N, across[:, :, None] * N
+    both = jnp.sum(left[0] * own[:, None, :], axis=0)
+    crossed = jnp.sum(left[1] * own[:, None, :], axis=0)[other]
+    swapped = jnp.sum(left[1] * across[:, None, :], axis=0)[other][:, other]
+    return both + crossed + crossed.T + swapped
 
 
 def blocks_of(problem: AttentionRegression, total: Sums, x: Factors) -> Blocks:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -11,11 +12,12 @@ import numpy as np
 from attnreg.data.minilm.texts import three_parts, windows
 from attnreg.data.models import Model, ModelConfig, load_model, load_tokenizer
 from attnreg.data.models.blocks import block, embed
-from attnreg.problems.checks import check_choice, check_integer
-from experiments.compress.random_model import random_model
+from attnreg.data.models.random import random_model
+from attnreg.data.models.windows import text_windows
+from attnreg.problems.checks import ProblemError, check_choice, check_integer
 
 PARTS = ("train", "heldout", "test")
-SOURCES = ("minilm", "smollm2", "random encoder", "random decoder")
+SOURCES = ("minilm", "model", "random encoder", "random decoder")
 
 
 class Texts(NamedTuple):
@@ -52,15 +54,22 @@ def load(config: Any) -> Texts:
         check_integer(f"data.{name}", data[name], at_least=1)
     counts = [data.documents, data.heldout_documents, data.test_documents]
     if data.source.startswith("random"):
-        model = random_model(data.source.split()[1], config.seed, **data.random)
-        rng = np.random.default_rng([config.seed, 1])
-        draw = lambda k, n: rng.integers(0, model.config.vocabulary, size=(k, n))  # noqa: E731
-        ids = [draw(count, data.tokens) for count in counts]
-        return Texts(model, dict(zip(PARTS, ids, strict=True)), draw(data.judge_documents, data.judge_tokens), "random")
-    read = _minilm if data.source == "minilm" else _smollm2
-    ids, judge = read(data, counts)
-    title = f"{data.source}, {data.documents} texts of {data.tokens} tokens"
-    return Texts(load_model(data.source), dict(zip(PARTS, ids, strict=True)), judge, title)
+        return _random(config, counts)
+    if data.source == "model" and not data.model:
+        raise ProblemError("data.model is empty; name a model ('minilm', 'smollm2') or a folder with config.json")
+    name = "minilm" if data.source == "minilm" else data.model
+    ids, judge = _minilm(data, counts) if data.source == "minilm" else _windows(data, counts)
+    title = f"{Path(name).name}, {data.documents} texts of {data.tokens} tokens"
+    return Texts(load_model(name), dict(zip(PARTS, ids, strict=True)), judge, title)
+
+
+def _random(config: Any, counts: list[int]) -> Texts:
+    data = config.data
+    model = random_model(data.source.split()[1], config.seed, **data.random)
+    rng = np.random.default_rng([config.seed, 1])
+    draw = lambda k, n: rng.integers(0, model.config.vocabulary, size=(k, n))  # noqa: E731
+    ids = [draw(count, data.tokens) for count in counts]
+    return Texts(model, dict(zip(PARTS, ids, strict=True)), draw(data.judge_documents, data.judge_tokens), "random")
 
 
 def _minilm(data: Any, counts: list[int]) -> tuple[list[np.ndarray], np.ndarray]:
@@ -70,23 +79,14 @@ def _minilm(data: Any, counts: list[int]) -> tuple[list[np.ndarray], np.ndarray]
     return ids, windows("docs_heldout", data.judge_tokens, data.judge_documents, first=first)
 
 
-def _smollm2(data: Any, counts: list[int]) -> tuple[list[np.ndarray], np.ndarray]:
-    """Pieces of the same texts in this model's tokens, by way of MiniLM's: lower case, spaces around marks."""
-    documents, held, test = counts
-    seen, unseen = (_retokenized(name, data.source) for name in ("docs", "docs_heldout"))
-    later = np.split(unseen, [(held + test) * data.tokens])
-    ids = [_pieces(seen, data.tokens, documents), *np.split(_pieces(later[0], data.tokens, held + test), [held])]
-    return ids, _pieces(later[1], data.judge_tokens, data.judge_documents)
-
-
-def _retokenized(name: str, source: str) -> np.ndarray:
-    words, count = load_tokenizer("minilm"), {"docs": 540, "docs_heldout": 270}[name]
-    return load_tokenizer(source).encode(" ".join(words.decode(row) for row in windows(name, 128, count)))
-
-
-def _pieces(ids: np.ndarray, n: int, count: int) -> np.ndarray:
-    check_integer("tokens that the texts have", len(ids), at_least=n * count)
-    return ids[: n * count].reshape(count, n)
+def _windows(data: Any, counts: list[int]) -> tuple[list[np.ndarray], np.ndarray]:
+    """The same of any model: windows of a text of yours or of those that ship, and later ones that judge."""
+    tokenizer = load_tokenizer(data.model)
+    ids = text_windows(tokenizer, counts, data.tokens, text=data.text)
+    # Without a text of yours only held-out and test windows are in front of those that judge.
+    taken = sum(counts if data.text else counts[1:]) * data.tokens
+    skipped = [*([] if data.text else [1]), -(-taken // data.judge_tokens)]
+    return ids, text_windows(tokenizer, [*skipped, data.judge_documents], data.judge_tokens, text=data.text)[-1]
 
 
 def walk(texts: Texts, first: int = 0) -> Iterator[tuple[int, dict[str, LayerTexts]]]:

@@ -30,6 +30,7 @@ def run(config: Any, record: Record) -> dict[str, Any]:
     """Compress layer by layer, then judge the model with all its heads replaced, rank by rank and method by method."""
     _check(config)
     texts = load(config)
+    _check_heads(texts.model.config)
     record.say(texts.title)
     ranks, model = tuple(config.ranks), texts.model
     step, state = record.restore(empty_state(model.config, ranks))
@@ -99,6 +100,20 @@ def empty_state(config: ModelConfig, ranks: tuple[int, ...]) -> dict[str, Any]:
 def projections(state: dict[str, Any], rank: int, method: int) -> list[Projections]:
     """The projections of every layer by one method."""
     return [Projections(*pair) for pair in zip(state[f"query{rank}"][method], state[f"key{rank}"][method], strict=True)]
+
+
+def _check_heads(shape: ModelConfig) -> None:
+    """Refuse a model whose heads no method compresses."""
+    if shape.shared > 1 and not shape.rotary_width:
+        raise ProblemError(
+            f"the model has {shape.heads} query heads that share {shape.groups} key heads, and no rotary positions; "
+            f"shared keys are compressed with rotary positions only, others where every head has keys of its own"
+        )
+    if shape.rotary_width not in (0, shape.head_width):
+        raise ProblemError(
+            f"the model turns {shape.rotary_width} of the {shape.head_width} columns of a head; heads are compressed "
+            f"where rotary positions turn all columns or none"
+        )
 
 
 def _check(config: Any) -> None:

@@ -35,13 +35,14 @@ def run(config: Any, record: Record) -> dict[str, Any]:
     record.say(data.title)
     runs, best = Race(config, record, data, jobs, heads=1).run()
     result = report.report(record, data, runs, best, config.targets)
-    true = None
+    fitted = layer_maps(best, data.test, **data.logits)
     if data.true is not None:
-        true = layer_maps(data.true, data.test[0], **data.logits)
+        true = layer_maps(data.true, data.test, **data.logits)
     elif data.given is not None and "maps" in data.given["test"]:
-        true = data.given["test"]["maps"][0]
-    if true is not None:
-        title = f"{data.title}, a text that decided nothing; test loss {result['test']:.2g}"
-        drawn = maps(np.asarray(true), np.asarray(layer_maps(best, data.test[0], **data.logits)), title=title)
-        record.figure("maps", drawn, caption="Maps of a text that decided nothing, and their difference.")
-    return result
+        true = np.asarray(data.given["test"]["maps"], np.float64)
+    else:
+        return result
+    title = f"{data.title}, a text that decided nothing; test loss {result['test']:.2g}"
+    drawn = maps(np.asarray(true[0]), np.asarray(fitted[0]), title=title)
+    record.figure("maps", drawn, caption="Maps of a text that decided nothing, and their difference.")
+    return result | report.behind_token_0(true, fitted)

@@ -83,18 +83,18 @@ def _layer(config: Any, record: Record, model: Model, state: State, *, wanted: b
     options, layer = config.fit, state.layer
     fitting = wanted and bool(options.seconds)
     starting = wanted and bool(options.start_products) and not model.config.rotary_width
-    passed = layer_pass(model.config, model.parameters.layers[layer], state.hidden, keep=fitting or starting)
+    passed = layer_pass(model.config, model.parameters.layers[layer], state.hidden, keep=wanted)
     table, heads = state.table.copy(), Heads(model.config.head_width, model.config.causal, rotary_of(model.config))
     if wanted:
         table[layer, :, : len(STATISTICS)] = table_of(passed.sums)
-    texts = _texts(config, model, layer, passed) if fitting or starting else None
+    texts = _texts(config, model, layer, passed) if wanted else None
     if texts is not None and state.head == 0:
         unknowns, known = heads.known(texts)
         _put(table, layer, unknowns=unknowns, determined=known)
         if starting:
             _put(table, layer, start=heads.starts(texts, options.start_products))
     for head in range(state.head, model.config.heads if fitting else 0):
-        assert texts is not None  # as there is something to fit
+        assert texts is not None  # as the layer is wanted
         found = dict(zip(FITS, heads.fit(texts, head, tol=options.tol, seconds=options.seconds), strict=True))
         table = table.copy()
         _put(table, (layer, head), **found)

@@ -1,16 +1,20 @@
 """Compressing a whole model: errors against the forward pass, and a run that goes on where it stopped."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
 
 from attnreg.data.models import load_compressed, replace_heads, trace_layer
+from attnreg.problems import ProblemError
 from configs.compress_heads import get_config
 from experiments.compress.data import load, walk
-from experiments.compress.heads import empty_state, projections, run
+from experiments.compress.heads import _check_heads, empty_state, projections, run
 from experiments.compress.judge import layer_errors, rank_correlation
 from experiments.compress.methods import METHODS
 from experiments.compress.report import gains
+from tests.experiments import sources
 
 EPS32 = float(np.finfo(np.float32).eps)
 
@@ -109,3 +113,31 @@ def test_the_rank_correlation_is_spearmans():
 def test_a_gain_is_over_the_best_closed_form_and_rounding_is_no_gain():
     errors = np.array([[0.4, 1e-13], [0.2, 1e-12], [0.3, 1e-13], [0.1, 1e-15]])
     np.testing.assert_allclose(gains(errors), [2.0, 1.0])
+
+
+def test_heads_that_no_method_compresses_are_refused_by_name(tmp_path):
+    config = get_config("smoke_decoder")
+    config.data.random.rotary = False
+    with pytest.raises(ProblemError, match="2 query heads that share 1 key heads, and no rotary positions"):
+        run(config, Memory(tmp_path))
+    config = get_config("smoke")
+    config.data.source = "model"
+    with pytest.raises(ProblemError, match=r"data\.model is empty"):
+        run(config, Memory(tmp_path))
+    half = replace(load(get_config("smoke_decoder")).model.config, rotary_frequencies=(1.0,))
+    with pytest.raises(ProblemError, match="turns 2 of the 4 columns"):
+        _check_heads(half)
+
+
+def test_a_folder_is_compressed_on_windows_of_a_text_that_do_not_overlap(tmp_path):
+    config = get_config("smoke_decoder")
+    config.data.source, config.data.model = "model", str(sources.llama_folder(tmp_path / "llama"))
+    config.data.text = str(sources.text_file(tmp_path / "text.txt", 1000))
+    texts = load(config)
+    letters = (tmp_path / "text.txt").read_text()
+    rows = [*np.concatenate(list(texts.parts.values())), *texts.judge]
+    found = ["".join(sources.LETTERS[i] for i in row) for row in rows]
+    # In the order of the text: training, held-out, test, and behind them those that judge the whole model.
+    ends = [letters.index(piece) + len(piece) for piece in found]
+    assert all(before <= letters.index(piece) for before, piece in zip(ends, found[1:], strict=False))
+    assert len(found) == 12 + 6 + 6 + 6

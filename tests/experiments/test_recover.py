@@ -261,3 +261,19 @@ def test_a_survey_names_what_is_missing_and_refuses_other_sweeps(capsys):
     write_json(Path("other/a") / folder.RESULT, {"loss": 1.0})
     assert survey.main(["other"]) == 2
     assert "no sweep of configs/recover_head.py" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_error_behind_a_sink_is_that_of_the_rows_without_it():
+    true, fitted = (np.tril(np.random.default_rng(seed).uniform(1, 2, (2, 5, 5))) for seed in (0, 1))
+    away, size = 0.0, 0.0
+    for P, R in zip(true, fitted, strict=True):
+        for i in range(2, 5):
+            p, r = (row[1 : i + 1] / row[1 : i + 1].sum() for row in (P[i], R[i]))
+            away, size = away + np.sum((p - r) ** 2), size + np.sum(p**2)
+    for maps in (true, fitted):  # nine tenths of every row but the first on token 0
+        maps /= maps.sum(axis=-1, keepdims=True) * 10
+        maps[:, :, 0] += 0.9
+    found = report.behind_token_0(true, fitted)
+    assert found["without_token_0"] == pytest.approx(away / size, rel=1e-12)
+    assert found["mass_on_token_0"] == pytest.approx(np.mean(true[:, 1:, 0]))
+    assert found["mass_on_token_0"] > 0.9

@@ -86,6 +86,8 @@ def test_a_survey_has_every_head_and_goes_on_where_it_stopped(monkeypatch):
     whole = load_arrays(Path("whole"))["table"]
     assert np.isfinite(whole[..., : len(STATISTICS) + 1]).all()
     assert np.isnan(whole[..., COLUMNS.index("heldout")]).all()
+    # (QG, KG⁻ᵀ) with G (4, 4) writes the same maps.
+    assert np.all(whole[..., COLUMNS.index("unknowns")] - whole[..., COLUMNS.index("determined")] == 16)
     assert len(Path("whole/tables/heads.csv").read_text().splitlines()) == 1 + 2 * 4
     assert Path("whole/figures/heads.png").exists()
     log = Record.log

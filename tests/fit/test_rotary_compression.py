@@ -95,7 +95,7 @@ def test_pairs_are_taken_out_where_it_costs_least_for_all_heads_together():
     for _ in range(20):
         roots = rng.normal(size=(2, 9, W))
         matrices = np.einsum("hij,hik->hjk", roots, roots)
-        kept = tuple(pairs.eliminated(matrices, 2))
+        kept = tuple(sorted(pairs.eliminated(matrices)[-2:]))
         assert kept == min(itertools.combinations(range(3), 2), key=lambda some: cost(matrices, some))
 
 

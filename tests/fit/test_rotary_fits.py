@@ -46,6 +46,7 @@ def test_a_rotary_head_behind_a_sink_is_recovered_from_its_maps(fitted):
     A, Q, K, maps, fit, seen = fitted
     assert maps[:, 4:, 0].mean() > 0.5
     assert (fit.reason, fit.heldout <= 1e-14) == ("tolerance", True)
+    assert fit.determined.equations == 9 * 24 * 23 // 2  # query i sees i + 1 keys, whose weights sum to 1
     assert {"divergence", "logarithms"} <= {p.phase for p in seen}
     np.testing.assert_allclose(fit.predict(A), maps, atol=1e-6)
     weights = [LayerWeights(*(W[None] for W in (*pair, Q))) for pair in (fit.weights, (Q, K))]

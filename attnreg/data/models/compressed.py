@@ -192,7 +192,7 @@ def _checked(model: Model, projections: Sequence[Projections]) -> Sequence[Proje
         if config.rotary_width and (away := _turning(config, part)) > 1e-6:
             raise ProblemError(
                 f"projections[{i}]: P Sᵀ differs by {away:.1e} of its size when it is turned by rotary positions, "
-                f"which it must commute with: take those of attnreg.fit.compress_group"
+                f"which it must commute with: take those of attnreg.fit.RotaryGroup"
             )
     return projections
 
