@@ -8,8 +8,12 @@ from pathlib import Path
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-# Most of the time of these tests is LLVM's: the same HLO, compiled with less effort. The slow tests keep the default.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# Most of the time of these tests is XLA's compiler, so it makes the least effort: code that is not optimised, by the
+# plain emitter (the other one goes through MLIR once for every fusion), in one module. Your own XLA_FLAGS win.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
+)
 
 import jax
 import pytest
