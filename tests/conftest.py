@@ -1,5 +1,6 @@
 """One numerical setting for the whole test process: float64, no silent promotion, no silent broadcasting."""
 
+import ctypes
 import gc
 import itertools
 import os
@@ -18,7 +19,7 @@ os.environ.setdefault(
 import jax
 import pytest
 
-MAPS = Path("/proc/self/maps")
+MAPS, MEMORY = Path("/proc/self/maps"), Path("/proc/self/statm")
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -26,18 +27,29 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 # Linux refuses a process more than 65,530 memory maps, and every compiled program takes several: after two thousand
-# tests one process aborted inside the compiler.
-MOST_MAPS = 30_000
+# tests one process aborted inside the compiler. Memory ran to 5.5 GB a process.
+MOST_MAPS, MOST_BYTES = 30_000, 2 * 2**30
 _done = itertools.count()
+
+
+def _crowded() -> bool:
+    """Whether compiled programs have taken half of the memory maps that a process may have, or 2 GB (on Linux)."""
+    if not MAPS.exists():
+        return False
+    resident = int(MEMORY.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return resident > MOST_BYTES or MAPS.read_bytes().count(b"\n") > MOST_MAPS
 
 
 @pytest.fixture(autouse=True)
 def _drop_compiled_programs():
-    """Forget compiled programs when they have taken about half of the memory maps that a process may have."""
+    """Forget compiled programs when there are many, and give their memory back: the C library keeps it otherwise."""
     yield
-    if next(_done) % 20 == 0 and MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
+    if next(_done) % 20 == 0 and _crowded():
         jax.clear_caches()
         gc.collect()
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
 
 
 @pytest.fixture
