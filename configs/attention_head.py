@@ -38,7 +38,7 @@ VARIANTS = {
         "data.train": dict(docs=8),
     },
     "smoke": {
-        "data.tokens": 32,
+        "data.tokens": 16,
         "data.train": dict(docs=2),
         "data.heldout": dict(docs_heldout=1),
         "solver.max_steps": 3,

@@ -19,7 +19,7 @@ SINGLE = ("single-1000-20", "single-100000-50", "single-1000000-50")
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "smoke": {
-        "cells": ("normalized-32-3", "single-50-3"),
+        "cells": ("normalized-32-3",),
         "methods": ("attnreg Newton (default)", "optax lbfgs (memory 10)"),
         "rounds": 2,
         "least_rounds": 2,

@@ -10,14 +10,17 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 
 
+def with_devices(count: int) -> str:
+    """The XLA flags of this process and so many virtual devices."""
+    return f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={count}"
+
+
 def reported(devices: int, *module: str, seconds: float = 600) -> Any:
     """What `python -m module …` finds on so many virtual devices: the JSON of its last line."""
-    # Overrides the flags of tests/conftest.py, so it repeats the one that spares the compiler.
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
     done = subprocess.run(
         [sys.executable, "-m", *module],
         cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        env=os.environ | {"XLA_FLAGS": with_devices(devices), "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
         check=False,

@@ -1,6 +1,8 @@
 """Our solvers as contenders for time to a tolerance."""
 
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +18,19 @@ OURS = "attnreg "
 LBFGS = optax.lbfgs(memory_size=30)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _run(solver: Solver, objective: Any, start: Any) -> Result:
+    """One program for all instances of a size."""
+    return solver.run(objective, start)
+
+
 def own(name: str, setting: str, make: Callable[[float], Solver]) -> Contender:
     """One of our solvers, built as `make(tol)`; timed is `solver.run`, compiled ahead like every peer."""
 
     def prepare(cell: Cell, tol: float, seconds: float) -> Prepared:
         del seconds
         solver, objective, start = make(tol), cell.objective, cell.ours(cell.x0)
-        program = jax.jit(lambda o, x: solver.run(o, x)).lower(objective, start).compile()
+        program = _run.lower(solver, objective, start).compile()
         return prepared(cell, tol, lambda: program(objective, start))
 
     return Contender(OURS + name, setting, prepare)

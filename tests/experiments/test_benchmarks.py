@@ -176,10 +176,10 @@ def _smoke(name):
 
 def test_the_solver_benchmark_runs_small():
     result = _smoke("benchmark_solvers")
-    assert len(result["methods"]) == 4
+    assert len(result["methods"]) == 2
     assert all(line["best"] for line in result["methods"])
-    assert len(result["summary"]) == 2
-    assert all(line["wall_ratio"] > 0 for line in result["summary"])
+    (line,) = result["summary"]
+    assert line["wall_ratio"] > 0
     assert [row[3:5] for row in result["good_minima"]] == [[2, 2], [2, 2]]
 
 

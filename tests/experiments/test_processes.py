@@ -18,6 +18,7 @@ from experiments.runner.distributed import Place
 from experiments.runner.execute import Settings, execute, experiment_module, shared
 from experiments.runner.store import folder
 from experiments.runner.store.encoding import read_json, read_lines
+from tests.programs import with_devices
 
 ROOT = Path(__file__).parents[2]
 EPS = np.finfo(np.float64).eps
@@ -29,7 +30,7 @@ def start(workdir, processes=1, devices=1, *flags, config="scaling"):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0",
+        "XLA_FLAGS": with_devices(devices),
         "ATTNREG_COMPILATION_CACHE": "off",
         "JAX_PLATFORMS": "cpu",
     }

@@ -35,7 +35,9 @@ def launch(workdir, cache):
     """The command of a user, in a process of its own; all three runs share one compilation cache."""
     command = [sys.executable, "-m", "experiments.run", "--config", "configs/icl_attention_kind.py:smoke", *TINY]
     command += [f"--workdir={workdir}", "--checkpoint-seconds=0"]
-    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PLATFORMS": "cpu"}
+    # By default only programs that took a second to compile are kept.
+    kept = {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    environment = os.environ | kept | {"JAX_PLATFORMS": "cpu"}
     workdir.mkdir(exist_ok=True)
     with open(workdir / folder.LOG, "ab") as log:
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)

@@ -71,16 +71,16 @@ def stack(dtype=np.float64):
     }
 
 
-def others():
-    """Name → problem with a structure of its own."""
-    key = jax.random.key(3)
-    double = dict(dtype=jnp.float64)
-    rescaled = attention_instance(key, n=10, d=2, m=6, loss="rescaled", logit_scale=0.5, noise=0.01, **double).problem
-    return {
-        "linear": attention_instance(key, n=10, d=2, m=6, loss="linear", noise=0.1, **double).problem,
-        "rescaled": rescaled,
-        "single softmax": vector_instance(key, n=40, d=3, noise=0.02, **double).problem,
-    }
+def _small(**options):
+    return attention_instance(jax.random.key(3), n=10, d=2, m=6, dtype=jnp.float64, **options).problem
+
+
+# Name → a problem with a structure of its own, made when it is called: collecting the tests compiles nothing.
+OTHERS = {
+    "linear": lambda: _small(loss="linear", noise=0.1),
+    "rescaled": lambda: _small(loss="rescaled", logit_scale=0.5, noise=0.01),
+    "single softmax": lambda: vector_instance(jax.random.key(3), n=40, d=3, noise=0.02, dtype=jnp.float64).problem,
+}
 
 
 def objective(problem) -> AttentionObjective:

@@ -26,7 +26,7 @@ def rule(accepted, ratio, damping=1.0, growth=2.0):
 
 
 def test_a_linear_problem_takes_one_newton_step():
-    problem = table.others()["linear"]
+    problem = table.OTHERS["linear"]()
     objective = table.objective(problem)
     result = Newton(damping=0.0, tol=1e-6, warmup=0).run(objective, objective.zeros())
     assert int(result.steps) == 1

@@ -78,7 +78,7 @@ def test_line_search_evaluations_are_counted_and_its_value_is_the_true_one():
 
 
 def test_a_diverging_optimiser_is_stopped():
-    problem = table.others()["rescaled"]
+    problem = table.OTHERS["rescaled"]()
     objective = table.objective(problem)
     result = Optax(optax.sgd(1e6), max_steps=50).run(objective, jnp.zeros(problem.shape))
     assert int(result.status) == Status.STALLED

@@ -26,7 +26,7 @@ QUICK = {("newton", "linear"), ("newton-cg", "rescaled"), ("newton", "single sof
 CROSS = [
     pytest.param(name, problem, marks=() if (name, problem) in QUICK else pytest.mark.slow)
     for name in table.SOLVERS
-    for problem in table.others()
+    for problem in table.OTHERS
 ]
 
 
@@ -86,7 +86,7 @@ def test_converges_and_tells_the_truth(name, problem):
 
 @pytest.mark.parametrize(("name", "problem"), CROSS)
 def test_other_losses(name, problem):
-    solver, problem = table.SOLVERS[name].solver, table.others()[problem]
+    solver, problem = table.SOLVERS[name].solver, table.OTHERS[problem]()
     start = jnp.zeros(problem.shape)
     check(solver, problem, solver.run(table.objective(problem), start))
 
