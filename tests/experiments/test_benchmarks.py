@@ -177,7 +177,7 @@ def test_the_solver_benchmark_runs_small():
     assert len(result["methods"]) == 4
     assert all(line["best"] for line in result["methods"])
     assert len(result["summary"]) == 2
-    assert all(line["wall_ratio"] > 0 for line in result["summary"])
+    assert all(line["over_ours"] > 0 for line in result["summary"])
     assert [row[3:5] for row in result["good_minima"]] == [[2, 2], [2, 2]]
 
 
