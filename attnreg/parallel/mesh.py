@@ -24,7 +24,8 @@ from attnreg.problems.checks import ProblemError, check_choice, check_integer, r
 
 Over = Literal["documents", "rows"]
 Starts = Literal["vmap", "map"]
-DATA, STARTS = "data", "starts"
+DATA = "data"
+STARTS = "starts"
 
 
 def make_mesh(axes: Mapping[str, int] | None = None) -> Mesh:

@@ -27,7 +27,7 @@ COLUMNS = (
     "cell", "method", "setting", "wall_s", "least_s", "cpu_s", "evaluations",
     "loss", "gradient", "best", "runs", "note",
 )  # fmt: skip
-SUMMARY = ("cell", "ours", "best_peer", "wall_ratio", "cpu_ratio", "ours_s", "peer_s", "peers_at_best")
+SUMMARY = ("cell", "ours", "best_peer", "over_ours", "cpu_over_ours", "ours_s", "peer_s", "peers_at_best")
 
 
 class Entry(NamedTuple):
@@ -131,7 +131,7 @@ def row(cell: Cell, entry: Entry, entries: list[Entry]) -> tuple:
 
 
 def summarise(cell: Cell, entries: list[Entry]) -> tuple:
-    """Our fastest and the fastest peer among those at the best minimum, and their paired time ratio (ours / peer)."""
+    """Our fastest and the fastest peer among those at the best minimum, and its time over ours, paired."""
     best = best_loss(entries)
     good = [entry for entry in entries if entry.samples is not None and at_best(entry, best)]
 
@@ -145,7 +145,7 @@ def summarise(cell: Cell, entries: list[Entry]) -> tuple:
         named = (entry.contender.label if entry else "none" for entry in (ours, peer))
         return (cell.name, *named, "", "", "", "", len(theirs))
     a, b = ours.samples, peer.samples
-    ratios = (paired_ratio(a, b), paired_ratio(a, b, cpu=True))
+    ratios = (paired_ratio(b, a), paired_ratio(b, a, cpu=True))
     return (cell.name, ours.contender.label, peer.contender.label, *ratios, a.median, b.median, len(theirs))
 
 

@@ -179,7 +179,7 @@ def test_the_solver_benchmark_runs_small():
     assert len(result["methods"]) == 2
     assert all(line["best"] for line in result["methods"])
     (line,) = result["summary"]
-    assert line["wall_ratio"] > 0
+    assert line["over_ours"] > 0
     assert [row[3:5] for row in result["good_minima"]] == [[2, 2], [2, 2]]
 
 
