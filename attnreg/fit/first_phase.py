@@ -66,7 +66,7 @@ class Slice(NamedTuple):
     loss: float
 
 
-def _steps(options: Stochastic, documents: int) -> int:
+def phase_steps(options: Stochastic, documents: int) -> int:
     """How many steps the phase has for so many documents."""
     if options.steps is not None:
         return options.steps
@@ -114,7 +114,7 @@ def stochastic_slices(objective: LayerObjective, key: jax.Array, options: Stocha
     options = options or Stochastic()
     key, sub = jax.random.split(key)
     x = objective.small_start(sub, options.scale)
-    steps = _steps(options, objective.problem.sizes[0])
+    steps = phase_steps(options, objective.problem.sizes[0])
     state = _optimizer(options, steps).init(x)  # type: ignore[arg-type]
     for done in range(options.slice_steps, steps + 1, options.slice_steps):
         key, sub = jax.random.split(key)

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from attnreg.fit.coordinates import Coordinates, scaled, variation, whitened
 from attnreg.fit.determined import determined
-from attnreg.fit.first_phase import Stochastic, checked_stochastic, stochastic_slices
+from attnreg.fit.first_phase import Stochastic, checked_stochastic, phase_steps, stochastic_slices
 from attnreg.fit.gauss_newton import Options, announce_steps, checked_options, gauss_newton_steps
 from attnreg.fit.layer import fit_one_layer
 from attnreg.fit.layer_fit import LayerFit, checked_logits
@@ -22,8 +22,9 @@ from attnreg.problems.layer import LayerRegression, LayerWeights
 from attnreg.problems.one_layer import OneLayerRegression
 from attnreg.problems.rotary import Rotary
 
-# A first phase whose loss stays above this has not found a basin; it is then drawn again, this many times in all.
-LOST, ATTEMPTS = 0.5, 3
+# A first phase whose loss stays above this has not found a basin. It is drawn again, this many times in all, each time
+# at half the rate for twice the steps: layer 0 head 1 of MiniLM is lost at 3e-3 and found at 2e-3, whatever the key.
+LOST, ATTEMPTS = 0.3, 3
 # A second phase that stalls above this is in a local minimum, or the data are noisy. There are so many starts in all.
 POOR, STARTS = 1e-2, 8
 # Width up to which `fit_one_layer` searches for the basin of one head: its jets find small unknowns from few rows.
@@ -182,9 +183,11 @@ def _find_basin(objective: LayerObjective, watch: Watch, key, options: Stochasti
     coordinates = scaled(objective.problem)
     small = dataclasses.replace(objective, problem=coordinates.problem(objective.problem))
     lowest, found = float("inf"), None
+    steps = phase_steps(options, objective.problem.sizes[0])
     for attempt in range(ATTEMPTS):
         part, loss = None, float("inf")
-        for part in stochastic_slices(small, jax.random.fold_in(key, attempt), options):
+        slower = options._replace(steps=steps * 2**attempt, learning_rate=options.learning_rate / 2**attempt)
+        for part in stochastic_slices(small, jax.random.fold_in(key, attempt), slower):
             loss = part.loss
             if watch.note("stochastic", part.steps, loss, coordinates.weights_back(part.params)):
                 break
