@@ -57,7 +57,7 @@ class LayerObjective(SecondOrderObjective):
     block_documents: int | None = None
     key_heads: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_integer("heads", self.heads, at_least=1)
         check_integer("rank", self.rank, at_least=1)
         for name in ("value_rank", "block_documents", "key_heads"):

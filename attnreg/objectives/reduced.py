@@ -49,12 +49,12 @@ class VariableProjection(SecondOrderObjective):
         True
     """
 
-    CACHES: ClassVar = OneLayerObjective.CACHES
+    CACHES: ClassVar[tuple[str, ...]] = OneLayerObjective.CACHES
 
     problem: OneLayerRegression
     block_rows: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_streaming(self.block_rows)
 
     @property
