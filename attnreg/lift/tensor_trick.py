@@ -20,8 +20,8 @@ from attnreg.rows.curvature import Curvature
 
 PRECISION = jax.lax.Precision.HIGHEST
 
-matmul = functools.partial(jnp.matmul, precision=PRECISION)
-einsum = functools.partial(jnp.einsum, precision=PRECISION)
+matmul: Callable[..., jax.Array] = functools.partial(jnp.matmul, precision=PRECISION)
+einsum: Callable[..., jax.Array] = functools.partial(jnp.einsum, precision=PRECISION)
 
 
 def logits(A1: jax.Array, X: jax.Array, A2: jax.Array) -> jax.Array:

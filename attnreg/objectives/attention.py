@@ -61,13 +61,13 @@ class AttentionObjective(SecondOrderObjective):
         (True, (3, 3))
     """
 
-    CACHES: ClassVar = ("auto", "none", "entries", "blocks")
+    CACHES: ClassVar[tuple[str, ...]] = ("auto", "none", "entries", "blocks")
 
     problem: AttentionRegression
     block_rows: BlockRows = None
     axis_name: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_streaming(self)
         if self.problem.rotary is not None:
             raise ProblemError(

@@ -59,14 +59,14 @@ class FactoredObjective(SecondOrderObjective):
         (3, 1)
     """
 
-    CACHES: ClassVar = ("auto", "none", "entries")
+    CACHES: ClassVar[tuple[str, ...]] = ("auto", "none", "entries")
 
     problem: AttentionRegression
     rank: int
     block_rows: BlockRows = None
     axis_name: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         most = min(self.problem.shape) if self.problem.rotary is None else None
         check_integer("rank", self.rank, at_least=1, at_most=most)
         check_rotary_width(self.problem.rotary, self.rank)

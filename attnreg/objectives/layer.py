@@ -59,7 +59,7 @@ class LayerObjective(SecondOrderObjective):
     block_documents: int | BlockRule | None = None
     key_heads: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_integer("heads", self.heads, at_least=1)
         check_integer("rank", self.rank, at_least=1)
         object.__setattr__(self, "block_documents", ld.documents_rule(self.block_documents))

@@ -46,12 +46,12 @@ class OneLayerObjective(SecondOrderObjective):
         (True, (3, 2))
     """
 
-    CACHES: ClassVar = ("auto", "none", "blocks")
+    CACHES: ClassVar[tuple[str, ...]] = ("auto", "none", "blocks")
 
     problem: OneLayerRegression
     block_rows: BlockRows = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_streaming(self)
 
     @compiled()

@@ -39,7 +39,7 @@ class Pulled(SecondOrderObjective):
     centre: Any
     weight: jax.Array
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.objective, SecondOrderObjective):
             raise ProblemError(f"objective is a {type(self.objective).__name__}; it must be a SecondOrderObjective")
         self.objective.check(self.centre, "centre")

@@ -50,12 +50,12 @@ class VariableProjection(SecondOrderObjective):
         True
     """
 
-    CACHES: ClassVar = OneLayerObjective.CACHES
+    CACHES: ClassVar[tuple[str, ...]] = OneLayerObjective.CACHES
 
     problem: OneLayerRegression
     block_rows: BlockRows = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_streaming(self)
 
     @property

@@ -59,14 +59,14 @@ class StackedObjective(SecondOrderObjective):
         (2, 3, 3)
     """
 
-    CACHES: ClassVar = ("auto", "none", "entries")
+    CACHES: ClassVar[tuple[str, ...]] = ("auto", "none", "entries")
 
     problem: AttentionRegression
     rest: bool = False
     block_rows: BlockRows = None
     axis_name: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_flag("rest", self.rest)
         check_streaming(self)
         if self.problem.rotary is None:

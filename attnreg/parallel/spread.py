@@ -80,8 +80,8 @@ class Spread(SecondOrderObjective):
         over: what that axis splits.
     """
 
-    CACHES: ClassVar = ("auto", "none", "entries", "blocks")
-    TRANSPOSABLE: ClassVar = False
+    CACHES: ClassVar[tuple[str, ...]] = ("auto", "none", "entries", "blocks")
+    TRANSPOSABLE: ClassVar[bool] = False
 
     whole: AttentionObjective | FactoredObjective
     mesh: Mesh

@@ -45,7 +45,7 @@ class Teacher:
 
         def __init__(self, Q: ArrayLike, K: ArrayLike) -> None: ...
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         found, lead = checked.checked_arrays(Q=(self.Q, "n r"), K=(self.K, "m r"))
         for name, array in found.items():
             # Kept with its documents as given: only the problem knows whether they match those of A1.
@@ -136,7 +136,7 @@ class AttentionRegression:
             soft_cap: ArrayLike | None = None,
         ) -> None: ...
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         loss, B = find_loss(self.loss), self.B
         wanted: dict[str, tuple[Any, str]] = dict(A1=(self.A1, "n d1"), A2=(self.A2, "m d2"))
         wanted |= {"B.Q": (B.Q, "n r"), "B.K": (B.K, "m r")} if isinstance(B, Teacher) else {"B": (B, "n m")}

@@ -79,7 +79,7 @@ class LayerRegression:
             soft_cap: ArrayLike | None = None,
         ) -> None: ...
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         found, lead = checked.checked_arrays(A=(self.A, "n d"), B=(self.B, "n c"))
         n = found["A"].shape[1]
         checked.check_causal(self.causal, n, n)

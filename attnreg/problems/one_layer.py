@@ -94,7 +94,7 @@ class OneLayerRegression:
             value_weight: ArrayLike | None = None,
         ) -> None: ...
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         found, lead = checked.checked_arrays(
             A1=(self.A1, "n d1"), A2=(self.A2, "m d2"), A3=(self.A3, "m d3"), B=(self.B, "n c")
         )

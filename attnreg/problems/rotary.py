@@ -65,7 +65,7 @@ class Rotary:
             key_positions: ArrayLike | None = None,
         ) -> None: ...
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_integer("rotary.width", self.width, at_least=2)
         if self.width % 2:
             raise ProblemError(f"rotary.width is {self.width}; it must be even, as columns turn in pairs")

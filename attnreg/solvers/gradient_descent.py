@@ -35,7 +35,7 @@ class GradientDescent(Solver):
     Source: the textbook method.
     """
 
-    CONTROL: ClassVar = "step size η"
+    CONTROL: ClassVar[str] = "step size η"
 
     step_size: float | None = None
     tol: float | None = None

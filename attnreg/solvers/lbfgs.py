@@ -42,7 +42,7 @@ class LBFGS(Solver):
     Source: Nocedal's two-loop recursion (`attnreg.solvers.secant`); the line search is derived from the lock step.
     """
 
-    CONTROL: ClassVar = "length of the trial, relative to the direction"
+    CONTROL: ClassVar[str] = "length of the trial, relative to the direction"
 
     tol: float | None = None
     max_steps: int = 300

@@ -73,8 +73,8 @@ class Newton(Solver):
     Source: Levenberg and Nielsen's damping, Shamanskii's chord steps; the combination is docs/decisions.md's.
     """
 
-    NEEDS: ClassVar = ("value_grad_hessian", "preconditioner")
-    CONTROL: ClassVar = "Levenberg damping λ, relative to the mean of |diag H|"
+    NEEDS: ClassVar[tuple[str, ...]] = ("value_grad_hessian", "preconditioner")
+    CONTROL: ClassVar[str] = "Levenberg damping λ, relative to the mean of |diag H|"
 
     tol: float | None = None
     max_steps: int = 100

@@ -53,8 +53,8 @@ class NewtonCG(Solver):
     Source: the subproblem is Steihaug's and Toint's; the norm of the preconditioner is docs/decisions.md's.
     """
 
-    NEEDS: ClassVar = ("linearize", "preconditioner")
-    CONTROL: ClassVar = "trust radius in the norm of the preconditioner"
+    NEEDS: ClassVar[tuple[str, ...]] = ("linearize", "preconditioner")
+    CONTROL: ClassVar[str] = "trust radius in the norm of the preconditioner"
 
     tol: float | None = None
     max_steps: int = 200

@@ -51,7 +51,7 @@ class Optax(Solver):
     Source: the optimiser is optax's.
     """
 
-    CONTROL: ClassVar = "norm of the last update"
+    CONTROL: ClassVar[str] = "norm of the last update"
 
     optimizer: optax.GradientTransformation | optax.GradientTransformationExtraArgs
     tol: float | None = None

@@ -48,7 +48,7 @@ class SketchedNewton(Solver):
     seed: int = 0
     safeguard: bool = True
 
-    CONTROL: ClassVar = "length of the step, relative to the Newton step"
+    CONTROL: ClassVar[str] = "length of the step, relative to the Newton step"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -51,7 +51,7 @@ class ModelConfig:
     rotary_base: float | None = None
     rotary_layout: str = "half"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         sizes = ("layers", "width", "heads", "groups", "head_width", "mlp_width", "vocabulary", "longest")
         for name in sizes:
             check_integer(name, getattr(self, name), at_least=1)
