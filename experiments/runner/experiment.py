@@ -14,7 +14,8 @@ def experiment_module(name: str) -> types.ModuleType:
         module = importlib.import_module(full)
     except ModuleNotFoundError as error:
         if not f"{full}.".startswith(f"{error.name}."):
-            raise UsageError(f"experiment {name!r} needs the package {error.name!r}, which is not installed") from error
+            needs = f"experiment {name!r} needs the package {error.name!r}, which is not installed"
+            raise UsageError(f"{needs}: pip install {error.name}") from error
         raise UsageError(f"config.experiment is {name!r}, but there is no {path}") from error
     if not batched(module) and not callable(getattr(module, "run", None)):
         raise UsageError(f"{path} has no run(config, record), and no BATCHED with run_batch(configs, records)")

@@ -1,24 +1,19 @@
-"""Peers that run as compiled loops of steps: optax, optimistix, jaxopt, and Newton with `jax.hessian`."""
+"""Peers that run as compiled loops of steps: optax, optimistix, jaxopt, and Newton with `jax.hessian`.
+
+Packages of the extra `peers` are imported where a peer is made: minibatch Adam, beside them, needs none.
+"""
 
 import warnings
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-import lineax
 import optax
-import optimistix
 from jax.flatten_util import ravel_pytree
 
 from experiments.benchmarks.cells import Cell
 from experiments.benchmarks.peers.protocol import CHUNK, Functions, Peer, Steps, arguments, compiled
-
-with warnings.catch_warnings():
-    # It announces on import that it is no longer maintained; it is measured because people use it.
-    warnings.simplefilter("ignore", DeprecationWarning)
-    import jaxopt
 
 
 def optax_lbfgs(memory: int) -> Peer:
@@ -47,6 +42,7 @@ def optax_lbfgs(memory: int) -> Peer:
 
 def _optimistix(solver: Any, residual: bool) -> Callable[[Functions, Cell], Steps]:
     """The stepping interface that `optimistix.minimise` and `least_squares` use themselves."""
+    import equinox as eqx
 
     def make(functions: Functions, cell: Cell) -> Steps:
         plain = functions.residuals if residual else functions.loss
@@ -76,6 +72,9 @@ def _optimistix(solver: Any, residual: bool) -> Callable[[Functions, Cell], Step
 
 def optimistix_lm(solver: str) -> Peer:
     """`optimistix.LevenbergMarquardt`: dense QR (its default) or conjugate gradients on the normal equations."""
+    import lineax
+    import optimistix
+
     linear: Any = {
         "QR": lineax.QR(),
         "Normal CG": lineax.Normal(lineax.CG(rtol=1e-3, atol=0.0, max_steps=500)),
@@ -88,23 +87,38 @@ def optimistix_lm(solver: str) -> Peer:
 
 def optimistix_bfgs() -> Peer:
     """`optimistix.BFGS`."""
+    import optimistix
+
     return compiled("optimistix BFGS", "default", _optimistix(optimistix.BFGS(rtol=0.0, atol=0.0), False))
 
 
 def optimistix_lbfgs() -> Peer:
     """`optimistix.LBFGS`."""
+    import optimistix
+
     return compiled("optimistix LBFGS", "default", _optimistix(optimistix.LBFGS(rtol=0.0, atol=0.0), False))
 
 
-class _CheapStart(jaxopt.LevenbergMarquardt):
+def _jaxopt_package() -> Any:
+    # It announces on import that it is no longer maintained; it is measured because people use it.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import jaxopt
+    return jaxopt
+
+
+def _cheap_start() -> Any:
     """jaxopt's LM without its start-up damping from all p columns of the Jacobian (1.5 GB at n = 512, d = 16).
 
     The largest diagonal entry of JᵀJ is replaced by the Rayleigh quotient of the gradient: one product instead of p.
     """
 
-    def _jtj_diag_op(self, params: Any, *args: Any, **kwargs: Any) -> jax.Array:
-        g = self._jt_op(params, self._fun(params, *args, **kwargs), *args, **kwargs)
-        return jnp.vdot(g, self._jtj_op(params, g, *args, **kwargs))[None] / jnp.vdot(g, g)
+    class CheapStart(_jaxopt_package().LevenbergMarquardt):
+        def _jtj_diag_op(self, params: Any, *args: Any, **kwargs: Any) -> jax.Array:
+            g = self._jt_op(params, self._fun(params, *args, **kwargs), *args, **kwargs)
+            return jnp.vdot(g, self._jtj_op(params, g, *args, **kwargs))[None] / jnp.vdot(g, g)
+
+    return CheapStart
 
 
 def jaxopt_lm(setting: str) -> Peer:
@@ -112,13 +126,13 @@ def jaxopt_lm(setting: str) -> Peer:
     dense = setting == "dense, cholesky"
     damping = 1e-3 if "1e-3" in setting else 1e-6
     options: dict[str, Any] = {"solver": "cholesky", "materialize_jac": True} if dense else {}
-    make = _jaxopt(_CheapStart, damping_parameter=damping, **options)
+    make = _jaxopt(_cheap_start(), damping_parameter=damping, **options)
     return compiled("jaxopt LevenbergMarquardt", setting, make, dense=4 if dense else 0)
 
 
 def jaxopt_gauss_newton() -> Peer:
     """`jaxopt.GaussNewton`: undamped, conjugate gradients inside."""
-    return compiled("jaxopt GaussNewton", "default", _jaxopt(jaxopt.GaussNewton))
+    return compiled("jaxopt GaussNewton", "default", _jaxopt(_jaxopt_package().GaussNewton))
 
 
 def _jaxopt(solver_class: Any, **options: Any) -> Callable[[Functions, Cell], Steps]:
