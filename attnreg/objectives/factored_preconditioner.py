@@ -54,7 +54,7 @@ def _turned_back(N: jax.Array, cos: jax.Array, sin: jax.Array, layout: Layout) -
     they are, and only these sums are put in the order of the other columns.
     """
     turns = Rotation(cos[None], sin[None], cos[None], sin[None], layout)
-    first, second, rest = turns.split(np.arange(N.shape[1]))
+    first, second, rest = turns.split(np.arange(N.shape[1]))  # type: ignore[arg-type]
     other = np.empty(N.shape[1], int)
     other[first], other[second], other[rest] = second, first, rest
     stay = jnp.zeros((len(cos), len(rest)), N.dtype)

@@ -39,7 +39,8 @@ class Study(NamedTuple):
     def objective(self, w2: float) -> OneLayerObjective:
         """The problem with the paper's squared weight w2 = w² = v²; the library's loss has no ½, hence the 2."""
         w = float(np.sqrt(2.0 * w2))
-        return OneLayerObjective(OneLayerRegression(*self.data, weight=w, value_weight=w))
+        A1, A2, A3, B = self.data
+        return OneLayerObjective(OneLayerRegression(A1, A2, A3, B, weight=w, value_weight=w))
 
 
 def studied(seed: int, n: int, d: int, config: Any) -> Study:
@@ -70,7 +71,7 @@ def rules(study: Study, rate: float) -> dict[str, float]:
     """w² = v² that each guarantee asks for, in the paper's units, with its l going to 0."""
     A1, A2, _, B = (np.asarray(z) for z in study.data)
     (n, d), m = A1.shape, A2.shape[0]
-    R = printed_radius(OneLayerRegression(*study.data))
+    R = printed_radius(OneLayerRegression(*study.data[:4]))
     ball, c0 = LayerSizes.ball(R, n=n, d=d), 100.0 * d * printed_c0(R)
     # With the data scaled until R = 1, |b| is at most 1, and the loss and its weights shrink by max|b|².
     scaled = 100.0 * d * printed_c0(1.0) * float(np.abs(B).max()) ** 2
@@ -116,8 +117,10 @@ def searched(study: Study, rate: float, high: float) -> float:
 
 
 def measured(study: Study, rule: str, w2: float) -> dict[str, Any]:
-    """One row: the better of the minimisers from zero and from the truth, and how three samplers' steps contract to it
-    from zero."""
+    """One row of a weight.
+
+    The better of the minimisers from zero and from the truth, and how three samplers' steps contract to it from zero.
+    """
     n, d = study.data[0].shape
     found = [rate_at(study, w2, start) for start in (Unknowns(*map(jnp.zeros_like, study.truth)), study.truth)]
     rate, best = min(found, key=lambda of: float(study.objective(w2).value(of[1])))
@@ -137,8 +140,10 @@ def measured(study: Study, rule: str, w2: float) -> dict[str, Any]:
 
 
 def worst_step(study: Study, w2: float, best: Unknowns, sampler: Any, samples: int) -> float:
-    """The largest ratio of successive ‖z − z*‖ in the regularizer's norm, from zero; infinite where it grows without
-    end."""
+    """The largest ratio of successive ‖z − z*‖ in the regularizer's norm, from zero.
+
+    Infinite where it grows without end.
+    """
     zero = Unknowns(*map(jnp.zeros_like, best))
     path = np.asarray(_distances(sampler, samples, study.steps, study.objective(w2), zero, best))
     if not np.all(np.isfinite(path)) or path[-1] > path[0]:

@@ -1,6 +1,7 @@
-"""Every Python block of README, CONTRIBUTING and the guides runs as printed: a page from top to bottom, in one namespace.
+"""Every Python block of README, CONTRIBUTING and the guides runs as printed, each page in one namespace.
 
-Files that a page takes from its reader are in `tests/pages/given.py`. What has to be true afterwards is here, for each page.
+Files that a page takes from its reader are in `tests/pages/given.py`. What has to be true afterwards is here, for each
+page.
 """
 
 import contextlib
