@@ -71,7 +71,7 @@ def rules(study: Study, rate: float) -> dict[str, float]:
     """w² = v² that each guarantee asks for, in the paper's units, with its l going to 0."""
     A1, A2, _, B = (np.asarray(z) for z in study.data)
     (n, d), m = A1.shape, A2.shape[0]
-    R = printed_radius(OneLayerRegression(*study.data[:4]))
+    R = printed_radius(OneLayerRegression(*study.data))  # type: ignore[arg-type]
     ball, c0 = LayerSizes.ball(R, n=n, d=d), 100.0 * d * printed_c0(R)
     # With the data scaled until R = 1, |b| is at most 1, and the loss and its weights shrink by max|b|².
     scaled = 100.0 * d * printed_c0(1.0) * float(np.abs(B).max()) ** 2
