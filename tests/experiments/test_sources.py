@@ -201,7 +201,7 @@ def test_the_truth_of_a_rotary_head_has_no_loss():
 
 @pytest.mark.slow
 def test_a_rotary_head_of_a_folder_is_recovered_by_the_command():
-    fields = model_fields(targets="maps", data__documents=60, data__tokens=16, fit__seconds=60, fit__tol=1e-6)
+    fields = model_fields(targets="maps", data__documents=60, data__tokens=16, fit__seconds=900, fit__tol=1e-6)
     assert run_main(HEAD, **fields, peer__rates="()", data__head=3) == 0
     result = read_json(Path("run/result.json"))
     assert result["heldout"] <= 1e-3

@@ -106,7 +106,7 @@ def test_a_survey_has_every_head_and_goes_on_where_it_stopped(monkeypatch):
 
 @pytest.mark.slow
 def test_a_survey_fits_rotary_heads_and_stops_between_two(monkeypatch):
-    fits = [*ROTARY, "--config.fit.seconds=60", "--config.fit.tol=1e-4", "--config.layers=(1,)"]
+    fits = [*ROTARY, "--config.fit.seconds=900", "--config.fit.tol=1e-4", "--config.layers=(1,)"]
     more = ["--config.data.documents=40", "--config.data.tokens=16"]
     reached, log = [], Record.log
 

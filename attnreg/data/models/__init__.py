@@ -16,6 +16,7 @@ from attnreg.data.models.language import continued, next_token_losses, perplexit
 from attnreg.data.models.named import NAMED, load_model, load_tokenizer
 from attnreg.data.models.parameters import Model
 from attnreg.data.models.passes import Pass, forward, trace_layer, trace_layers
+from attnreg.data.models.regression import rotary_of
 from attnreg.data.models.rotary import rotate
 from attnreg.data.models.tokens import Tokenizer
 
@@ -42,6 +43,7 @@ __all__ = [
     "perplexity",
     "register_family",
     "replace_heads",
+    "rotary_of",
     "rotate",
     "save_compressed",
     "text_losses",
