@@ -1,7 +1,7 @@
 """Every command of README, the guides and the claims names a program, options and fields that there are.
 
-A command is parsed by its own parser, in this process, and stopped there; its config is resolved with its overrides. What
-the configs compute is run by tests/contract/test_configs.py, in their smoke variants.
+A command is parsed by its own parser, in this process, and stopped there; its config is resolved with its overrides.
+What the configs compute is run by tests/contract/test_configs.py, in their smoke variants.
 """
 
 import argparse
