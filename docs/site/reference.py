@@ -1,6 +1,6 @@
 """The API reference, made from the packages themselves: the names in `__all__` first, then what else is public.
 
-Nothing is typed by hand and nothing is imported: griffe reads the source, mkdocstrings renders what it says.
+Nothing is typed by hand and nothing is imported: griffe reads the source, mkdocstrings renders signature and docstring.
 """
 
 from collections.abc import Iterator

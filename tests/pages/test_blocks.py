@@ -1,7 +1,7 @@
-"""Every Python block of README, CONTRIBUTING and the guides runs as printed, each page in one namespace.
+"""Every Python block of README, CONTRIBUTING and the guides runs as printed: a page from top to bottom.
 
-Files that a page takes from its reader are in `tests/pages/given.py`. What has to be true afterwards is here, for each
-page.
+The blocks of a page share a namespace. Files that a page takes from its reader are in `tests/pages/given.py`; what has to
+be true afterwards is here, for each page.
 """
 
 import contextlib
@@ -29,6 +29,8 @@ from tests.pages.given import GIVEN, model
 
 USERS = {"jax_enable_x64": False, "jax_numpy_dtype_promotion": "standard", "jax_numpy_rank_promotion": "allow"}
 WITH_BLOCKS = [page for page in PAGES if blocks(page)]
+# Its first block is that of the README, and rotary fits are in tests/fit/test_rotary_fits.py.
+SLOW = {"docs/guides/recover.md"}
 
 
 @contextlib.contextmanager
@@ -60,7 +62,11 @@ def run(page, folder, monkeypatch):
         CHECKS[name(page)](names, folder)
 
 
-@pytest.mark.parametrize("page", WITH_BLOCKS, ids=name)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.slow if name(page) in SLOW else ()) for page in WITH_BLOCKS],
+    ids=map(name, WITH_BLOCKS),
+)
 def test_the_python_of_a_page_runs_as_printed(page, tmp_path, monkeypatch):
     run(page, tmp_path, monkeypatch)
 
