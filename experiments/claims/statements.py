@@ -53,8 +53,8 @@ GREEDY = Section(
         C("greedy_worst", "contraction a step, at most", "<=0.4", digits=2),
         C("greedy_best", "at best", "", digits=1),
     ),
-    "configs/greedy_newton.py",
-    note="Exact assembly is faster at every size tried.",
+    command="python -m experiments.run --config configs/greedy_newton.py",
+    note="Read from `tables/contraction_matrix.csv`. Exact assembly is faster at every size tried.",
 )
 LINEAR = Section(
     "One trained linear layer is one gradient step",
