@@ -1,7 +1,7 @@
 """Every Python block of README, CONTRIBUTING and the guides runs as printed: a page from top to bottom.
 
-The blocks of a page share a namespace. Files that a page takes from its reader are in `tests/pages/given.py`; what has to
-be true afterwards is here, for each page.
+The blocks of a page share a namespace. Files that a page takes from its reader are in `tests/pages/given.py`; what has
+to be true afterwards is here, for each page.
 """
 
 import contextlib

@@ -120,7 +120,7 @@ def test_every_public_name_has_an_entry(site):
 def test_a_browser_shows_a_page_from_its_file_without_a_complaint(site, page, width):
     """500 pixels are the narrowest window of a headless chromium; docs/site/site.css treats 390 alike."""
     script = (
-        "--headless --no-sandbox --disable-gpu --virtual-time-budget=4000 --enable-logging=stderr --dump-dom".split()
+        ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=4000", "--enable-logging=stderr", "--dump-dom"]
     )
     command = ["chromium", *script, f"--window-size={width},900", (site / f"{page}.html").as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
