@@ -14,26 +14,22 @@ FOLDER = Path(__file__).parents[1] / "notebooks"
 def on_files(files: Any, config: Any) -> Any:
     """Add a page, and its pictures, for every notebook."""
     for path in sorted(FOLDER.glob("*.ipynb")):
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        parts = [f"*This page is a notebook, `docs/notebooks/{path.name}`.*\n"]
-        for number, cell in enumerate(cells):
-            text = "".join(cell["source"])
-            parts.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
-            for picture, output in enumerate(cell.get("outputs", ())):
-                uri = f"notebooks/{path.stem}_{number}_{picture}.png"
-                for kind, content in _shown(output):
-                    if kind == "image":
-                        files.append(File.generated(config, uri, content=content))
-                    parts.append(f"![output]({Path(uri).name})" if kind == "image" else content)
-        title, rest = parts[1], [parts[0], *parts[2:]]
-        files.append(File.generated(config, f"notebooks/{path.stem}.md", content="\n\n".join([title, *rest]) + "\n"))
+        title, *parts = _parts(path.stem, json.loads(path.read_text(encoding="utf-8"))["cells"], files, config)
+        parts.insert(0, f"*This page is a notebook, `docs/notebooks/{path.name}`.*")
+        files.append(File.generated(config, f"notebooks/{path.stem}.md", content="\n\n".join([title, *parts]) + "\n"))
     return files
 
 
-def _shown(output: Any) -> Iterator[tuple[str, Any]]:
-    """What one output shows: a picture, or else its text."""
-    data = output.get("data", {})
-    if "image/png" in data:
-        yield "image", base64.b64decode("".join(data["image/png"]))
-    elif text := "".join(output.get("text", data.get("text/plain", ""))).rstrip():
-        yield "text", f"```text\n{text}\n```"
+def _parts(stem: str, cells: list[Any], files: Any, config: Any) -> Iterator[str]:
+    """The cells as Markdown; pictures become files beside the page."""
+    for number, cell in enumerate(cells):
+        text = "".join(cell["source"])
+        yield text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```"
+        outputs = cell.get("outputs", ())
+        printed = "".join("".join(output.get("text", "")) for output in outputs).rstrip()
+        if printed:
+            yield f"```{{ .text .output }}\n{printed}\n```"
+        for picture in (output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", {})):
+            name = f"{stem}_{number}.png"
+            files.append(File.generated(config, f"notebooks/{name}", content=base64.b64decode("".join(picture))))
+            yield f"![Output of the block above]({name})"
