@@ -1,4 +1,4 @@
-"""The site: what its parts make of our text, and (slow) that it builds without a warning and loads nothing from outside."""
+"""The site: what its parts make of our text; slow: it builds without a warning and loads nothing from outside."""
 
 import importlib.util
 import re
@@ -72,7 +72,8 @@ def test_links_and_names_lead_to_pages_of_the_site():
         class file:
             src_uri = "guides/runs.md"
 
-    text = "[a](../../CONTRIBUTING.md#layers) [b](sweeps.md) `configs/selfcheck.py:slow` `tests/gone.py`\n\n    `configs/x.py`\n"
+    links = "[a](../../CONTRIBUTING.md#layers) [b](sweeps.md) `configs/selfcheck.py:slow` `tests/gone.py`"
+    text = f"{links}\n\n    `configs/x.py`\n"
     changed = outside.on_page_markdown(text, Page, None, Files())
     assert changed == (
         "[a](../contributing.md#layers) [b](sweeps.md) "
