@@ -14,7 +14,7 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[2]
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
-ASSETS = {"assets/site.css": "site.css", "assets/iframe_worker.js": "iframe_worker.js"}
+ASSETS = {"assets/site.css": "site.css", "assets/iframe-worker.js": "iframe-worker.js"}
 LANGUAGES = {".py": "python", ".sh": "bash", ".toml": "toml", ".cff": "yaml", ".json": "json", ".md": "markdown"}
 _ORIGINS = {uri: name for name, uri in PAGES.items()}
 _FENCED = re.compile(r"^```.*?^```$|^(?: {4}[^\n]*\n?)+", re.DOTALL | re.MULTILINE)
