@@ -82,7 +82,7 @@ class WandB:
 
     def close(self) -> None:
         """Write what is left."""
-        self._run.finish(quiet=True)
+        self._run.finish()
 
 
 SINKS: dict[str, Any] = {"tensorboard": TensorBoard, "wandb": WandB}

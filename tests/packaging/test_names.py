@@ -80,3 +80,15 @@ def test_somebody_elses_experiments_is_left_alone(tmp_path, monkeypatch):
 def test_every_requirement_has_a_lower_bound(extra):
     wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"][extra]]
     assert [line for line in wanted if not re.fullmatch(r"[\w.-]+>=[\w.]+|attnreg\[[\w,]+\]", line)] == []
+
+
+@pytest.mark.slow
+def test_the_public_surface_is_typed():
+    """Nearly all of it, by pyright's own count; docs/decisions.md says what is left."""
+    arguments = ["--verifytypes", "attnreg", "--ignoreexternal"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pyright", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    score = re.search(r"Type completeness score: ([\d.]+)%", done.stdout)
+    assert score is not None, done.stdout + done.stderr
+    assert float(score[1]) >= 97.5

@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-from attnreg.fit import compare_layers, fit_attention, fit_layer
+from attnreg.fit import AttentionRegressor, compare_layers, fit_attention, fit_layer
 from attnreg.fit.first_phase import Stochastic
 from attnreg.fit.gauss_newton import Options
 from attnreg.problems import LayerWeights
@@ -63,6 +63,20 @@ CALLS += [
     ),
     Wrong("fit_layer: flat", functools.partial(fit_layer, A[0, 0], B, rank=2), r"A has shape \(3,\)"),
     Wrong("fit_layer: whole", functools.partial(fit_layer, A.astype(int), B, rank=2), r"A has dtype int"),
+    Wrong(
+        "AttentionRegressor: an option that it has not",
+        functools.partial(AttentionRegressor().set_params, ranks=2),
+        r"no option 'ranks'; it has rank, heads",
+    ),
+    Wrong(
+        "AttentionRegressor: a vector",
+        functools.partial(AttentionRegressor(rank=1).fit, A[0, 0], B),
+        r"X has shape \(3,\); it must be \(k, n, d\)",
+    ),
+    Wrong(
+        "AttentionRegressor: rank 0", functools.partial(AttentionRegressor(rank=0).fit, A, B), r"rank is 0; it must be"
+    ),
+    Wrong("AttentionRegressor before fit", functools.partial(AttentionRegressor().predict, A), r"not fitted yet: call"),
     Wrong("fit_attention: pairs", functools.partial(fit_attention, A, B, rank=2), r"B has shape \(2, 4, 2\)"),
     Wrong(
         "compare_layers of other numbers of heads",
