@@ -84,8 +84,8 @@ def _uri(path: str) -> str:
     """The page of the site that shows a file of the repository."""
     if path in PAGES:
         return PAGES[path]
-    inside = PurePosixPath(path).is_relative_to("docs") and path.endswith((".md", ".png"))
-    return path.removeprefix("docs/") if inside else _source(path)
+    inside = PurePosixPath(path).is_relative_to("docs") and path.endswith((".md", ".png", ".ipynb"))
+    return path.removeprefix("docs/").replace(".ipynb", ".md") if inside else _source(path)
 
 
 def _source(path: str) -> str:
