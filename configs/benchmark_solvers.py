@@ -28,7 +28,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "basins.instances": 2,
     }
 }
-EXPECTED = {"full": {"wall_ratio": (None, 1.0)}}  # from, to
+EXPECTED = {"full": {"over_ours": (1.0, None)}}  # from, to
 
 
 def get_config(variant: str = "full") -> ConfigDict:

@@ -10,7 +10,7 @@ from experiments.benchmarks.cells import Cell, make_cell
 from experiments.benchmarks.own_solvers import OURS, own_methods
 from experiments.benchmarks.peers import Contender, Outcome, Prepared, contender, peers
 from experiments.benchmarks.timing import Samples, interleave, paired_ratio
-from experiments.runner.about import About, Metric
+from experiments.runner.about import HIGHER, About, Metric
 from experiments.runner.config import UsageError
 from experiments.runner.record import Record
 
@@ -18,8 +18,8 @@ ABOUT = About(
     "Time to solution, beside other libraries",
     "Our solvers and peers run in turn to the same gradient, on problems that both can solve.",
     (
-        Metric("wall_ratio", "our wall time over the best peer's, worst problem", path="summary.*.wall_ratio"),
-        Metric("cpu_ratio", "our CPU time over the best peer's, worst problem", path="summary.*.cpu_ratio"),
+        Metric("over_ours", "wall time of the best peer over ours, worst cell", HIGHER, "summary.*.over_ours", "min"),
+        Metric("cpu_over_ours", "the same in CPU time", HIGHER, "summary.*.cpu_over_ours", "min"),
     ),
 )
 

@@ -12,7 +12,7 @@ class Claim(NamedTuple):
     `expected` is `<=X`, `>=X`, or "" for a number that others are compared with. `path` says where the number is in
     result.json (`experiments.claims.reading.read`), and `seeds` where the positions of those that count are. Of a
     command that is no run `path` is a regular expression, whose largest match in the output counts. It is "" where the
-    number is in no result. `factor` multiplies what was read, after its reciprocal where `inverse`. `digits` are
+    number is in no result. `factor` multiplies what was read. `digits` are
     significant.
     """
 
@@ -22,7 +22,6 @@ class Claim(NamedTuple):
     path: str = ""
     seeds: str = ""
     factor: float = 1.0
-    inverse: bool = False
     digits: int = 3
 
     def limit(self) -> tuple[str, float] | None:

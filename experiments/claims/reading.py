@@ -72,7 +72,7 @@ def commit(session: Mapping[str, Any]) -> str:
 def measured(claim: Claim, found: Any, *, date: str, commit: str) -> Measured:
     """A number, or one a seed with their mean and its interval, in the claim's unit."""
     values = np.atleast_1d(np.asarray(found, float))
-    values = claim.factor * (1 / values if claim.inverse else values)
+    values = claim.factor * values
     mean, low, high = (float(edge[0]) for edge in bootstrap_band(values[:, None], level=0.95, resamples=4000))
     if len(values) == 1:
         return Measured(mean, date=date, commit=commit)

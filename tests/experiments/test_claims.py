@@ -60,8 +60,8 @@ def finished(tmp_path):
 
 
 def test_numbers_are_read_with_their_commit_and_interval(finished):
-    ratio = reading.of_run(Claim("t", "", "", "rows.[n=1].t", inverse=True), finished)
-    assert ratio == reading.Measured(0.25, date="2026-01-02", commit="012345678+")
+    ratio = reading.of_run(Claim("t", "", "", "rows.[n=1].t"), finished)
+    assert ratio == reading.Measured(4.0, date="2026-01-02", commit="012345678+")
     assert reading.of_run(Claim("g", "", "", "gb", factor=1e-9), finished).value == 2.0
     seeds = reading.of_run(Claim("c", "", "", "arms.a.final.gd/cosine", seeds="arms.a.groups."), finished)
     # Two seeds: the means of resamples are 0.8, 0.85 and 0.9, so the interval is the whole range.
