@@ -35,9 +35,10 @@ def enter() -> Path:
 
 
 def commands() -> list[str]:
-    """The names of the commands: the modules of `experiments` that can be run."""
-    files = (HOME / NAMES[0]).glob("*.py")
-    return sorted(path.stem for path in files if '__name__ == "__main__"' in path.read_text(encoding="utf-8"))
+    """The names of the commands: the modules and packages of `experiments` that can be run."""
+    folder = HOME / NAMES[0]
+    modules = (path.stem for path in folder.glob("*.py") if '__name__ == "__main__"' in path.read_text("utf-8"))
+    return sorted((*modules, *(path.parent.name for path in folder.glob("*/__main__.py"))))
 
 
 def named(argument: str) -> str:

@@ -16,8 +16,18 @@ from attnreg.problems.one_layer import OneLayerRegression, Unknowns
 from experiments.benchmarks.timing import interleave
 from experiments.bounds import published_weights
 from experiments.runner import figures
+from experiments.runner.about import NEITHER, About, Metric
 from experiments.runner.config import UsageError
 from experiments.runner.record import Record
+
+ABOUT = About(
+    "The greedy algorithm as published",
+    "Algorithm 1 of arXiv 2309.07418: its sketches, the weight that it needs, and what its steps cost.",
+    (
+        Metric("worst", "largest ε of a sketch, over data and rows", NEITHER, "embedding.*.worst", always=False),
+        Metric("power", "power of the rows by which ε falls, shallowest", path="embedding.*.power", always=False),
+    ),
+)
 
 
 def run(config: Any, record: Record) -> dict[str, Any]:

@@ -55,12 +55,12 @@ def test_a_config_is_found_by_its_name(tmp_path, monkeypatch):
 
 
 def test_commands_are_those_of_the_checkout(capsys):
-    assert {"run", "sweep", "collect", "report"} <= set(lab.commands())
+    assert {"run", "sweep", "collect", "report", "claims"} <= set(lab.commands())
     assert "selfcheck" not in lab.commands()
     assert lab.main(["--help"]) == 0
     assert "quickstart" in capsys.readouterr().out
     assert lab.main(["rum"]) == 2
-    assert "no command 'rum'; there are collect" in capsys.readouterr().err
+    assert "no command 'rum'; there are claims" in capsys.readouterr().err
 
 
 def test_somebody_elses_experiments_is_left_alone(tmp_path, monkeypatch):

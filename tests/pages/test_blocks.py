@@ -114,7 +114,7 @@ def _compress(names, folder):
 
 
 def _fitting(names, folder):
-    assert names["X"].shape == names["problem"].shape == (17, 17)
+    assert names["fitted"].params.product().shape == names["problem"].shape == (17, 17)
     assert bool(names["result"].converged)
     assert float(names["result"].value) / names["unit"] == pytest.approx(0.1134, abs=1e-4)
     assert float(names["fitted"].value) < float(names["small"].value(names["small"].start()))

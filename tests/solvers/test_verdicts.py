@@ -47,7 +47,8 @@ def test_a_perfect_optimum_in_float32_has_converged(method, tol):
 
 
 def test_a_tolerance_below_rounding_ends_as_converged_and_says_so():
-    result = solve(instance(jnp.float32).problem, tol=1e-12)
+    # With noise no rounding makes the gradient 0 by chance.
+    result = solve(instance(jnp.float32, noise=0.05).problem, tol=1e-12)
     assert int(result.status) == Status.AT_ROUNDING
     assert bool(result.converged)
     assert "rounding" in result.message
