@@ -29,7 +29,7 @@ from attnreg.fit import fit_layer
 A = np.random.default_rng(0).normal(size=(4, 16, 4)).astype("float32")
 problem = attnreg.AttentionRegression(A[0], A[0], np.full((16, 16), 1 / 16, "float32"))
 print(attnreg.solve(attnreg.AttentionObjective(problem)))
-fit = fit_layer(A, A.mean(axis=1, keepdims=True) + 0 * A, rank=1, tol=1e-2)
+fit = fit_layer(A, A.mean(axis=1, keepdims=True) + 0 * A, rank=1, tol=1e-2, seconds=1e4)
 print(fit)
 assert fit.train < 1e-2, fit
 lab = {"matplotlib", "ml_collections", "orbax", "rich", "experiments", "configs"}
