@@ -165,8 +165,9 @@ def printed_lipschitz(problem: OneLayerRegression, *points: Unknowns) -> float:
 
 
 def printed_radius(problem: OneLayerRegression, *points: Unknowns) -> float:
-    """The smallest R of the published domain: the largest of `‖A_[j]‖`, `‖A3‖` and `√|b|`, and over the points of
-    `‖X‖_F` and `‖Y_{*,i}‖`, a scalar.
+    """The smallest R of the published domain that holds the data and the points, a scalar.
+
+    It is the largest of `‖A_[j]‖`, `‖A3‖` and `√|b|`, and over the points of `‖X‖_F` and `‖Y_{*,i}‖`.
 
     points: X (d1, d2), Y (d3, c) each.
     """
