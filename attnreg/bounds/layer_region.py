@@ -165,9 +165,9 @@ def printed_lipschitz(problem: OneLayerRegression, *points: Unknowns) -> float:
 
 
 def printed_radius(problem: OneLayerRegression, *points: Unknowns) -> float:
-    """The smallest R of the published domain, a scalar.
+    """The smallest R of the published domain that holds the data and the points, a scalar.
 
-    The largest of `‖A_[j]‖`, `‖A3‖` and `√|b|`, and over the points of `‖X‖_F` and `‖Y_{*,i}‖`.
+    It is the largest of `‖A_[j]‖`, `‖A3‖` and `√|b|`, and over the points of `‖X‖_F` and `‖Y_{*,i}‖`.
 
     points: X (d1, d2), Y (d3, c) each.
     """

@@ -118,10 +118,7 @@ def searched(study: Study, rate: float, high: float) -> float:
 
 
 def measured(study: Study, rule: str, w2: float) -> dict[str, Any]:
-    """One row of a weight.
-
-    The better of the minimisers from zero and from the truth, and how three samplers' steps contract to it from zero.
-    """
+    """One row: a minimiser, from zero or from the truth, and how three samplers' steps contract to it from zero."""
     n, d = study.data[0].shape
     (rate, best), other = (
         rate_at(study, w2, start) for start in (Unknowns(*map(jnp.zeros_like, study.truth)), study.truth)
@@ -145,10 +142,7 @@ def measured(study: Study, rule: str, w2: float) -> dict[str, Any]:
 
 
 def worst_step(study: Study, w2: float, best: Unknowns, sampler: Any, samples: int) -> float:
-    """The largest ratio of successive ‖z − z*‖ in the regularizer's norm, from zero.
-
-    Infinite where it grows without end.
-    """
+    """The largest ratio of successive ‖z − z*‖_G from zero, infinite where it ends further away than it began."""
     zero = Unknowns(*map(jnp.zeros_like, best))
     path = np.asarray(_distances(sampler, samples, study.steps, study.objective(w2), zero, best))
     if not np.all(np.isfinite(path)) or path[-1] > path[0]:
