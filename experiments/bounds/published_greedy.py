@@ -105,7 +105,8 @@ def costs(config: Any, record: Record) -> dict[str, float]:
             record.log(len(rows), part="costs", axis=axis, n=n, d=d, quantity=name, cpu=samples.fastest_cpu)
     for (axis, name), points in measured.items():
         if len(points) > 1:
-            fits[f"{name}, exponent in {axis}"] = float(np.polyfit(*np.log(np.array(points).T), 1)[0])
+            sizes, seconds = np.log(np.array(points).T)
+            fits[f"{name}, exponent in {axis}"] = float(np.polyfit(sizes, seconds, 1)[0])
     record.table("costs", ("axis", "n", "d", "what", "CPU seconds"), rows)
     record.table("exponents", ("what", "exponent"), list(fits.items()))
     return fits
