@@ -28,7 +28,7 @@ ALIVE = 1e-9  # a distance below this share of the start's is rounding
 class Study(NamedTuple):
     """Data, the truth behind them, and what is compiled once for all weights."""
 
-    data: tuple[jax.Array, ...]
+    data: tuple[jax.Array, jax.Array, jax.Array, jax.Array]
     truth: Unknowns
     minimise: Callable[[OneLayerObjective, Unknowns], Unknowns]
     optimum: float

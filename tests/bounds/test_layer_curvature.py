@@ -14,9 +14,11 @@ from attnreg.bounds.layer_curvature import (
     joint_weights,
     largest_cubic,
     sandwich_weight,
+    sizes_from_zero,
     smallest_of_blocks,
     squared_value_weight,
     squared_weight,
+    zero_start_weight,
 )
 from tests.bounds.test_statements import ball, entries
 from tests.oracles import published as P
@@ -128,6 +130,27 @@ def test_the_rest_of_the_hessian_is_within_the_greedy_rate_of_the_regularizer():
     w2 = greedy_weight(sizes_of(p), 0.3)
     assert math.isclose(greedy_contraction(sizes_of(p), w2, w2), 0.3)
     assert greedy_contraction(sizes_of(p), 0.0, 1.0) == math.inf
+
+
+def test_the_limits_from_zero_hold_wherever_the_loss_is_no_worse_than_at_zero():
+    """Points of the convex set, its edge included: values, rows, residual, column sums of F, and the rate itself."""
+    rng = np.random.default_rng(12)
+    for _ in range(60):
+        p = ball(rng, 1.0, N, D)
+        b, row = np.linalg.norm(p["B"]), np.linalg.norm(p["B"], axis=1).max()
+        w2 = zero_start_weight(b, row, rng.uniform(0.2, 0.9), queries=N, keys=N)
+        for name, image in (("X", p["A1"] @ p["X"] @ p["A2"].T), ("Y", p["A3"] @ p["Y"])):
+            p[name] = p[name] * b / math.sqrt(w2) / np.linalg.norm(image)
+        sizes, attended = sizes_from_zero(b, row, w2, queries=N, keys=N)
+        F, own, slack = np.array([r[0].f for r in entries(p)]), sizes_of(p), 1 + 1e-12
+        assert np.linalg.norm(F, 2) ** 2 <= attended * slack
+        assert own.values <= sizes.values * slack
+        assert own.row <= sizes.row * slack
+        assert own.residual <= sizes.residual * slack
+        rest = joint_hessian(p)[0]
+        factor = np.linalg.cholesky(joint_hessian(p, w2, w2)[0] - rest)
+        found = np.linalg.norm(np.linalg.solve(factor, np.linalg.solve(factor, rest).T), 2)
+        assert found <= greedy_contraction(sizes, w2, w2, attended=attended) <= 0.9 * slack
 
 
 def test_the_rate_is_attained_by_a_layer_whose_queries_attend_to_one_key():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from attnreg.bounds.layer_curvature import greedy_contraction, greedy_weight
+from attnreg.bounds.layer_curvature import greedy_contraction, greedy_weight, zero_start_weight
 from attnreg.bounds.layer_region import one_layer_loss, sizes_near
 from attnreg.objectives.one_layer import OneLayerObjective
 from attnreg.objectives.regularizer import RegularizerHessian
@@ -120,6 +120,21 @@ def test_algorithm_1_contracts_as_the_bound_says_and_as_published():
     sketched = ratios(distances(algorithm_1(RegularizerHessian("srht"), of, START, samples=8192)[0]))
     assert sketched.size >= 3
     assert np.all(sketched <= 0.4)
+
+
+def test_the_weight_from_zero_contracts_from_zero():
+    """Both limits of the guarantee on one run: the steps contract by the rate, and never raise the loss."""
+    B = arrays()[3]
+    w2 = zero_start_weight(np.linalg.norm(B), np.linalg.norm(B, axis=1).max(), 0.4, queries=N, keys=N)
+    of, zero = weighted((2 * w2) ** 0.5), jax.tree.map(jnp.zeros_like, START)
+    params, values = algorithm_1(RegularizerHessian(), of, zero)
+    G = np.asarray(assembled(RegularizerHessian(), of))
+    e = np.concatenate([np.asarray(p - p[-1:]).reshape(len(p), -1) for p in params], axis=1)
+    path = np.sqrt(np.einsum("ti,ij,tj->t", e, G, e))
+    alive = path[1:] > 1e-10 * path[0]
+    assert alive.sum() >= 2
+    assert np.all(path[1:][alive] <= 0.4 * path[:-1][alive])
+    assert np.all(np.diff(np.concatenate([[np.sum(B**2)], values])) <= 64 * np.finfo(float).eps * np.sum(B**2))
 
 
 def test_a_weight_too_small_makes_algorithm_1_leave():
