@@ -74,8 +74,9 @@ def phase_steps(options: Stochastic, documents: int) -> int:
     return max(LEAST, math.ceil(slices) * options.slice_steps)
 
 
-def _optimizer(options: Stochastic, steps: int) -> optax.GradientTransformation:
-    schedule = optax.cosine_decay_schedule(options.learning_rate, steps)
+def _optimizer(options: Stochastic) -> optax.GradientTransformation:
+    assert options.steps is not None  # `stochastic_slices` has put it in
+    schedule = optax.cosine_decay_schedule(options.learning_rate, options.steps)
     each_head = optax.contrib.MuonDimensionNumbers(reduction_axis=(1,), output_axis=(2,))
     return optax.contrib.muon(
         schedule,
@@ -85,8 +86,8 @@ def _optimizer(options: Stochastic, steps: int) -> optax.GradientTransformation:
     )
 
 
-@jax.jit(static_argnames=("options", "steps"))
-def _slice(objective: LayerObjective, x, state, key, options: Stochastic, steps: int):
+@jax.jit(static_argnames="options")
+def _slice(objective: LayerObjective, x, state, key, options: Stochastic):
     problem = objective.problem
     k, n, _, c = problem.sizes
     documents = min(options.documents, k)
@@ -99,7 +100,7 @@ def _slice(objective: LayerObjective, x, state, key, options: Stochastic, steps:
         unit = jnp.asarray(1 / (documents * n * c * OUTPUT_SIZE**2), value.dtype)
         gradient = jax.tree.map(lambda g: g * unit, gradient)
         with jax.numpy_dtype_promotion("standard"):  # optax raises an int32 count to a Python float
-            updates, state = _optimizer(options, steps).update(gradient, state, x)
+            updates, state = _optimizer(options).update(gradient, state, x)
         return (optax.apply_updates(x, updates), state), value * unit
 
     (x, state), losses = jax.lax.scan(step, (x, state), jax.random.split(key, options.slice_steps))
@@ -115,8 +116,9 @@ def stochastic_slices(objective: LayerObjective, key: jax.Array, options: Stocha
     key, sub = jax.random.split(key)
     x = objective.small_start(sub, options.scale)
     steps = phase_steps(options, objective.problem.sizes[0])
-    state = _optimizer(options, steps).init(x)  # type: ignore[arg-type]
+    options = options._replace(steps=steps)
+    state = _optimizer(options).init(x)  # type: ignore[arg-type]
     for done in range(options.slice_steps, steps + 1, options.slice_steps):
         key, sub = jax.random.split(key)
-        x, state, loss = _slice(objective, x, state, sub, options, steps)
+        x, state, loss = _slice(objective, x, state, sub, options)
         yield Slice(x, done, float(loss))

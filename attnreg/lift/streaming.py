@@ -38,11 +38,11 @@ RULES = {"cpu": BlockRule(2**18), "gpu": BlockRule(2**24, together=True), "tpu":
 BlockRows = int | BlockRule | None
 
 
-def block_rule(block_rows: BlockRows) -> int | BlockRule:
-    """`block_rows`, or the rule of JAX's default platform for None."""
+def block_rule(block_rows: BlockRows, cpu: BlockRule = RULES["cpu"]) -> int | BlockRule:
+    """`block_rows`, or the rule of JAX's default platform for None; `cpu` is that of a CPU."""
     if block_rows is not None:
         return block_rows
-    return RULES.get(jax.default_backend(), RULES["gpu"])
+    return (RULES | {"cpu": cpu}).get(jax.default_backend(), RULES["gpu"])
 
 
 class Streamed(Protocol):
@@ -233,7 +233,7 @@ def _put(whole: jax.Array, part: jax.Array, *start: Any) -> jax.Array:
 
 def _documents(problem: Streamed, wanted: Any, together: int) -> Block:
     """A block for each of some whole documents, stacked; the last are moved back, and those seen before not fresh."""
-    k, n, m = problem.sizes[:3]
+    k, n = problem.sizes[:2]
     wanted = jnp.asarray(wanted, jnp.int32)
     first = jnp.minimum(wanted, k - together)
     document = first + jnp.arange(together, dtype=jnp.int32)
@@ -243,27 +243,10 @@ def _documents(problem: Streamed, wanted: Any, together: int) -> Block:
             return jnp.broadcast_to(x, (together, *x.shape[1:]))
         return x if together == k else jax.lax.dynamic_slice_in_dim(x, first, together)
 
-    fresh = jnp.broadcast_to((document >= wanted)[:, None], (together, n))
-    query = take(problem.A1)
-    mask = None if problem.mask is None else jnp.broadcast_to(take(problem.mask), (together, n, m))
-    if problem.causal:
-        order = jnp.broadcast_to(jnp.tril(jnp.ones((n, m), bool)), (together, n, m))
-        mask = order if mask is None else mask & order
-    if isinstance(problem.B, Teacher):
-        b = softmax(matmul(take(problem.B.Q), take(problem.B.K).swapaxes(1, 2)), mask)
-    else:
-        b = take(problem.B)
-    return Block(
-        query=query,
-        lift=query if k % together == 0 else jnp.where(fresh[:, :, None], query, jnp.zeros((), query.dtype)),
-        keys=take(problem.A2),
-        b=b,
-        mask=mask,
-        weight=None if problem.weight is None else take(problem.weight),
-        fresh=fresh,
-        document=document,
-        start=jnp.zeros_like(document),
-    )
+    # Where the documents divide evenly none is moved back, and the compiler is told so.
+    live = jnp.ones(together, bool) if k % together == 0 else document >= wanted
+    fresh = jnp.broadcast_to(live[:, None], (together, n))
+    return _assembled(problem, take, take, fresh, document, jnp.zeros_like(document))
 
 
 def _block(problem: Streamed, document, index, rows: int) -> Block:
@@ -284,16 +267,22 @@ def _block(problem: Streamed, document, index, rows: int) -> Block:
         which = jnp.minimum(document, x.shape[0] - 1)
         return jax.lax.dynamic_slice(x, (which, first, jnp.zeros_like(start)), size)[0]
 
-    query = take_rows(problem.A1)
-    mask = _mask_rows(problem, take_rows, start, rows)
+    return _assembled(problem, take_rows, take_document, fresh, document, start)
+
+
+def _assembled(
+    problem: Streamed, take_rows, take_keys, fresh: jax.Array, document: jax.Array, start: jax.Array
+) -> Block:
+    """The block whose rows and keys two functions take from an array; stacked where `document` is."""
+    query, mask = take_rows(problem.A1), _mask_rows(problem, take_rows, fresh, start)
     if isinstance(problem.B, Teacher):
-        b = softmax(matmul(take_rows(problem.B.Q), take_document(problem.B.K).T), mask)
+        b = softmax(matmul(take_rows(problem.B.Q), take_keys(problem.B.K).swapaxes(-1, -2)), mask)
     else:
         b = take_rows(problem.B)
     return Block(
         query=query,
-        lift=jnp.where(fresh[:, None], query, jnp.zeros((), query.dtype)),
-        keys=take_document(problem.A2),
+        lift=jnp.where(fresh[..., None], query, jnp.zeros((), query.dtype)),
+        keys=take_keys(problem.A2),
         b=b,
         mask=mask,
         weight=None if problem.weight is None else take_rows(problem.weight),
@@ -303,13 +292,14 @@ def _block(problem: Streamed, document, index, rows: int) -> Block:
     )
 
 
-def _mask_rows(problem: Streamed, take_rows, start, rows: int) -> jax.Array | None:
-    """The boolean mask of a block, (rows, m): stored mask and causal order together."""
-    m = problem.sizes[2]
-    mask = None
+def _mask_rows(problem: Streamed, take_rows, fresh: jax.Array, start: jax.Array) -> jax.Array | None:
+    """The boolean mask of a block, (…, rows, m): stored mask and causal order together."""
+    m, mask = problem.sizes[2], None
     if problem.mask is not None:
-        mask = jnp.broadcast_to(take_rows(problem.mask), (rows, m))
+        mask = jnp.broadcast_to(take_rows(problem.mask), (*fresh.shape, m))
     if problem.causal:
-        order = jnp.arange(m, dtype=jnp.int32)[None, :] <= (start + jnp.arange(rows, dtype=jnp.int32))[:, None]
+        shape = (*fresh.shape, m)
+        query, key = (jax.lax.broadcasted_iota(jnp.int32, shape, len(shape) - axis) for axis in (2, 1))
+        order = key <= query + start[..., None, None]
         mask = order if mask is None else mask & order
     return mask

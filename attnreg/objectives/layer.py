@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from attnreg.lift.streaming import BlockRule
+from attnreg.lift.streaming import BlockRule, block_rule
 from attnreg.objectives import layer_blocks as lb
 from attnreg.objectives import layer_documents as ld
 from attnreg.objectives.base import Cache, Costs, SecondOrderObjective, by_products, compiled
@@ -62,7 +62,7 @@ class LayerObjective(SecondOrderObjective):
     def __post_init__(self) -> None:
         check_integer("heads", self.heads, at_least=1)
         check_integer("rank", self.rank, at_least=1)
-        object.__setattr__(self, "block_documents", ld.documents_rule(self.block_documents))
+        object.__setattr__(self, "block_documents", block_rule(self.block_documents, ld.CPU_RULE))
         for name in ("value_rank", "block_documents", "key_heads"):
             if getattr(self, name) is not None and not isinstance(getattr(self, name), BlockRule):
                 check_integer(name, getattr(self, name), at_least=1)

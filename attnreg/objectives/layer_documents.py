@@ -14,17 +14,10 @@ from attnreg.problems.layer import LayerRegression
 CPU_RULE = BlockRule(2**19, together=True)
 
 
-def documents_rule(block_documents: int | BlockRule | None) -> int | BlockRule:
-    """`block_documents`, or the rule of JAX's default platform for None."""
-    if block_documents is not None:
-        return block_documents
-    return CPU_RULE if jax.default_backend() == "cpu" else block_rule(None)
-
-
 def documents_per_block(problem: LayerRegression, heads: int, block_documents: int | BlockRule | None) -> int:
     """Documents per block: `block_documents` or what its rule says, evened out over the blocks."""
     k, n = problem.sizes[:2]
-    rule = documents_rule(block_documents)
+    rule = block_rule(block_documents, CPU_RULE)
     if isinstance(rule, int):
         return documents_together(k, 1, rule)
     return documents_together(k, heads * n * n, rule.entries)

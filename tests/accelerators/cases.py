@@ -49,18 +49,13 @@ def _shape(dtype, *sizes):
     return jax.ShapeDtypeStruct(sizes, jnp.dtype(dtype))
 
 
-def _like(small, **leaves):
-    """A checked small problem with its arrays replaced by shapes."""
-    return replaced(small, **leaves)
-
-
 def attention(dtype, k, n, d, *, teacher=False, **options):
     """An objective in X whose arrays are shapes."""
     one = np.ones((1, 1), dtype)
     small = AttentionRegression(one, one, Teacher(one, one) if teacher else one)
     rows = _shape(dtype, k, n, d)
     B = replaced(small.B, Q=rows, K=rows) if teacher else _shape(dtype, k, n, n)
-    problem = _like(small, A1=rows, A2=rows, B=B, ridge=_shape(dtype))
+    problem = replaced(small, A1=rows, A2=rows, B=B, ridge=_shape(dtype))
     return problem, AttentionObjective(problem, **options), _shape(dtype, d, d)
 
 
@@ -91,7 +86,7 @@ def _one_layer(dtype: str) -> Iterator[Case]:
     one, rows = np.ones((1, 1), dtype), _shape(dtype, 1, n, d)
     small = OneLayerRegression(one, one, one, one)
     numbers = {"ridge": _shape(dtype), "ridge_y": _shape(dtype)}
-    objective = OneLayerObjective(_like(small, A1=rows, A2=rows, A3=rows, B=rows, **numbers))
+    objective = OneLayerObjective(replaced(small, A1=rows, A2=rows, A3=rows, B=rows, **numbers))
     x = jax.eval_shape(objective.zeros)
     yield Case("one layer n 131072, d 16: value and gradient", value_and_grad, (objective, x), trips=2000)
     yield Case("one layer n 131072, d 16: product, nothing cached", hvp, (objective, x, x), trips=2000)
@@ -102,7 +97,7 @@ def _layer(dtype: str) -> Iterator[Case]:
     small = LayerRegression(np.ones((1, 2, 2), dtype), np.ones((1, 2, 2), dtype))
     for heads, width in ((1, None), (12, 32)):
         c = 32 if width is None else d
-        problem = _like(small, A=_shape(dtype, k, n, d), B=_shape(dtype, k, n, c))
+        problem = replaced(small, A=_shape(dtype, k, n, d), B=_shape(dtype, k, n, c))
         objective = LayerObjective(problem, heads, 32, width)
         x = jax.eval_shape(objective.zeros)
         name = f"layer of {heads} heads, 100x256, d 384"
