@@ -12,6 +12,11 @@ from attnreg.lift.tensor_trick import matmul
 from attnreg.problems.checks import pytree_dataclass
 
 
+# One matrix after the other, under vmap too: on the CPU a program with two or more *batched* factorisations of a few
+# hundred columns waits for itself for ever (jaxlib 0.10.2, two cores; tests/lift/test_kronecker.py).
+_eigh = jax.custom_batching.sequential_vmap(lambda matrix: tuple(jnp.linalg.eigh(matrix)))
+
+
 class Preconditioner(Protocol):
     """A positive semidefinite matrix P over the unknowns, cheap to apply and to invert.
 
@@ -51,8 +56,8 @@ class Kronecker:
     @classmethod
     def of(cls, S: jax.Array, M: jax.Array, *, shift: jax.Array | float = 0.0) -> "Kronecker":
         """From S (d1, d1) and M (d2, d2). Cost: two symmetric eigendecompositions, O(d1³ + d2³)."""
-        s, left = jnp.linalg.eigh((S + S.T) / 2)
-        m, right = jnp.linalg.eigh((M + M.T) / 2)
+        s, left = _eigh((S + S.T) / 2)
+        m, right = _eigh((M + M.T) / 2)
         eigenvalues = jnp.maximum(s, 0)[:, None] * jnp.maximum(m, 0)[None, :]
         return cls(left, right, eigenvalues, jnp.asarray(shift, S.dtype))
 
