@@ -32,7 +32,7 @@ def example_layer(*, width: int = WIDTH) -> ExampleLayer:
     """Inputs (24, 128, width), outputs (24, 128, 32) and weights of a head of MiniLM; needs no network and no model.
 
     The head is that of `load_full_head`, layer 2 head 3. Its inputs are cut to the principal components of the first 16
-    texts, 64 of 384, which makes a fit short. It writes what it writes for these inputs: its weights are an exact answer.
+    texts, 64 of 384, which makes a fit short. B is what the head writes for these, so its weights are an exact answer.
 
     Args:
         width: d, how many components the inputs keep, from 1 to 384.

@@ -27,7 +27,9 @@ def test_inputs_are_the_heads_but_for_their_small_components(example):
 def test_all_components_are_the_head_itself():
     head, whole = load_full_head(), example_layer(width=384)
     unseen = head.A_heldout.reshape(8, 128, 384)  # the last texts are cut from the held-out documents
-    np.testing.assert_allclose(whole.A[16:] @ whole.A[16:].mT, unseen @ unseen.mT, atol=1e-4 * np.abs(unseen).max() ** 2)
+    np.testing.assert_allclose(
+        whole.A[16:] @ whole.A[16:].mT, unseen @ unseen.mT, atol=1e-4 * np.abs(unseen).max() ** 2
+    )
     outputs = layer_outputs(whole.weights, whole.A[:1])[0]
     A = head.A[0, :128]
     logits = (A @ head.true_factors[0]) @ (A @ head.true_factors[1]).T

@@ -79,7 +79,9 @@ CALLS = [
     ),
     Wrong("a passage past the end", lambda: passage("card", 10**6, 64), r"start is 1000000; it must be at least 0 and"),
     Wrong("a passage of half a token", lambda: passage("docs", 0, 64.5), r"n is 64.5, a float; it must be a whole"),
-    Wrong("an example wider than the model", lambda: example_layer(width=385), r"width is 385; it must be at least 1 and"),
+    Wrong(
+        "an example wider than the model", lambda: example_layer(width=385), r"width is 385; it must be at least 1 and"
+    ),
     Wrong("full head in half precision", lambda: load_full_head(dtype="float16"), r"dtype is float16; it must be"),
     Wrong(
         "embedded head in half precision",
