@@ -68,9 +68,8 @@ def run(config: Any, record: Record) -> dict[str, Any]:
     head = load_full_head(dtype=jnp.dtype(config.precision))
     data = load(config, head)
     k, n, m, d, _ = data.problem.sizes
-    record.say(
-        f"{head.name}: {d} × {d} = {d * d} unknowns as factors of rank {config.rank}, {k} map{'s' * (k > 1)} of {n} × {m}"
-    )
+    sizes = f"{d} × {d} = {d * d} unknowns as factors of rank {config.rank}, {k} map{'s' * (k > 1)} of {n} × {m}"
+    record.say(f"{head.name}: {sizes}")
     for name in config.compare:
         check_choice("compare", name, PEERS)
     makers: dict[str, Callable[[Emit], None]] = {
