@@ -2,7 +2,7 @@
 
 Command: python -m experiments.run --config configs/benchmark_solvers.py
          one part: --config.cells=normalized-512-16 --config.methods="('attnreg','optax')" --config.basins.cells="()"
-Needs: the peers (pip install '.[peers]'), and for the head cells the model (python -m attnreg.data.tools.fetch_minilm).
+Needs: the peers (pip install -e '.[lab,peers]'), and for heads the model (python -m attnreg.data.tools.fetch_minilm).
 Expected: summary.over_ours (time of the best peer over ours, interleaved) above 1 on all cells but the smallest single
 one; the numbers are in docs/guides/benchmarks.md. Time: about 30 minutes on two CPU cores, most of it
 the peers' trial runs.

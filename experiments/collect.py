@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.runner.command import EXIT_FAILED, command, unreadable_is_usage
+from experiments.runner.command import EXIT_FAILED, called, command, unreadable_is_usage
 from experiments.runner.results import ORIGIN, Row, gather
 from experiments.runner.screen import clean, console
 from experiments.runner.sheet import sheet
@@ -25,7 +25,7 @@ from experiments.runner.store.encoding import dumps, write_atomic
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Collect what the command line names; the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.collect", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog=called("collect"), description=__doc__, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("root", type=Path, help="a sweep's folder, or any folder of runs")
     parser.add_argument("--by", default="", help="comma-separated columns to group by")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.runner import past
-from experiments.runner.command import command, unreadable_is_usage
+from experiments.runner.command import called, command, unreadable_is_usage
 from experiments.runner.past import Past
 from experiments.runner.results import flat
 from experiments.runner.screen import clean, console
@@ -20,7 +20,7 @@ from experiments.runner.store.encoding import dumps
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Compare the two folders on the command line; the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.compare", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog=called("compare"), description=__doc__, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("first", type=Path, help="a run's folder")
     parser.add_argument("second", type=Path, help="another one's")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from experiments.runner import past
-from experiments.runner.command import command, unreadable_is_usage
+from experiments.runner.command import called, command, unreadable_is_usage
 from experiments.runner.past import Past
 from experiments.runner.results import is_sweep
 from experiments.runner.screen import age, console, short
@@ -33,7 +33,7 @@ class Config(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the lists; the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.list", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog=called("list"), description=__doc__, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("root", type=Path, nargs="?", default=RUNS, help="a folder of runs (default runs)")
     parser.add_argument("--configs", action="store_true", help="only the configs")

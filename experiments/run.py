@@ -6,6 +6,7 @@ goes on.
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 from experiments.runner import command, distributed, sinks
 from experiments.runner.config import Resolved, Run, resolve
 from experiments.runner.execute import Settings, execute
+from experiments.runner.screen import clean
 from experiments.runner.session import CHECKPOINT_SECONDS
 from experiments.runner.store import folder
 
@@ -29,7 +31,10 @@ def _main(argv: Sequence[str] | None) -> int:
     here = distributed.initialize(options)
     figures = command.figure_formats(options.figures)
     settings = Settings(options.force, options.checkpoint_seconds, sinks.chosen(options), figures)
-    return execute([Run(resolved, workdir)], settings, here=here)
+    code = execute([Run(resolved, workdir)], settings, here=here)
+    if code == 0 and here.primary:
+        print(clean(f"as a page: {command.called('report')} {shlex.quote(str(workdir))}"))
+    return code
 
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:

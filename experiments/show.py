@@ -12,7 +12,7 @@ from rich.console import Console
 
 from experiments.runner import past
 from experiments.runner.about import in_words
-from experiments.runner.command import command, unreadable_is_usage
+from experiments.runner.command import called, command, unreadable_is_usage
 from experiments.runner.past import Headline, Past
 from experiments.runner.results import is_sweep, tables
 from experiments.runner.screen import age, clean, console
@@ -25,7 +25,7 @@ ROWS = 20  # of a table that are shown; its file has all
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Show the folder on the command line; the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.show", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog=called("show"), description=__doc__, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("root", type=Path, help="a run's or a sweep's folder")
     root = parser.parse_args(argv).root

@@ -20,6 +20,20 @@ class NormByNorm:
     True
     """
 
+    A1: Estimate
+    A2: Estimate
+    A3: Estimate
+    X: Estimate
+    Y: Estimate
+    S: Estimate
+    G: Estimate
+    K: Estimate
+    stack: float
+    row_u: Estimate
+    row_alpha: Estimate
+    row_alpha_inverse: Estimate
+    row_f: Estimate
+
     def __init__(self, norms: Norms, variable: str) -> None:
         def leaf(name: str, size: float) -> Estimate:
             return Estimate(size, 1.0 if name == variable else 0.0)
@@ -133,15 +147,24 @@ class NormByNorm:
         return self.K * row.scaled(2.0) * self.K
 
     # |cosh|, |sinh| and all their derivatives are at most e^L: the same steps give the same constants.
-    u_cosh = u_sinh = u
-    alpha_cosh = alpha_sinh = alpha
-    residual_cosh = residual_sinh = residual_rescaled
-    gradient_cosh = gradient_sinh = gradient_rescaled
-    hessian_cosh = hessian_sinh = hessian_rescaled
+    u_cosh: property = u
+    u_sinh: property = u
+    alpha_cosh: property = alpha
+    alpha_sinh: property = alpha
+    residual_cosh: property = residual_rescaled
+    residual_sinh: property = residual_rescaled
+    gradient_cosh: property = gradient_rescaled
+    gradient_sinh: property = gradient_rescaled
+    hessian_cosh: property = hessian_rescaled
+    hessian_sinh: property = hessian_rescaled
 
 
 class OneLayerNormByNorm(NormByNorm):
     """The same for one-layer attention: `h = A3 Y`, `c = f h − b`, `q = h c`."""
+
+    h: Estimate
+    row_c: Estimate
+    row_q: Estimate
 
     def __init__(self, norms: Norms, variable: str) -> None:
         super().__init__(norms, variable)

@@ -54,6 +54,22 @@ class Sharp(HyperbolicSharp):
     1.5
     """
 
+    A1: Estimate
+    A2: Estimate
+    A3: Estimate
+    X: Estimate
+    Y: Estimate
+    S: Estimate
+    K: Estimate
+    stack: float
+    peak: float
+    top: float
+    sum1: float
+    sum2: float
+    jacobian: float
+    second: float
+    third: float
+
     def __init__(self, norms: Norms, variable: str) -> None:
         def leaf(name: str, size: float) -> Estimate:
             return Estimate(size, 1.0 if name == variable else 0.0)
@@ -170,6 +186,13 @@ class Sharp(HyperbolicSharp):
 
 class OneLayerSharp(Sharp):
     """One-layer attention, any targets with rows of norm at most `norms.b` (docs/theory/bounds.md, section 4)."""
+
+    h: Estimate
+    row_f: Estimate
+    row_c: Estimate
+    C: Estimate
+    DF: Estimate
+    D2F: Estimate
 
     def __init__(self, norms: Norms, variable: str) -> None:
         super().__init__(norms, variable)

@@ -45,7 +45,7 @@ def _two_heads(s, _):
 
 
 # name: κ(s, β²‖a_q‖²) over the context; every κ is s/n to first order, up to a constant that centred targets cancel.
-KERNELS = {
+KERNELS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "linear": _linear,
     "linear, step falls with |a_q|": _damped,
     "linear + quadratic": _quadratic,

@@ -187,7 +187,7 @@ class Stopwatch:
     """Time spent inside a generator of states after its first one, and nowhere else."""
 
     def __init__(self, seconds: float = 0.0) -> None:
-        self.seconds = seconds
+        self.seconds: float = seconds
 
     def time(self, states: Iterator[State]) -> Iterator[State]:
         """The same states; `seconds` grows by what each took to make."""

@@ -16,7 +16,7 @@ from experiments.claims import pages, reading
 from experiments.claims.claim import Section
 from experiments.claims.registry import HEADLINES, SECTIONS, claims
 from experiments.run import default_workdir
-from experiments.runner.command import EXIT_FAILED, command
+from experiments.runner.command import EXIT_FAILED, called, command
 from experiments.runner.config import UsageError, resolve
 from experiments.runner.store import environment, folder
 from experiments.runner.store.encoding import write_atomic
@@ -27,7 +27,7 @@ NUMBERS = "docs/claims.json"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says and return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.claims", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog=called("claims"), description=__doc__, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--root", type=Path, default=HERE / "runs", help="where finished runs are (default runs)")
     parser.add_argument("--quick", action="store_true", help="first make the quick runs that are missing")

@@ -40,7 +40,7 @@ def _section(section: Section, numbers: Mapping[str, Measured]) -> str:
 def _cells(claim: Claim, number: Measured, several: bool) -> list[str]:
     limit = claim.limit()
     words = {"<=": "at most", ">=": "at least"}
-    expected = "–" if limit is None else f"{words[limit[0]]} {limit[1]:g}"
+    expected = "–" if limit is None else f"{words[limit[0]]} {shown(limit[1], 6)}"
     interval = "" if number.low is None or number.high is None else " to ".join(
         shown(edge, claim.digits) for edge in (number.low, number.high)
     )  # fmt: skip

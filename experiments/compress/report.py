@@ -144,8 +144,8 @@ def errors_by_rank(ranks: list[int], errors: np.ndarray, title: str) -> Any:
             low, middle, high = np.percentile(values, (25, 50, 75), axis=1)
             color = figures.PALETTE[(1, 2, 3, 0)[m]]
             panel.fill_between(ranks, low, high, color=color, alpha=0.15, linewidth=0)
-            style = "-o" if name == OURS else "--s"
-            panel.plot(ranks, middle, style, color=color, label=NAMES[name], markersize=3.5)
+            style = dict(linestyle="-" if name == OURS else "--", marker=figures.MARKERS[m], markersize=3.5)
+            panel.plot(ranks, middle, color=color, label=NAMES[name], **style)
         panel.set(xscale="log", yscale="log", xlabel="rank", xticks=ranks, xticklabels=ranks, title=kind)
         panel.minorticks_off()
     axes[0, 1].sharey(axes[0, 0])

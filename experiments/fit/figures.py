@@ -28,7 +28,7 @@ def convergence(curves: Curves, title: str, eps: float) -> Any:
         _line(axes[0, 1], i, np.arange(len(loss)), left, name)
     for axis, label in zip(axes[0], ("seconds, compilation apart", "steps"), strict=True):
         axis.set(yscale="log", xlabel=label)
-        axis.set_xscale("symlog", linthresh=10 if label == "steps" else 0.03)
+        axis.set_xscale("symlog", linthresh=10 if label == "steps" else _short(axis))
         axis.set_xlim(left=0)
     axes[0, 0].set_ylabel(f"relative loss − {best:.4g}, the best" if gap else "relative loss")
     axes[0, 0].legend(title="method: loss at its end", title_fontsize=7, fontsize=7)
@@ -44,11 +44,16 @@ def heldout_over_time(curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndar
             _line(axis, i, seconds, loss, f"{name}: {loss[-1]:.4g}")
     for axis, label in zip(axes[0], ("training", "held-out"), strict=True):
         axis.set(yscale="log", xlabel="seconds, compilation apart", title=f"{label} relative loss")
-        axis.set_xscale("symlog", linthresh=0.03)
+        axis.set_xscale("symlog", linthresh=_short(axis))
         axis.set_xlim(left=0)
         axis.legend(title="method: loss at its end", title_fontsize=7, fontsize=7)
     figure.suptitle(title, fontsize=9)
     return figure
+
+
+def _short(axis: Any) -> float:
+    """Seconds up to which an axis is linear: a hundredth of what it shows, and never less than a step can take."""
+    return max(axis.dataLim.x1 / 100, 0.03)
 
 
 def _line(axis: Any, i: int, x: Any, y: Any, label: str) -> None:

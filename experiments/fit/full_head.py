@@ -20,6 +20,7 @@ from attnreg.solvers import Optax, Solver, Status
 from attnreg.solvers.base import Stopwatch
 from experiments.fit import head_figures
 from experiments.runner.about import About, Metric
+from experiments.runner.command import called
 from experiments.runner.maps import maps
 from experiments.runner.record import Record
 
@@ -39,8 +40,8 @@ MAIN, PEERS = "fit_attention", ("lbfgs", "adam")
 NAMES = {MAIN: MAIN, "lbfgs": "L-BFGS", "adam": "Adam, cosine schedule"}
 ROWS = 256  # of a curve, at most, in a checkpoint
 NEXT = (
-    "any other head of the model: python -m attnreg.data.tools.fetch_minilm && python -m experiments.run "
-    "--config configs/attention_head.py --config.data.layer=5 --config.data.head=2"
+    "any other head of the model: python -m attnreg.data.tools.fetch_minilm && "
+    f"{called('run', 'attention_head')} --config.data.layer=5 --config.data.head=2"
 )
 
 Emit = Callable[[float, float, float, Factors], None]  # seconds, training loss, held-out loss, where the method is
@@ -67,7 +68,8 @@ def run(config: Any, record: Record) -> dict[str, Any]:
     head = load_full_head(dtype=jnp.dtype(config.precision))
     data = load(config, head)
     k, n, m, d, _ = data.problem.sizes
-    record.say(f"{head.name}: {d} × {d} = {d * d} unknowns as factors of rank {config.rank}, {k} maps of {n} × {m}")
+    sizes = f"{d} × {d} = {d * d} unknowns as factors of rank {config.rank}, {k} map{'s' * (k > 1)} of {n} × {m}"
+    record.say(f"{head.name}: {sizes}")
     for name in config.compare:
         check_choice("compare", name, PEERS)
     makers: dict[str, Callable[[Emit], None]] = {

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from experiments.report import elements, run, several, sweep
 from experiments.runner import past
-from experiments.runner.command import command, unreadable_is_usage
+from experiments.runner.command import called, command, unreadable_is_usage
 from experiments.runner.results import is_sweep
 from experiments.runner.screen import clean
 from experiments.runner.store.encoding import write_atomic
@@ -19,7 +19,7 @@ from experiments.runner.store.encoding import write_atomic
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the page of the folders on the command line; the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.report", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog=called("report"), description=__doc__, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("roots", type=Path, nargs="+", metavar="RUN_OR_SWEEP", help="a run's or a sweep's folder")
     parser.add_argument("--out", type=Path, default=None, metavar="FILE", help="the page (default report.html)")

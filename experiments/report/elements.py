@@ -12,6 +12,7 @@ from typing import Any
 from experiments.runner.screen import short
 
 MOST_ROWS = 40  # of a table; its file has all
+SAID = 24  # letters; a cell of more is a sentence, which gets room on a phone
 STYLE = """
 :root{--ink:#1b1f24;--soft:#57606a;--line:#d8dee4;--panel:#f6f8fa;--accent:#0072b2;--good:#0a7d55;--bad:#b0451a}
 *{box-sizing:border-box}
@@ -35,7 +36,7 @@ caption{text-align:left;padding-bottom:.4rem}
 th,td{padding:.28rem .8rem .28rem 0;text-align:left;border-bottom:1px solid var(--line);vertical-align:top;
 overflow-wrap:normal}
 thead th{border-bottom:2px solid var(--line);font-weight:600}th.group{text-align:center;color:var(--soft)}
-td{min-width:3.2rem;max-width:26rem}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+td{min-width:3.2rem;max-width:26rem}td.said{min-width:13rem}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr));gap:1rem}
 figure{margin:1rem 0}img{max-width:100%;height:auto;display:block}img.broad{min-width:46rem}
 figcaption{margin-top:.3rem}
@@ -109,7 +110,11 @@ def _is_numeric(column: Sequence[Any]) -> bool:
 
 
 def _cells(row: Sequence[Any], numeric: Sequence[bool]) -> str:
-    return "".join(f"<td{' class=n' if n else ''}>{text(cell)}</td>" for cell, n in zip(row, numeric, strict=True))
+    kinds = (
+        "n" if n else "said" if isinstance(cell, str) and len(cell) > SAID else ""
+        for cell, n in zip(row, numeric, strict=True)
+    )
+    return "".join(tag("td", cell, kind) for cell, kind in zip(row, kinds, strict=True))
 
 
 def _shared(names: list[str], rows: list[list[Any]]) -> tuple[list[str], list[list[Any]], str]:

@@ -100,10 +100,10 @@ def in_words(limits: Range | None) -> str:
     """A range as people say it."""
     if limits is None:
         return ""
-    low, high = limits
-    if low is None or high is None:
-        return f"at most {high:.4g}" if high is not None else f"at least {low:.4g}" if low is not None else ""
-    return f"{low:.4g} to {high:.4g}" if low != high else f"{low:.4g}"
+    low, high = ("" if limit is None else f"{limit:.4g}".replace("e-0", "e-") for limit in limits)
+    if not low or not high:
+        return f"at most {high}" if high else f"at least {low}" if low else ""
+    return f"{low} to {high}" if low != high else low
 
 
 def _entries(node: Any, path: list[str]) -> Iterator[Any]:

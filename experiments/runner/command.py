@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from experiments.runner import process
@@ -19,7 +20,17 @@ EXIT_FAILED, EXIT_USAGE, EXIT_FILES = 1, 2, 74
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EFBIG}
 # What no file can be called.
 NAMES = {errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
+# Beside it are the configs.
+HERE = Path(__file__).resolve().parents[2]
 USAGE = (UsageError, FolderError, CheckpointError)
+
+
+def called(name: str, config: str = "") -> str:
+    """How a person calls a command of the laboratory here, in a checkout or in an installed package."""
+    installed = HERE.name == "_lab"  # attnreg.lab
+    program = f"attnreg {name}" if installed else f"python -m experiments.{name}"
+    shown = config if installed else f"configs/{config}.py"
+    return f"{program} --config {shown}" if config else program
 
 
 def command(body: Callable[[], int], *, computes: bool = False) -> int:
@@ -69,7 +80,7 @@ def say_error(error: Exception) -> int:
 def parser(name: str, description: str | None) -> argparse.ArgumentParser:
     """The parser of a command that takes a config; `parse` reads with it."""
     made = argparse.ArgumentParser(
-        prog=f"python -m experiments.{name}",
+        prog=called(name),
         description=description,
         allow_abbrev=False,
         add_help=False,

@@ -34,7 +34,9 @@ def report(record: Record, config: Any, table: np.ndarray, layers: list[int], se
     by_layer = np.nanmedian(table[layers][..., kept], axis=1)
     record.table("layers", ("layer", *names), [[layer, *row] for layer, row in zip(layers, by_layer, strict=True)])
     words = "A square a head, layers from top to bottom; the table heads has the numbers."
-    record.figure("heads", picture(table[layers], layers, config.data.model), caption=words)
+    texts = config.data.documents + config.data.heldout_documents
+    title = f"{config.data.model}: {len(rows)} heads, {texts} texts of {config.data.tokens} tokens"
+    record.figure("heads", picture(table[layers], layers, title), caption=words)
     medians = {name: float(np.nanmedian(table[layers][..., i])) for name, i in zip(names, kept, strict=True)}
     return {"model": config.data.model, "heads": len(rows), "wall_seconds": seconds, "median": medians}
 

@@ -57,6 +57,7 @@ def test_a_metric_is_found_by_its_path():
 def test_a_value_is_held_against_its_range(value, limits, verdict):
     assert about.met(value, limits) is verdict
     assert about.in_words((None, 1e-3)) == "at most 0.001"
+    assert about.in_words((None, 1e-9)) == "at most 1e-9"
     assert about.in_words((4.0, None)) == "at least 4"
     assert about.in_words((1.0, 2.0)) == "1 to 2"
 

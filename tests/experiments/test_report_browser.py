@@ -1,9 +1,5 @@
 """The report seen in a real browser: at the widths of a desktop and of a phone nothing overflows or complains."""
 
-import re
-import shutil
-import subprocess
-
 import numpy as np
 import pytest
 
@@ -12,36 +8,11 @@ from experiments.runner.figures import canvas
 from experiments.runner.record import Record
 from experiments.runner.store import folder
 from experiments.runner.store.encoding import write_json
+from tests.browser import CHROMIUM, DESKTOP, PHONE, seen
 from tests.experiments.test_past import run_folder
 from tests.experiments.test_report import sweep_folder
 
-CHROMIUM = shutil.which("chromium")
-WIDTHS = (1280, 390)
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")]
-
-# The page forbids scripts, so another page looks into it; browsers allow that of files only when told.
-FRAME = """<!doctype html><style>*{{margin:0;border:0}}</style>
-<iframe id=f src="{page}" style="width:{width}px;height:3000px"></iframe><pre id=o></pre><script>
-f.onload = () => {{
-  const doc = f.contentDocument.documentElement
-  const right = e => e.closest('.wide') ? 0 : e.getBoundingClientRect().right
-  const out = [...doc.querySelectorAll('*')].filter(e => right(e) > {width} + 1)
-  o.textContent = `width ${{doc.scrollWidth}} outside ${{out.length}} images ${{f.contentDocument.images.length}}`
-}}
-</script>"""
-
-
-def seen(tmp_path, page, width):
-    """(width of the content, elements that reach out of the page, images), and what the console said."""
-    frame = tmp_path / f"frame-{width}.html"
-    frame.write_text(FRAME.format(page=page.absolute().as_uri(), width=width))
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--enable-logging=stderr"]
-    flags += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000", f"--window-size={width},3000"]
-    command = [CHROMIUM, *flags, "--dump-dom", frame.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
-    found = re.search(r"width (\d+) outside (\d+) images (\d+)", done.stdout)
-    assert found, done.stdout[-500:] + done.stderr[-500:]
-    return tuple(map(int, found.groups())), [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
 @pytest.fixture(scope="module")
@@ -63,20 +34,20 @@ def pages(tmp_path_factory):
     return {"run": root / "a" / "report.html", "two": root / "report.html", "sweep": root / "s" / "report.html"}
 
 
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("width", [DESKTOP, PHONE])
 @pytest.mark.parametrize("name", ["run", "two", "sweep"])
 def test_nothing_overflows_and_the_console_is_silent(pages, tmp_path, name, width):
-    (content, outside, images), console = seen(tmp_path, pages[name], width)
-    assert content <= width
-    assert outside == 0
-    assert images == {"run": 1, "two": 2, "sweep": 1}[name]
-    assert console == []
+    page = seen(tmp_path, pages[name], width)
+    assert page.content <= width
+    assert page.outside == 0
+    assert page.images == {"run": 1, "two": 2, "sweep": 1}[name]
+    assert page.console == []
 
 
 def test_the_look_would_see_an_overflow_and_a_complaint(tmp_path):
     page = tmp_path / "bad.html"
     page.write_text('<!doctype html><div style="width:900px">x</div><script>console.error("bad")</script>')
-    (content, outside, _), console = seen(tmp_path, page, 390)
-    assert content > 390
-    assert outside > 0
-    assert console
+    bad = seen(tmp_path, page, PHONE)
+    assert bad.content > PHONE
+    assert bad.outside > 0
+    assert bad.console

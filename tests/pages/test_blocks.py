@@ -17,7 +17,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from attnreg.data.cache import ModelMissingError
-from attnreg.fit import logit_distance
+from attnreg.fit import compare_layers, logit_distance
 from attnreg.problems import AttentionRegression, unregister_loss
 from attnreg.solvers import Status
 from experiments.runner.config import Resolved, Run
@@ -92,9 +92,12 @@ def test_the_guide_to_models_runs_with_a_bert(tmp_path, monkeypatch):
 
 
 def _readme(names, folder):
-    assert names["fit"].heldout < 1e-6
+    assert names["fit"].heldout < 1e-8
+    (head,) = compare_layers(names["fit"].weights, names["weights"], names["A"][16:])
+    assert max(head.distance, head.values) < 1e-3
     assert (folder / "layer.npz").is_file()
-    assert "unknowns determined" in names["fit"].determined.describe()
+    assert (folder / "layer.png").is_file()
+    assert "5120 of 6144 unknowns determined" in names["fit"].determined.describe()
 
 
 def _contributing(names, folder):

@@ -2,12 +2,12 @@
 
 import importlib.util
 import re
-import shutil
 import subprocess
 import sys
 
 import pytest
 
+from tests.browser import CHROMIUM, DESKTOP, PHONE, dom, seen
 from tests.contract.source import ROOT
 
 pytest.importorskip("mkdocs", reason="pip install -e '.[docs]'")
@@ -112,26 +112,31 @@ def test_every_public_name_has_an_entry(site):
         assert set(package.__all__) <= shown, set(package.__all__) - shown
 
 
+in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs the browser chromium")
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs the browser chromium")
+@in_a_browser
 @pytest.mark.parametrize(
     "page", ["index", "reference/attnreg.fit", "theory/closed_forms", "notebooks/gradient_descent"]
 )
 def test_a_browser_shows_a_page_from_its_file_without_a_complaint(site, page):
-    assert "<h1" in browse((site / f"{page}.html").as_uri())
+    assert "<h1" in dom((site / f"{page}.html").as_uri())
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs the browser chromium")
+@in_a_browser
 def test_the_search_finds_a_name_without_a_server(site):
-    dom = browse((site / "index.html").as_uri() + "?q=fit_attention")
-    assert "md-search-result__item" in dom
+    assert "md-search-result__item" in dom((site / "index.html").as_uri() + "?q=fit_attention")
 
 
-def browse(address):
-    """The page as a browser has it after its scripts; fails on anything that its console says."""
-    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000"]
-    command += ["--enable-logging=stderr", "--window-size=1280,900", "--dump-dom", address]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=600)
-    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
-    return done.stdout
+@pytest.mark.slow
+@in_a_browser
+@pytest.mark.parametrize("width", [DESKTOP, PHONE])
+@pytest.mark.parametrize("page", ["index", "guides/start", "guides/runs", "guides/benchmarks", "claims"])
+def test_nothing_reaches_out_of_a_page(site, tmp_path, page, width):
+    """Wide tables and blocks of code scroll by themselves; the page does not."""
+    found = seen(tmp_path, site / f"{page}.html", width)
+    assert found.content <= width
+    assert found.outside == 0
+    assert found.console == []

@@ -4,6 +4,7 @@ Letters: n tokens, width d, h query heads and g key heads of width w. A block is
 `H + mlp(norm(H))`, or with the norms behind the sums (BERT).
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from attnreg.data.models.parameters import Dense, Layer, Norm, Parameters
 from attnreg.data.models.rotary import rotate
 from attnreg.lift.tensor_trick import einsum
 
-FUNCTIONS = {
+FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": partial(jax.nn.gelu, approximate=False),
     "gelu_tanh": partial(jax.nn.gelu, approximate=True),
     "relu": jax.nn.relu,

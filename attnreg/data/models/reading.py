@@ -85,8 +85,8 @@ class Tensors:
     """
 
     def __init__(self, names: Collection[str], read: Callable[[str], np.ndarray], where: str, dtype: DTypeLike):
-        self.names = frozenset(names)
-        self.dtype = np.dtype(dtype)
+        self.names: frozenset[str] = frozenset(names)
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
         self.where = where
         self._read = read
         self._prefix = ""

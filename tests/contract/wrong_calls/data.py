@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from attnreg.data import load_embedded_head, load_full_head
+from attnreg.data import example_layer, load_embedded_head, load_full_head
 from attnreg.data.minilm.texts import passage, stream, windows
 from attnreg.data.synthetic import attention_instance, vector_instance
 from tests.contract.wrong_calls.row import Wrong, without_x64
@@ -79,6 +79,9 @@ CALLS = [
     ),
     Wrong("a passage past the end", lambda: passage("card", 10**6, 64), r"start is 1000000; it must be at least 0 and"),
     Wrong("a passage of half a token", lambda: passage("docs", 0, 64.5), r"n is 64.5, a float; it must be a whole"),
+    Wrong(
+        "an example wider than the model", lambda: example_layer(width=385), r"width is 385; it must be at least 1 and"
+    ),
     Wrong("full head in half precision", lambda: load_full_head(dtype="float16"), r"dtype is float16; it must be"),
     Wrong(
         "embedded head in half precision",
