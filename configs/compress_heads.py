@@ -35,6 +35,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "smoke": SMOKE,
     "smoke_decoder": SMOKE | {"data.source": "random decoder"},
     "short": {"data.tokens": 64},
+    "short_outputs": {"data.tokens": 64, "fit.targets": "outputs"},
     "smollm2": {
         "data.source": "model",
         "data.model": "smollm2",
@@ -68,6 +69,7 @@ def get_config(variant: str = "full") -> ConfigDict:
         ranks=(2, 4, 8, 16, 32),
         layers=0,  # only so many, from the first; 0 is all
         fit=dict(
+            targets="maps",  # or "outputs": of each head, through its part of the output projection
             pulls=(0.1, 1e-2, 0.0),  # towards the closed form, strong to weak; held-out texts choose
             steps=5,  # for each pull, at most
             rotary_steps=10,

@@ -1,8 +1,9 @@
 """What users call: solve an objective, fit a layer, continue from an easier problem, ask what the data determine."""
 
 from attnreg.fit.compare import HeadComparison, compare_layers
-from attnreg.fit.compression import Compressed, closed_forms, compress_head, map_error
+from attnreg.fit.compression import Compressed, compress_head, map_error, output_error
 from attnreg.fit.continuation import normalized_first
+from attnreg.fit.cuts import closed_forms
 from attnreg.fit.estimator import AttentionRegressor
 from attnreg.fit.from_maps import fit_attention
 from attnreg.fit.identifiability import Identifiability, identifiability, logit_distance
@@ -38,5 +39,6 @@ __all__ = [
     "make_solver",
     "map_error",
     "normalized_first",
+    "output_error",
     "solve",
 ]

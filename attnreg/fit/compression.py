@@ -1,24 +1,30 @@
-"""A head of smaller rank with nearly the same attention maps: fitted after the softmax, and by three closed forms.
+"""A head of smaller rank with nearly the same attention maps, or outputs: fitted after the softmax.
 
 A head has queries q and keys k, (k, n, w) with any scale folded in, and maps softmax(q kᵀ). Compressed to rank r it
-stores q P and k S of width r, and its maps are softmax(q P Sᵀ kᵀ). A closed form makes P Sᵀ the best rank-r
-stand-in for the identity in some metric of logits. The fit starts there and goes on to the maps themselves.
+stores q P and k S of width r, and its maps are softmax(q P Sᵀ kᵀ). A closed form (attnreg/fit/cuts.py) makes P Sᵀ the
+best rank-r stand-in for the identity in some metric of logits. The fit starts there and goes on to the maps themselves,
+or to what they make of the head's values.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from attnreg.fit.cuts import centred, cut, inverse, root
 from attnreg.fit.gauss_newton import Options, gauss_newton_steps
+from attnreg.lift.tensor_trick import einsum
+from attnreg.objectives.base import SecondOrderObjective
 from attnreg.objectives.factored import FactoredObjective
 from attnreg.objectives.factors import Factors
+from attnreg.objectives.known_values import KnownValues
 from attnreg.objectives.pulled import Pulled
 from attnreg.problems.attention import AttentionRegression
 from attnreg.problems.checks import ProblemError, check_integer, check_number
+from attnreg.problems.one_layer import OneLayerRegression
 from attnreg.problems.reprs import compact_repr
 
 # The path of pulls, strong to weak. At 1 a move as large as the closed form itself costs as much as a map of zeros.
@@ -33,7 +39,7 @@ class Compressed(NamedTuple):
 
     Args:
         projections: P and S, (w, r) NumPy float64, for queries and keys as they were given.
-        train, heldout: squared error of the maps, relative to their squared norm.
+        train, heldout: squared error of what is matched, the maps or the outputs, relative to its squared norm.
         pull: the weight of the pull towards the closed form that held-out texts chose; infinite where they chose the
             closed form itself.
         path: per step its pull, train and held-out error.
@@ -44,74 +50,6 @@ class Compressed(NamedTuple):
     heldout: float
     pull: float
     path: tuple[tuple[float, float, float], ...]
-
-
-def root(rows: ArrayLike) -> np.ndarray:
-    """R (w, w) upper triangular with `RᵀR = Σ x xᵀ` over all rows x of an array (…, w).
-
-    Example:
-        >>> abs(root(np.array([[3.0], [4.0]]))).tolist()
-        [[5.0]]
-    """
-    rows = np.asarray(rows, np.float64)
-    rows = rows.reshape(-1, rows.shape[-1])
-    if rows.shape[0] < rows.shape[1]:
-        rows = np.concatenate([rows, np.zeros((rows.shape[1] - rows.shape[0], rows.shape[1]))])
-    return np.asarray(np.linalg.qr(rows, mode="r"))
-
-
-def centred(keys: ArrayLike) -> np.ndarray:
-    """Keys (…, m, w) minus their mean over a text: moves each row of logits by a constant, so the maps stay."""
-    keys = np.asarray(keys, np.float64)
-    return keys - keys.mean(axis=-2, keepdims=True)
-
-
-def cut(queries: np.ndarray, keys: np.ndarray, rank: int) -> Factors:
-    """P and S (w, r) for which `‖R_q (I − P Sᵀ) R_kᵀ‖` is least, from the roots R_q and R_k (w, w) of two metrics.
-
-    Cost: a singular value decomposition of a (w, w) matrix. Directions that a metric does not see get zeros.
-
-    Example:
-        >>> P, S = cut(np.diag([2.0, 1.0]), np.eye(2), 1)
-        >>> abs(P @ S.T).round(12).tolist()
-        [[1.0, 0.0], [0.0, 0.0]]
-    """
-    left, sizes, right = np.linalg.svd(queries @ keys.T)
-    half = np.sqrt(sizes[:rank])
-    return Factors._make([_inverse(queries) @ (left[:, :rank] * half), _inverse(keys) @ (right[:rank].T * half)])  # type: ignore[list-item]
-
-
-def _inverse(R: np.ndarray) -> np.ndarray:
-    """The inverse of a root (w, w), zero in directions that its metric does not see."""
-    return np.linalg.pinv(R, rcond=1e-10)
-
-
-def closed_forms(Q: ArrayLike, K: ArrayLike, q: ArrayLike, k: ArrayLike, rank: int) -> dict[str, Factors]:
-    """P and S (w, r) NumPy float64 in closed form, by what of the logits they keep best.
-
-    * "weights": the matrix Q Kᵀ itself (truncated singular value decomposition).
-    * "logits": q kᵀ over all pairs of tokens of all texts (KQ-SVD, arXiv 2512.05916; A³, arXiv 2505.12942).
-    * "centred": the same with the mean key of each text off, which no map depends on.
-
-    Args:
-        Q, K: (d, w) weights, biases folded in.
-        q, k: (…, n, w) what they make of texts.
-        rank: r.
-
-    Returns:
-        P and S by the name of what they keep.
-
-    Precision: the discarded singular values to 100 eps of the whole (tests/fit/test_compression.py).
-    Cost: QR of the weights and of all rows of q and k, and three singular value decompositions of (w, w).
-    Source: the best of its rank in each metric by Eckart and Young; the papers named above have the second.
-
-    Example:
-        >>> W, x = np.eye(3)[:, :2], np.random.default_rng(0).normal(size=(2, 5, 2))
-        >>> {name: form.Q.shape for name, form in closed_forms(W, W, x, x, 1).items()}
-        {'weights': (2, 1), 'logits': (2, 1), 'centred': (2, 1)}
-    """
-    metrics = {"weights": (Q, K), "logits": (q, k), "centred": (q, centred(k))}
-    return {name: cut(root(a), root(b), rank) for name, (a, b) in metrics.items()}
 
 
 def map_error(q: ArrayLike, k: ArrayLike, maps: ArrayLike, projections: Factors, causal: bool = False) -> float:
@@ -133,15 +71,56 @@ def map_error(q: ArrayLike, k: ArrayLike, maps: ArrayLike, projections: Factors,
         >>> map_error(x, x, np.full((1, 2, 2), 0.5), eye)
         0.0
     """
+    return _error((q, k, maps), projections, causal)
+
+
+def output_error(
+    q: ArrayLike, k: ArrayLike, maps: ArrayLike, values: ArrayLike, projections: Factors, causal: bool = False
+) -> float:
+    """Squared error of the outputs softmax(q P Sᵀ kᵀ) V, relative to the squared norm of a head's own, F V.
+
+    Args:
+        q, k: (t, n, w) queries and keys of texts, floating point. maps: F, (t, n, n). values: V, (t, n, c).
+        projections: P and S, (w, r). causal: query i attends keys ≤ i.
+
+    Returns:
+        The error, a Python float.
+
+    Precision: float32 (tests/fit/test_compression.py).
+    Cost: one value of `KnownValues`.
+    Source: the definition above.
+
+    Example:
+        >>> x, eye = np.zeros((1, 2, 1)), Factors(np.ones((1, 1)), np.ones((1, 1)))
+        >>> output_error(x, x, np.full((1, 2, 2), 0.5), np.ones((1, 2, 3)), eye)
+        0.0
+    """
+    return _error((q, k, maps, values), projections, causal)
+
+
+def _error(head: Sequence[ArrayLike], projections: Factors, causal: bool) -> float:
     with jax.numpy_dtype_promotion("standard"):
-        P, S = (jnp.asarray(part, jnp.float32) for part in projections)
-        return float(_map_error(*(jnp.asarray(a, jnp.float32) for a in (q, k, maps)), P, S, causal))
+        x = Factors._make(jnp.asarray(part, jnp.float32) for part in projections)
+        return float(_relative(tuple(jnp.asarray(a, jnp.float32) for a in head), x, causal))
 
 
 @jax.jit(static_argnames="causal")
-def _map_error(q, k, maps, P, S, causal: bool):
-    objective = FactoredObjective(AttentionRegression(q, k, maps, causal=causal), P.shape[1])
-    return objective.value(Factors(P, S)) / jnp.sum(maps * maps)
+def _relative(head: tuple[jax.Array, ...], x: Factors, causal: bool) -> jax.Array:
+    objective, unit = _objective(head, x.Q.shape[1], causal)
+    return objective.value(x) / unit
+
+
+def _objective(head: Sequence[Any], rank: int, causal: bool) -> tuple[SecondOrderObjective, jax.Array]:
+    """The loss of maps, from (q, k, maps), or of outputs, from (q, k, maps, values); the squared norm of its targets.
+
+    On map targets the loss of the outputs is `‖(softmax(q P Sᵀ kᵀ) − F) V‖²`: that of the maps in another metric.
+    """
+    q, k, maps, *values = head
+    if not values:
+        return FactoredObjective(AttentionRegression(q, k, maps, causal=causal), rank), jnp.sum(maps * maps)
+    outputs = einsum("tij,tjc->tic", maps, values[0])
+    problem = OneLayerRegression(q, k, values[0], outputs, causal=causal)
+    return KnownValues(problem, jnp.eye(outputs.shape[2], dtype=outputs.dtype), rank), jnp.sum(outputs * outputs)
 
 
 def compress_head(
@@ -150,22 +129,26 @@ def compress_head(
     maps: ArrayLike,
     rank: int,
     *,
-    heldout: tuple[ArrayLike, ArrayLike, ArrayLike],
+    heldout: Sequence[ArrayLike],
+    values: ArrayLike | None = None,
     causal: bool = False,
     start: Factors | None = None,
     pulls: Sequence[float] = PULLS,
     steps: int = STEPS,
 ) -> Compressed:
-    """Projections P and S of rank r whose maps are nearest to a head's own, after the softmax.
+    """Projections P and S of rank r whose maps, or outputs, are nearest to a head's own, after the softmax.
 
-    Levenberg–Marquardt on `‖softmax(q P Sᵀ kᵀ) − F‖²/‖F‖² + pull·‖move‖²/‖start‖²`, the pull falling along a path.
-    Every step is judged on held-out texts, and the best is kept: the closed form itself, if no step beats it. At rank w
-    the closed form is exact, and nothing is fitted.
+    Levenberg–Marquardt on `‖softmax(q P Sᵀ kᵀ) − F‖²/‖F‖² + pull·‖move‖²/‖start‖²`, the pull falling along a path;
+    with values V, on `‖(softmax(q P Sᵀ kᵀ) − F) V‖²/‖F V‖²` in its place. Every step is judged on held-out texts, and
+    the best is kept: the closed form itself, if no step beats it. At rank w the closed form is exact, and nothing is
+    fitted.
 
     Args:
         q, k: (k, n, w) queries and keys of the training texts, scale folded in. maps: (k, n, n) the head's maps there.
         rank: r.
-        heldout: q, k (t, n, w) and maps (t, n, n) of texts that decide.
+        heldout: q, k (t, n, w) and maps (t, n, n) of texts that decide; with values also theirs, (t, n, c).
+        values: (k, n, c) what the keys carry: times the head's part of an output projection, for its part of a layer's
+            output. None matches the maps.
         causal: query i attends keys ≤ i.
         start: P and S to start from; None is the closed form "centred".
         pulls: the path, falling; relative. steps: Levenberg–Marquardt steps for each.
@@ -174,7 +157,7 @@ def compress_head(
         `Compressed`.
 
     Precision: float32 products in coordinates where queries and keys are white; projections in float64.
-    Cost: at most `len(pulls) · steps` steps on `FactoredObjective` with 2·w·r unknowns.
+    Cost: at most `len(pulls) · steps` steps on `FactoredObjective`, or `KnownValues`, with 2·w·r unknowns.
     Raises: ProblemError for a rank above w, or shapes that do not fit.
     Source: derived at the head of this file.
 
@@ -194,17 +177,19 @@ def compress_head(
     check_integer("steps", steps, at_least=1)
     for pull in pulls:
         check_number("pulls", pull, at_least=0)
-    if len(heldout) != 3:
-        raise ProblemError(f"heldout has {len(heldout)} parts; it must be (q, k, maps)")
+    parts = "(q, k, maps)" if values is None else "(q, k, maps, values)"
+    if len(heldout) != parts.count(",") + 1:
+        raise ProblemError(f"heldout has {len(heldout)} parts; it must be {parts}")
+    targets = (maps,) if values is None else (maps, np.asarray(values))
     white = _White.of(q, k)
     start = cut(white.queries, white.keys, rank) if start is None else start
-    judge = lambda found: map_error(*heldout, found, causal)  # noqa: E731
-    best = Compressed(start, map_error(q, k, maps, start, causal), judge(start), float("inf"), ())
+    judge = lambda found: _error(heldout, found, causal)  # noqa: E731
+    best = Compressed(start, _error((q, k, *targets), start, causal), judge(start), float("inf"), ())
     if rank == q.shape[-1]:
         return best
-    objective = white.objective(q, k, maps, rank, causal)
+    objective, unit = white.objective(q, k, targets, rank, causal)
     x = centre = white.inside(start)
-    unit, size = float(np.sum(maps**2)), float(sum(jnp.sum(part**2) for part in centre))
+    size = float(sum(jnp.sum(part**2) for part in centre))
     path, damping = [], LOOP.damping
     for pull in pulls:
         pulled = Pulled(objective, centre, jnp.float32(2 * pull * unit / size))
@@ -235,13 +220,14 @@ class _White(NamedTuple):
     @classmethod
     def of(cls, q: np.ndarray, k: np.ndarray) -> "_White":
         roots = root(q) / np.sqrt(q[..., 0].size), root(centred(k)) / np.sqrt(k[..., 0].size)
-        return cls(*roots, (_inverse(roots[0]), _inverse(roots[1])))
+        return cls(*roots, (inverse(roots[0]), inverse(roots[1])))
 
-    def objective(self, q: np.ndarray, k: np.ndarray, maps: np.ndarray, rank: int, causal: bool) -> FactoredObjective:
-        arrays = (q @ self.back[0], centred(k) @ self.back[1], maps)
-        A1, A2, B = (jnp.asarray(a, jnp.float32) for a in arrays)
-        problem = AttentionRegression(A1, A2, B, causal=causal)
-        return FactoredObjective(problem, rank)
+    def objective(
+        self, q: np.ndarray, k: np.ndarray, targets: tuple[np.ndarray, ...], rank: int, causal: bool
+    ) -> tuple[SecondOrderObjective, float]:
+        arrays = (q @ self.back[0], centred(k) @ self.back[1], *targets)
+        objective, unit = _objective([jnp.asarray(a, jnp.float32) for a in arrays], rank, causal)
+        return objective, float(unit)
 
     def inside(self, x: Factors) -> Factors:
         return Factors._make(

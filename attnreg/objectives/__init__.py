@@ -5,6 +5,7 @@ from attnreg.objectives.base import Costs, Linearization, Objective, SecondOrder
 from attnreg.objectives.factored import FactoredObjective
 from attnreg.objectives.factors import Factors
 from attnreg.objectives.jets import JetObjective, jet_problem
+from attnreg.objectives.known_values import KnownValues
 from attnreg.objectives.layer import LayerObjective
 from attnreg.objectives.one_layer import OneLayerObjective
 from attnreg.objectives.pulled import Pulled
@@ -17,6 +18,7 @@ __all__ = [
     "FactoredObjective",
     "Factors",
     "JetObjective",
+    "KnownValues",
     "LayerObjective",
     "Linearization",
     "Objective",

@@ -28,7 +28,7 @@ from attnreg.objectives.row_terms import (
     rounding_of_rows,
     row_terms,
 )
-from attnreg.objectives.spectral import first_direction
+from attnreg.objectives.spectral import first_direction, shortened
 from attnreg.problems.attention import AttentionRegression
 from attnreg.problems.checks import check_integer, check_number, pytree_dataclass, replaced
 from attnreg.problems.rotary import check_rotary_width
@@ -127,10 +127,7 @@ class FactoredObjective(SecondOrderObjective):
     @jax.jit
     def _spectral_start(self, damping: jax.Array) -> Factors:
         direction = first_direction(self.problem, self.rank, damping, (self.block_rows, self.axis_name))
-        scales = jnp.asarray(2.0, self.problem.dtype) ** -jnp.arange(0, 10, dtype=self.problem.dtype)
-        values = jax.lax.map(lambda c: self.value(jax.tree.map(lambda a: a * jnp.sqrt(c), direction)), scales)
-        best = jnp.sqrt(scales[jnp.nanargmin(values)])
-        return jax.tree.map(lambda a: a * best, direction)
+        return shortened(self.value, direction)
 
     def _projected(self, x: Factors) -> AttentionRegression:
         """The problem seen in the rank-r space: queries A1 Q, keys A2 K, both turned, unknown the identity."""

@@ -45,6 +45,10 @@ class LayerTexts(NamedTuple):
         """q (k, n, w), k (k, n, w) and maps (k, n, n) of one head."""
         return np.asarray(self.q[:, head]), np.asarray(self.k[:, group]), np.asarray(self.maps[:, head])
 
+    def values(self, group: int, onto: np.ndarray) -> np.ndarray:
+        """v (k, n, w) of one head times a matrix (w, c)."""
+        return np.asarray(self.v[:, group], np.float64) @ onto
+
 
 def load(config: Any) -> Texts:
     """What `config.data` names."""

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from attnreg.data.models import ModelConfig, Projections, replace_heads, save_compressed
-from attnreg.problems.checks import ProblemError, check_integer, check_number
+from attnreg.problems.checks import ProblemError, check_choice, check_integer, check_number
 from experiments.compress import report
 from experiments.compress.data import PARTS, LayerTexts, Texts, load, walk
 from experiments.compress.judge import ModelJudge, layer_errors
-from experiments.compress.methods import METHODS, OURS, LayerMethods
+from experiments.compress.methods import METHODS, OURS, TARGETS, LayerMethods
 from experiments.runner.about import About, Metric
 from experiments.runner.record import Record
 
@@ -122,6 +122,7 @@ def _check(config: Any) -> None:
     for rank in config.ranks:
         check_integer("ranks", rank, at_least=1)
     check_integer("layers", config.layers, at_least=0)
+    check_choice("fit.targets", config.fit.targets, TARGETS)
     check_integer("fit.steps", config.fit.steps, at_least=1)
     check_integer("fit.rotary_steps", config.fit.rotary_steps, at_least=1)
     for pull in config.fit.pulls:

@@ -7,13 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from attnreg.data.models import Model, Projections, layer_weights
-from attnreg.fit.compression import closed_forms, compress_head, map_error
+from attnreg.fit.compression import compress_head, map_error, output_error
+from attnreg.fit.cuts import closed_forms, root
 from attnreg.fit.rotary_compression import RotaryGroup
 from experiments.compress.data import LayerTexts
 
 CLOSED = ("weights", "logits", "centred")
 OURS = "ours"
 METHODS = (*CLOSED, OURS)
+TARGETS = ("maps", "outputs")
 
 
 class Found(NamedTuple):
@@ -33,6 +35,9 @@ class LayerMethods:
     def __init__(self, model: Model, layer: int, parts: dict[str, LayerTexts], fit: Any) -> None:
         self.config, self.fit, self.parts = model.config, fit, parts
         self.weights = layer_weights(model, layer)
+        O = np.asarray(model.parameters.layers[layer].output.w, np.float64)
+        # v Rᵀ is as long as v O, and has w numbers.
+        self.roots = [root(part.T).T for part in O.reshape(model.config.heads, model.config.head_width, -1)]
         self.groups: dict[int, RotaryGroup] = {}
 
     def at(self, rank: int) -> Found:
@@ -48,12 +53,17 @@ class LayerMethods:
     def _head(self, h: int, rank: int):
         train, heldout = (self.parts[name].of(h, h) for name in ("train", "heldout"))
         forms = closed_forms(self.weights.Q[h], self.weights.K[h], *train[:2], rank)
-        causal = self.config.causal
-        start = min(forms.values(), key=lambda form: map_error(*heldout, form, causal))
+        causal, written = self.config.causal, {}
+        if self.fit.targets == "outputs":
+            written = {name: self.parts[name].values(h, self.roots[h]) for name in ("train", "heldout")}
+            heldout = (*heldout, written["heldout"])
+        error = output_error if written else map_error
+        start = min(forms.values(), key=lambda form: error(*heldout, form, causal))
         begun = time.perf_counter()
         ours = compress_head(
-            *train, rank, heldout=heldout, causal=causal, start=start, pulls=self.fit.pulls, steps=self.fit.steps
-        )
+            *train, rank, heldout=heldout, values=written.get("train"), causal=causal, start=start,
+            pulls=self.fit.pulls, steps=self.fit.steps,
+        )  # fmt: skip
         seconds = time.perf_counter() - begun
         made = {name: (form.Q[None], form.K[None]) for name, form in {**forms, OURS: ours.projections}.items()}
         return made, [seconds], [ours.pull]

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from attnreg.fit.compression import centred, closed_forms, compress_head, cut, map_error, root
+from attnreg.fit.compression import compress_head, map_error, output_error
+from attnreg.fit.cuts import centred, closed_forms, cut, root
 from attnreg.objectives.factors import Factors
 from attnreg.problems import ProblemError
 
@@ -88,6 +89,17 @@ def test_the_map_error_is_that_of_the_plain_formula(causal):
     assert map_error(q, k, F, Factors(P, S), causal) == pytest.approx(want, abs=100 * EPS32)
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_output_error_is_that_of_the_plain_formula(causal):
+    _, _, q, k = head()
+    V = np.random.default_rng(2).normal(size=(T, N, 3))
+    P, S = cut(root(q), root(k), 2)
+    F = softmax(q @ k.swapaxes(1, 2), causal)
+    G = softmax(q @ P @ S.T @ k.swapaxes(1, 2), causal)
+    want = np.sum((G @ V - F @ V) ** 2) / np.sum((F @ V) ** 2)
+    assert output_error(q, k, F, V, Factors(P, S), causal) == pytest.approx(want, abs=100 * EPS32)
+
+
 def split(causal=False):
     """A head that overlooks two kinds of keys, for which one direction is enough, on training, held-out and test texts.
 
@@ -116,6 +128,22 @@ def test_the_fit_beats_every_closed_form_on_texts_that_decided_nothing(causal):
     assert fit.train == pytest.approx(map_error(*train, fit.projections, causal), rel=1e-3)
     pulls = [pull for pull, _, _ in fit.path]
     assert pulls == sorted(pulls, reverse=True)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_fit_to_outputs_has_less_error_of_outputs_and_more_of_maps(causal):
+    rng = np.random.default_rng(5)
+    q, k = rng.normal(size=(2, 40, 16, W))
+    q = q * [1.5, 1.2, 0.8, 0.3]
+    # The outputs show what the third column, which moves the maps less than the first two, attends.
+    F, V = softmax(q @ k.swapaxes(1, 2), causal), k[..., 2:3]
+    train, heldout, test = ((q[i], k[i], F[i], V[i]) for i in (slice(0, 24), slice(24, 32), slice(32, 40)))
+    of_maps = compress_head(*train[:3], 2, heldout=heldout[:3], causal=causal).projections
+    fit = compress_head(*train[:3], 2, heldout=heldout, values=train[3], causal=causal)
+    assert output_error(*test, fit.projections, causal) < output_error(*test, of_maps, causal) / 1.5
+    assert map_error(*test[:3], fit.projections, causal) > map_error(*test[:3], of_maps, causal)
+    assert fit.train == pytest.approx(output_error(*train, fit.projections, causal), rel=1e-3)
+    assert fit.heldout == pytest.approx(output_error(*heldout, fit.projections, causal), rel=1e-3)
 
 
 def test_a_strong_pull_stays_and_held_out_texts_may_choose_the_start():
@@ -147,6 +175,7 @@ def test_at_full_rank_the_closed_forms_are_exact_and_nothing_is_fitted():
         (dict(steps=0), "steps is 0"),
         (dict(pulls=(-1.0,)), "pulls is -1.0"),
         (dict(heldout=()), r"heldout has 0 parts; it must be \(q, k, maps\)"),
+        (dict(values=np.ones((24, 16, 2))), r"heldout has 3 parts; it must be \(q, k, maps, values\)"),
     ],
 )
 def test_wrong_options_are_named(options, words):

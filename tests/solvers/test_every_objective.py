@@ -14,6 +14,7 @@ from attnreg import objectives, solvers
 from attnreg.objectives import (
     AttentionObjective,
     FactoredObjective,
+    KnownValues,
     LayerObjective,
     Objective,
     OneLayerObjective,
@@ -45,6 +46,7 @@ OBJECTIVES = {
     "StackedObjective": lambda: StackedObjective(dataclasses.replace(data()[0], rotary=Rotary(2))),
     "OneLayerObjective": lambda: OneLayerObjective(data()[1]),
     "VariableProjection": lambda: VariableProjection(data()[1]),
+    "KnownValues": lambda: KnownValues(data()[1], jnp.ones((2, 3)), rank=1),
     "LayerObjective": lambda: LayerObjective(data()[2], heads=1, rank=1),
     "JetObjective": lambda: jet_problem(data()[1]),
     "Pulled": lambda: Pulled(AttentionObjective(data()[0]), jnp.full((2, 2), 0.1), jnp.array(0.01)),
