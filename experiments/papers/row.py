@@ -23,6 +23,7 @@ class Row(NamedTuple):
         measured: text; `{name}` or `{name:3}` (digits) is a recorded number.
         verdict: begins with one of `VERDICTS`.
         covers: the registered statements that it is the row of, by their names in their registries.
+        otherwise: what is shown for `measured` where a number of it is not recorded.
     """
 
     where: str
@@ -33,27 +34,36 @@ class Row(NamedTuple):
     measured: str
     verdict: str
     covers: tuple[str, ...] = ()
+    otherwise: str = "no recorded run"
 
     def numbers(self) -> list[str]:
         """The names of the recorded numbers that the row shows."""
         return [name for name, _ in _PLACE.findall(self.measured)]
 
     def filled(self, numbers: Mapping[str, Measured]) -> str:
-        """`measured` with the recorded numbers in their places.
-
-        Raises:
-            KeyError: a number is not recorded.
-        """
+        """`measured` with the recorded numbers in their places."""
+        if not set(self.numbers()) <= set(numbers):
+            return self.otherwise
         return _PLACE.sub(lambda m: pages.value(numbers[m[1]], int(m[2] or 2)), self.measured)
 
 
 class Run(NamedTuple):
-    """A run whose result has numbers of rows: `read` takes the result and returns name → number, or one a seed."""
+    """A run whose result has numbers of rows: `read` takes the result and returns name → number."""
 
     config: str
-    read: Callable[[Any], dict[str, Any]]
+    read: Callable[[Any], dict[str, float]]
     overrides: tuple[str, ...] = ()
-    quick: bool = False
+
+    @property
+    def key(self) -> str:
+        """Its name in docs/papers.json."""
+        return " ".join((self.config, *self.overrides))
+
+    @property
+    def command(self) -> str:
+        """As a person types it."""
+        flags = (f'"{flag}"' if "'" in flag else flag for flag in self.overrides)
+        return " ".join(("python -m experiments.run --config", self.config, *flags))
 
 
 class Chapter(NamedTuple):
