@@ -42,7 +42,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "cosh": ("_cosh",),
     "sinh": ("_sinh",),
     "blocks": ("hessian_X",),  # one-layer: the X block and the mixed block
-    "values": (".u.", "alpha.", "alpha_inverse.", ".f.", ".residual.", "_relative.", "residual_rescaled.", ".h.", ".q."),
+    "values": (".u.", "alpha.", "alpha_inverse.", ".f.", ".residual.", "_relative.", "l_rescaled.", ".h.", ".q."),
     "derivatives": (".gradient.", ".gradient_rescaled.", "gradient_X", "gradient_Y", ".hessian.", ".hessian_rescaled."),
 }
 VARIANTS: dict[str, dict[str, Any]] = {

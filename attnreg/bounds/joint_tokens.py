@@ -1,8 +1,8 @@
 """Self-attention in its tokens: A1, A2 and A3 are one document Z and move together.
 
-One head, `S = Z X Zᵀ + 1 (Z c)ᵀ` (c is what a query bias adds to every query's logits), `F = softmax(S)`, `O = F Z Y`. A
-bound claims `‖Q(Z') − Q(Z)‖_F ≤ constant · ‖Z' − Z‖_F` for all documents of n tokens whose rows have norm at most r.
-A mask changes nothing. Proofs: docs/theory/bounds.md, section 8.
+One head, `S = Z X Zᵀ + 1 (Z c)ᵀ` (c is what a query bias adds to every query's logits), `F = softmax(S)`, `O = F Z Y`.
+A bound claims `‖Q(Z') − Q(Z)‖_F ≤ constant · ‖Z' − Z‖_F` for all documents of n tokens whose rows have norm at most
+r. A mask changes nothing. Proofs: docs/theory/bounds.md, section 8.
 """
 
 import dataclasses
@@ -90,7 +90,8 @@ def sharp_map(z: TokenLimits) -> float:
 def attention(Z: jax.Array, X: jax.Array, c: jax.Array) -> jax.Array:
     """The map F (n, n) of Z (n, d), X (d, d), c (d,)."""
     keys = jnp.matmul(Z, X.T, precision=PRECISION)  # s_ji = ⟨z_j, X z_i⟩ + ⟨c, z_i⟩
-    return jax.nn.softmax(jnp.matmul(Z, keys.T, precision=PRECISION) + jnp.matmul(Z, c, precision=PRECISION)[None, :], axis=-1)
+    shift = jnp.matmul(Z, c, precision=PRECISION)[None, :]
+    return jax.nn.softmax(jnp.matmul(Z, keys.T, precision=PRECISION) + shift, axis=-1)
 
 
 def output(Z: jax.Array, X: jax.Array, Y: jax.Array, c: jax.Array) -> jax.Array:
@@ -137,8 +138,8 @@ TOKEN_BOUNDS: Mapping[str, TokenBound] = {
 def local_output(Z: jax.Array, X: jax.Array, Y: jax.Array, c: jax.Array) -> jax.Array:
     """A limit on the derivative of `output` at one document, a scalar: the proof's inequalities with its own numbers.
 
-    `max_j ‖Yᵀ C_j Xᵀ‖ + √(max_i Σ_j f_ji ν_j)`, `ν_j = λ_max(Yᵀ(I + ‖Xᵀz_j + c‖² C_j)Y)`, C_j the covariance of the keys
-    under f_j.
+    `max_j ‖Yᵀ C_j Xᵀ‖ + √(max_i Σ_j f_ji ν_j)`, `ν_j = λ_max(Yᵀ(I + ‖Xᵀz_j + c‖² C_j)Y)`, C_j the covariance of the
+    keys under f_j.
 
     Args:
         Z: tokens (n, d). X: (d, d). Y: values (d, k). c: (d,).

@@ -1,9 +1,9 @@
 """Linear attention as ridge regression on its products: fitted in closed form, and the limit of its loss as d grows.
 
 One merged linear layer answers a query by `x_qᵀ Γ h`, with `h = (d/ℓ Σ y_i x_i, 1/ℓ Σ y_i²)` of the context: linear in
-Γ (d, d + 1), so training is least squares on d(d + 1) features. Inputs `x ~ N(0, I/d)`, weights on the sphere of radius
-√d, labels `y = ⟨w, x⟩ + ε`, `ε ~ N(0, ρ)`; k fixed training tasks. Proportions: `τ = n/d²` documents, `α = ℓ/d` context,
-`κ = k/d` tasks. The loss is the mean square on fresh tasks, with the query's noise.
+Γ (d, d + 1), so training is least squares on d(d + 1) features. Inputs `x ~ N(0, I/d)`, weights on the sphere of
+radius √d, labels `y = ⟨w, x⟩ + ε`, `ε ~ N(0, ρ)`; k fixed training tasks. Proportions: `τ = n/d²` documents,
+`α = ℓ/d` context, `κ = k/d` tasks. The loss is the mean square on fresh tasks, with the query's noise.
 """
 
 import math

@@ -33,7 +33,8 @@ def run(config: Any, record: Record) -> dict[str, Any]:
             row = (alpha, tau, published, ours, abs(round(ours, config.digits) - published))
             formula.append(dict(zip(COLUMNS, row, strict=True)))
     record.table("formula", COLUMNS, [tuple(row.values()) for row in formula])
-    simulated, sizes = [], [(d, alpha, tau) for d in config.dimensions for alpha in config.alphas for tau in config.taus]
+    simulated = []
+    sizes = [(d, alpha, tau) for d in config.dimensions for alpha in config.alphas for tau in config.taus]
     record.expect(len(sizes))
     for i, (d, alpha, tau) in enumerate(sizes):
         z = Proportions(tau, alpha, config.rho, config.kappa)
@@ -43,7 +44,8 @@ def run(config: Any, record: Record) -> dict[str, Any]:
         simulated.append(dict(zip(SIMULATED, (d, alpha, tau, limiting_loss(z), mean, low, high), strict=True)))
         record.log(i + 1, d=d, tau=tau, over_limit=mean / simulated[-1]["limit"])
     record.table("simulated", SIMULATED, [tuple(row.values()) for row in simulated])
-    record.figure("limit", _figure(simulated, config), caption=f"Means over {config.seeds} seeds; lines are the limits.")
+    caption = f"Means over {config.seeds} seeds; lines are the limits."
+    record.figure("limit", _figure(simulated, config), caption=caption)
     largest = [abs(row["loss"] / row["limit"] - 1.0) for row in simulated if row["d"] == max(config.dimensions)]
     return {"formula": formula, "simulated": simulated, "gap": max(largest)}
 

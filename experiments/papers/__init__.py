@@ -1,1 +1,1 @@
-"""The papers' statements, one row each: what they print, what is proved here, what runs measured, and the page of it."""
+"""The papers' statements, one row each: what they print, what is proved here, and what runs measured."""

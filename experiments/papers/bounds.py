@@ -18,11 +18,9 @@ def bound_row(bound: Bound) -> Row:
     what, _, variable = bound.name.partition(".")[2].rpartition(".")
     unit = "e^‖ΔS‖∞ − 1" if bound.relative else f"‖Δ{variable}‖"
     says = f"{what.replace('_', ' ')} changes by at most a constant times {unit}"
-    return Row(
-        f"`{bound.name}`", says, bound.proof.partition("#")[0], show(printed), show(sharp, 3),
-        f"{{{bound.name}}} of ours, {{{bound.name}, pairs}} improved pairs",
-        "true" if printed <= 1.01 * sharp else "true, and not sharp", (bound.name,), EARLIER,
-    )  # fmt: skip
+    return Row(f"`{bound.name}`", says, bound.proof.partition("#")[0], show(printed), show(sharp, 3),
+               f"{{{bound.name}}} of ours, {{{bound.name}, pairs}} improved pairs",
+               "true" if printed <= 1.01 * sharp else "true, and not sharp", (bound.name,), EARLIER)  # fmt: skip
 
 
 def bound_rows(family: str, *words: str, without: tuple[str, ...] = ()) -> tuple[Row, ...]:
@@ -38,7 +36,8 @@ def _elementwise() -> tuple[Row, ...]:
         Row(f"max norm, {row.name}", "the largest entry moves by at most a constant times max|Δs|",
             "attnreg/bounds/elementwise.py", show(row.norm_by_norm(n, M)), show(row.sharp(n, M), 3),
             "0.85 of ours or more on pairs of a box (`tests/bounds/test_elementwise.py`)",
-            "true" if row.norm_by_norm(n, M) <= 1.01 * row.sharp(n, M) else "true, and not sharp", (f"elementwise.{row.name}",))
+            "true" if row.norm_by_norm(n, M) <= 1.01 * row.sharp(n, M) else "true, and not sharp",
+            (f"elementwise.{row.name}",))
         for row in ELEMENTWISE.values()
     )  # fmt: skip
 
@@ -50,15 +49,17 @@ def _tokens() -> tuple[Row, ...]:
         if bound.published is not None:
             printed = f"{show(bound.published(limits), 3)} (arXiv 2312.14820, Theorem 3.3)"
         rows.append(
-            Row(f"tokens, {name}", f"the {name} of self-attention moves by at most a constant times ‖ΔZ‖, A1 = A2 = A3 = Z",
+            Row(f"tokens, {name}",
+                f"the {name} of self-attention moves by at most a constant times ‖ΔZ‖, A1 = A2 = A3 = Z",
                 "attnreg/bounds/joint_tokens.py", printed, show(bound.sharp(limits), 3),
-                f"{{tokens, {name}}} of ours at most, {{tokens, {name}, points}} improved documents", "true, and not sharp",
-                (f"tokens.{name}",))
+                f"{{tokens, {name}}} of ours at most, {{tokens, {name}, points}} improved documents",
+                "true, and not sharp", (f"tokens.{name}",))
         )  # fmt: skip
     rows.append(
         Row("tokens, MiniLM", "the same for the heads of a pretrained model, 32 tokens, medians of a layer",
             "configs/joint_tokens.py", "see measured", "see measured",
-            "{minilm, measured:3}; at the document {minilm, at the document:3}, on the ball {minilm, ball:3}, published {minilm, published:3}",
+            "{minilm, measured:3}; at the document {minilm, at the document:3}, "
+                "on the ball {minilm, ball:3}, published {minilm, published:3}",
             "true, and far from sharp")
     )  # fmt: skip
     return tuple(rows)

@@ -8,8 +8,8 @@ from experiments.papers.row import VERDICTS, Chapter, Row, Run
 
 HEAD = """# The papers, statement by statement
 
-One row a statement: what is printed, what is proved here, what runs measured, and what it is worth. {statements} statements:
-{counts}.
+One row a statement: what is printed, what is proved here, what runs measured, and what it is worth. {statements}
+statements: {counts}.
 
 This page is written by `python -m experiments.papers` from `experiments/papers/registry.py` and `docs/papers.json`.
 That command reads the finished runs in `runs/` that the [last section](#the-runs) lists; a number is kept until a run

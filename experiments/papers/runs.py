@@ -110,7 +110,11 @@ def limits(result: Any) -> dict[str, Any]:
 
 RUNS = (
     *(Run(f"configs/lipschitz.py:{name}", attacked) for name in ATTACKS),
-    Run("configs/one_layer_statements.py", statements, ("--config.parts=('statements',)", "--config.starts=128", "--config.steps=80")),
+    Run(
+        "configs/one_layer_statements.py",
+        statements,
+        ("--config.parts=('statements',)", "--config.starts=128", "--config.steps=80"),
+    ),
     Run("configs/one_layer_statements.py", region, ("--config.parts=('region',)",)),
     Run("configs/one_layer_statements.py", lemmas, ("--config.parts=('lemmas',)",)),
     Run("configs/newton_region.py", convexity),
