@@ -34,7 +34,7 @@ def get_config(variant: str = "full") -> ConfigDict:
     """The full experiment, or a variant of it."""
     config = base(
         task=dict(kind="linear", dimension=D, length=N, queries=1, weight_scale=D**-0.5, noise=NOISE),
-        train=dict(steps=3000, batch=128),
+        train=dict(steps=2000, batch=64),
         model=dict(attention=("softmax",), parametrisation="factored", init_scale=0.2),
         arms={f"heads_{heads}": arm(heads) for heads in HEADS},
         seeds=8,

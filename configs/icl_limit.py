@@ -31,7 +31,7 @@ def get_config(variant: str = "full") -> ConfigDict:
         alphas=(10.0, 1.0),
         published=((0.6616, 0.2127, 0.1394, 0.1150), (1.2738, 1.0379, 0.6964, 0.5826)),
         digits=4,
-        dimensions=(4, 8, 16, 24),
-        seeds=8,
+        dimensions=(6, 12, 24),
+        seeds=4,
     )
     return vary(ConfigDict(config), variant, VARIANTS)

@@ -3,7 +3,8 @@
 One merged linear layer answers a query by `x_qᵀ Γ h`, with `h = (d/ℓ Σ y_i x_i, 1/ℓ Σ y_i²)` of the context: linear in
 Γ (d, d + 1), so training is least squares on d(d + 1) features. Inputs `x ~ N(0, I/d)`, weights on the sphere of
 radius √d, labels `y = ⟨w, x⟩ + ε`, `ε ~ N(0, ρ)`; k fixed training tasks. Proportions: `τ = n/d²` documents,
-`α = ℓ/d` context, `κ = k/d` tasks. The loss is the mean square on fresh tasks, with the query's noise.
+`α = ℓ/d` context, `κ = k/d` tasks; a finite fit takes `n = τd(d + 1)`, so that τ = 1 is interpolation there too. The
+loss is the mean square on fresh tasks, with the query's noise.
 """
 
 import math
@@ -76,7 +77,7 @@ def fit_linear_attention(key: jax.Array, z: Proportions, *, dimension: int) -> j
         dimension: d.
 
     Precision: eps times the squared condition number of the features: float64.
-    Cost: n p min(n, p) multiplications, n = τd², p = d(d + 1).
+    Cost: n p min(n, p) multiplications, p = d(d + 1) and n = τp.
     Raises: ProblemError for a dimension that is none.
 
     >>> import jax
@@ -85,7 +86,7 @@ def fit_linear_attention(key: jax.Array, z: Proportions, *, dimension: int) -> j
     """
     d = dimension
     check_integer("dimension", d, at_least=1)
-    n, rows, tasks = (max(1, round(size)) for size in (z.tau * d * d, z.alpha * d, z.kappa * d))
+    n, rows, tasks = (max(1, round(size)) for size in (z.tau * d * (d + 1), z.alpha * d, z.kappa * d))
     of_tasks, of_choice, of_inputs, of_noise = jax.random.split(key, 4)
     w = jax.random.normal(of_tasks, (tasks, d))
     w = math.sqrt(d) * w / jnp.sqrt(jnp.sum(w * w, axis=1, keepdims=True))

@@ -61,6 +61,7 @@ def test_the_limit_at_a_document_is_between_the_derivative_and_the_ball(seed):
 
 def test_the_published_constant_is_larger_everywhere_and_grows_alike():
     bound = TOKEN_BOUNDS["output"]
+    assert bound.published is not None
     for n, a in itertools.product((1, 2, 10, 1000), (0.0, 0.1, 1.0, 100.0)):
         limits = TokenLimits(n, 1.0, a, 1.0)
         assert bound.sharp(limits) < bound.published(limits)
