@@ -106,7 +106,9 @@ def fit_linear_attention(key: jax.Array, z: Proportions, *, dimension: int) -> j
 
 
 def loss_of(gamma: jax.Array, z: Proportions) -> jax.Array:
-    """The mean square of Γ (d, d + 1) on fresh documents with fresh tasks, exactly; a scalar.
+    """The mean square of Γ on fresh documents with fresh tasks, exactly; a scalar.
+
+    gamma: (d, d + 1).
 
     `ρ + (1/d) E‖w − Γh‖²`, with `E h wᵀ = (I, 0)`, `E h₁h₁ᵀ = (1 + (d(1+ρ) + 1)/ℓ)I`,
     `E h₁h₂ = 0` and `E h₂² = (1 + 2/ℓ)(1+ρ)²`.

@@ -50,11 +50,15 @@ NUMBERS = Chapter(
             "eight numbers from 0.1150 to 1.2738", "the formula",
             "{limit, formula:1} away at most; a simulation with d = {limit, d} is {limit, gap} away", "reproduced"),
         Row("2503.12734", "softmax heads 1, 2, 4, 8 against the best step", "configs/icl_heads.py",
-            ".406, .2395, .247, .240; step .2398", "the step's loss in closed form",
-            "step {heads, step:4}; 1 head {heads, 1:3}, 2 heads {heads, 2:3}", "open"),
+            ".406 ± .010, .2395 ± .0056, .247 ± .005, .240 ± .004; step .23978", "the step's loss in closed form",
+            "step {heads, step:4}; {heads, 1:3} ({heads, 1, low:3} to {heads, 1, high:3}), "
+            "{heads, 2:4} ({heads, 2, low:4} to {heads, 2, high:4}), {heads, 4:4} ({heads, 4, low:4} to {heads, 4, high:4}), "
+            "{heads, 8:4} ({heads, 8, low:4} to {heads, 8, high:4}), 8 seeds", "open"),
         Row("2306.15063", "few tasks: from dMMSE to ridge", "attnreg/icl/descent.py",
             "a crossover in the number of tasks", "–", "not run", "not built: pools of tasks"),
-        Row("second order", "transformers against Newton's steps", "configs/icl_depth.py", "–", "–", "not run",
-            "not built: Newton in `icl_depth`"),
+        Row("2310.17086", "transformers against Newton's iteration for the inverse", "attnreg/icl/descent.py",
+            "layers follow Newton's iterates", "–",
+            "looped linear layers {depth_2:4}, {depth_3:3}; GD++ {depth 2, gd_plus:4}, {depth 3, gd_plus:3}; "
+            "Newton {depth 2, newton:3}, {depth 3, newton:3}", "true in part: looped linear layers follow GD++"),
     ),
 )  # fmt: skip

@@ -5,8 +5,11 @@ A number without a run here is one of docs/claims.json, by the name of its claim
 
 from typing import Any
 
+import numpy as np
+
 from attnreg.bounds.statements import STATEMENTS
 from experiments.papers.row import Run
+from experiments.runner.statistics import bootstrap_band
 
 ATTACKS = ("cosh", "sinh", "blocks", "values", "derivatives")  # variants of configs/lipschitz.py, all bounds together
 
@@ -108,6 +111,27 @@ def limits(result: Any) -> dict[str, Any]:
     return found
 
 
+def heads(result: Any) -> dict[str, Any]:
+    """Softmax heads, as arXiv 2503.12734 counts: twice the loss, and the query's noise of 0.1."""
+    arms = result["arms"]
+    found = {"heads, step": 2.0 * next(iter(arms.values()))["references"]["gd"] + 0.1}
+    for arm in arms.values():
+        losses = [2.0 * loss + 0.1 for loss in arm["final"]["loss"]]
+        mean, low, high = (float(edge[0]) for edge in bootstrap_band(np.array(losses)[:, None], level=0.95))
+        name = f"heads, {arm['x']:.0f}"
+        found |= {name: mean, f"{name}, low": low, f"{name}, high": high}
+    return found
+
+
+def second_order(result: Any) -> dict[str, Any]:
+    """Loss of two and three steps of Newton's iteration and of GD++."""
+    found = {}
+    for K in (2, 3):
+        losses = result["arms"][f"looped_{K}"]["references"]
+        found |= {f"depth {K}, newton": losses["newton"], f"depth {K}, gd_plus": losses["gd_plus"]}
+    return found
+
+
 RUNS = (
     *(Run(f"configs/lipschitz.py:{name}", attacked) for name in ATTACKS),
     Run(
@@ -125,4 +149,6 @@ RUNS = (
     Run("configs/published_greedy.py", weights, ("--config.parts=('weights',)",)),
     Run("configs/published_greedy.py", costs, ("--config.parts=('costs',)",)),
     Run("configs/icl_limit.py", limits),
+    Run("configs/icl_heads.py", heads),
+    Run("configs/icl_depth.py:references", second_order),
 )

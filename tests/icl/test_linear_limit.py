@@ -27,7 +27,7 @@ def test_the_transform_is_that_of_random_matrices():
 
 def test_the_loss_of_a_fit_is_that_of_fresh_documents():
     z = Proportions(3.0, 2.0, 0.2, 5.0)
-    gamma = np.asarray(fit_linear_attention(jax.random.key(1), z, dimension=5))
+    gamma = fit_linear_attention(jax.random.key(1), z, dimension=5)
     rng, d, rows, count = np.random.default_rng(2), 5, 10, 40000
     w = rng.normal(size=(count, d))
     w *= math.sqrt(d) / np.linalg.norm(w, axis=1, keepdims=True)
@@ -36,7 +36,7 @@ def test_the_loss_of_a_fit_is_that_of_fresh_documents():
     h = np.concatenate(
         [d / rows * np.einsum("ni,nid->nd", y[:, :-1], x[:, :-1]), (y[:, :-1] ** 2).mean(1, keepdims=True)], axis=1
     )
-    errors = (np.einsum("nd,de,ne->n", x[:, -1], gamma, h) - y[:, -1]) ** 2
+    errors = (np.einsum("nd,de,ne->n", x[:, -1], np.asarray(gamma), h) - y[:, -1]) ** 2
     assert abs(float(loss_of(gamma, z)) - errors.mean()) < 5 * errors.std() / math.sqrt(count)
 
 
