@@ -21,6 +21,13 @@ ARMS = {
     for weights, K in (("looped", 1), ("looped", 2), ("looped", 3), ("separate", 2), ("separate", 3))
 }
 VARIANTS: dict[str, dict[str, Any]] = {
+    # Gradient descent, GD++ and Newton's iteration alone, with as good as no training.
+    "references": {
+        "train.steps": 1,
+        "chunk": 1,
+        "seeds": 1,
+        "arms": {name: arm for name, arm in ARMS.items() if name in ("looped_2", "looped_3")},
+    },
     "smoke": SMOKE | {"task.dimension": 3, "task.length": 3, "arms": {"looped_2": ARMS["looped_2"]}},
 }
 

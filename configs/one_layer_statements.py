@@ -34,7 +34,7 @@ def get_config(variant: str = "full") -> ConfigDict:
         experiment="bounds.one_layer_statements",
         seed=0,
         precision="float64",
-        parts=("statements", "region"),
+        parts=("statements", "region", "lemmas"),
         n=3,  # queries and keys of the attacked points
         d=2,
         radii=(0.25, 1.0, 2.0, 5.0),
@@ -50,6 +50,8 @@ def get_config(variant: str = "full") -> ConfigDict:
         distances=16,
         far=30.0,
         newton_steps=40,
+        points=16,  # where C.1 and G.1 are looked at, for each minimiser
+        epsilon=0.09,  # spectral error of K.3
     )
     return vary(ConfigDict(config), variant, VARIANTS)
 

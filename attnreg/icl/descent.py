@@ -136,6 +136,40 @@ def ridge(document: Documents, strength: Any) -> jax.Array:
     return jax.scipy.linalg.solve_triangular(R, projected)
 
 
+def inverse_newton(document: Documents, steps: int, scale: Any) -> jax.Array:
+    """Least squares by Newton's iteration for the inverse of `S = AᵀA`: `M ← 2M − M S M`, then `w = M Aᵀ b`.
+
+    It starts at `M = scale·S/‖S‖²`, and k iterations leave `(1 − scale λ²/‖S‖²)^(2^k)` of the error along an
+    eigenvector with eigenvalue λ: the second-order method that depth is compared with.
+
+    Args:
+        document: one linear `Documents` without batch axis.
+        steps: K, static.
+        scale: in (0, 2), a traced scalar.
+
+    Returns: (d,) w.
+    Precision: 1e-12 relative against NumPy in float64 (`test_descent`).
+    Cost: K matrix products of 2 d³ flops twice, and n d².
+    Source: arXiv 2310.17086.
+
+    >>> import jax
+    >>> from attnreg.icl.tasks import TaskConfig, sample
+    >>> task = TaskConfig(kind="linear", dimension=3, length=8, queries=4)
+    >>> document = jax.tree.map(lambda leaf: leaf[0], sample(jax.random.key(1), task, 1))
+    >>> bool(jnp.allclose(inverse_newton(document, 20, 1.0), document.weights, atol=1e-3))
+    True
+    """
+    A = document.context
+    S = tt.matmul(A.T, A)
+    largest = jnp.linalg.norm(S, 2)
+
+    def step(M, _):
+        return 2 * M - tt.matmul(tt.matmul(M, S), M), None
+
+    M = jax.lax.scan(step, jnp.asarray(scale, A.dtype) * S / largest**2, length=steps)[0]
+    return tt.matmul(M, tt.matmul(A.T, document.targets))
+
+
 def log_ratio(document: Documents, strength: Any) -> jax.Array:
     """Ridge (d,) on the logits of a softmax document: regress `log b − mean log b` on the centred context.
 

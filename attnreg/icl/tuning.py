@@ -17,7 +17,7 @@ from attnreg.problems.checks import ProblemError
 # Second and fourth moments of one unit-scale feature.
 _MOMENTS = {"gaussian": (1.0, 3.0), "uniform": (1 / 3, 1 / 5), "laplace": (1.0, 6.0), "exponential": (1.0, 9.0)}
 # Brackets of the line searches, its grid, and the iterations of L-BFGS for the step sizes of GD++.
-_ETA, _STRENGTH = (1e-2, 1e3), (1e-6, 1e3)
+_ETA, _STRENGTH, _SCALE = (1e-2, 1e3), (1e-6, 1e3), (1e-2, 2.0)
 _POINTS, _ZOOMS = 24, 4
 _ITERATIONS = 60
 
@@ -142,6 +142,20 @@ def tune_ridge(task: TaskConfig, documents: Documents) -> tuple[jax.Array, jax.A
         return mean_loss(task, documents, linear_logits(documents, w))
 
     return line_search(loss, *_STRENGTH)
+
+
+def tune_inverse_newton(task: TaskConfig, documents: Documents, steps: int) -> tuple[jax.Array, jax.Array]:
+    """The scale of `descent.inverse_newton` with K steps, and its loss (scalars), by line search below 2.
+
+    Cost: 120 evaluations of K steps on all documents.
+    """
+    dtype = documents.context.dtype
+
+    def loss(scale):
+        w = jax.vmap(lambda document: descent.inverse_newton(document, steps, scale.astype(dtype)))(documents)
+        return mean_loss(task, documents, linear_logits(documents, w))
+
+    return line_search(loss, *_SCALE)
 
 
 def minimise(loss: Callable[[Any], jax.Array], start: Any, *, iterations: int) -> tuple[Any, jax.Array]:

@@ -43,6 +43,8 @@ class Violation(AssertionError):
 def run(config: Any, record: Any) -> dict[str, Any]:
     """Measure all bounds of the config; returns the tables as a dict."""
     key = jax.random.key(config.seed)
+    if unknown := set(config.also) - {"rows", "scaling"}:
+        raise UsageError(f"config.also has {unknown.pop()!r}; there are 'rows' and 'scaling'")
     bounds = [b for name, b in BOUNDS.items() if not config.only or any(word in name for word in config.only)]
     if not bounds:
         raise UsageError(f"config.only is {config.only!r}: no bound has such a name; there are {', '.join(BOUNDS)}")
@@ -59,13 +61,16 @@ def run(config: Any, record: Any) -> dict[str, Any]:
     results = {bound.name: entry(bound, i, config, state) for i, bound in enumerate(bounds)}
     rows = [line(name, config.radii, result) for name, result in results.items()]
     record.table("lipschitz", COLUMNS, rows)
-    suprema = row_suprema(config, jax.random.fold_in(key, len(bounds)), record)
-    scaling = scaling_in_n(config, jax.random.fold_in(key, len(bounds) + 1))
     record.figure("bounds_against_R", radius_figure(results, config.radii))
-    record.figure("bounds_against_n", size_figure(scaling))
+    out: dict[str, Any] = {"bounds": results, "violations": 0}
+    if "rows" in config.also:
+        out["row_suprema"] = row_suprema(config, jax.random.fold_in(key, len(bounds)), record)
+    if "scaling" in config.also:
+        out["scaling"] = scaling_in_n(config, jax.random.fold_in(key, len(bounds) + 1))
+        record.figure("bounds_against_n", size_figure(out["scaling"]))
     least = min(results.values(), key=lambda entry: entry["improved_pairs"])
     record.say(f"{len(bounds)} bounds hold; fewest improved pairs of one bound: {least['improved_pairs']}")
-    return {"bounds": results, "row_suprema": suprema, "scaling": scaling, "violations": 0}
+    return out
 
 
 def constants_of(bound: Bound, config: Any) -> tuple[list[Norms], np.ndarray, np.ndarray]:

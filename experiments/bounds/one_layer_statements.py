@@ -16,6 +16,7 @@ from attnreg.bounds.measure import Shape, measure
 from attnreg.bounds.statements import STATEMENTS, Statement
 from attnreg.data.synthetic import layer_instance
 from attnreg.problems.one_layer import OneLayerRegression, Unknowns
+from experiments.bounds.one_layer_lemmas import lemmas
 from experiments.runner.about import About, Metric
 from experiments.runner.config import UsageError
 
@@ -38,9 +39,9 @@ class Violation(AssertionError):
 
 
 def run(config: Any, record: Any) -> dict[str, Any]:
-    """Both parts; fails when a proved constant is beaten or Newton leaves a promised region."""
-    if unknown := set(config.parts) - {"statements", "region"}:
-        raise UsageError(f"config.parts has {unknown.pop()!r}; there are 'statements' and 'region'")
+    """All parts; fails when a proved constant is beaten or Newton leaves a promised region."""
+    if unknown := set(config.parts) - {"statements", "region", "lemmas"}:
+        raise UsageError(f"config.parts has {unknown.pop()!r}; there are 'statements', 'region' and 'lemmas'")
     key, out = jax.random.key(config.seed), {}
     if "statements" in config.parts:
         rows = []
@@ -53,6 +54,9 @@ def run(config: Any, record: Any) -> dict[str, Any]:
         regions = [region(config.seed + i, config) for i in range(config.instances)]
         record.table("region", tuple(regions[0]), [list(r.values()) for r in regions])
         out["region"] = regions
+    if "lemmas" in config.parts:
+        out["lemmas"] = lemmas([minimiser(config.seed + i, config) for i in range(config.instances)], config)
+        record.table("lemmas", ("lemma", "found"), list(out["lemmas"].items()))
     return out
 
 
@@ -120,19 +124,25 @@ def _ascent(name: str, raw: dict[str, jax.Array], R: jax.Array, steps: int) -> A
 # --- Newton's region ----------------------------------------------------------------------------------------------
 
 
-def region(seed: int, config: Any) -> dict[str, float]:
-    """One minimiser: the three limits of a start's distance, and the distance at which the first start is lost."""
+def minimiser(seed: int, config: Any) -> tuple[OneLayerRegression, np.ndarray]:
+    """A regularized problem and the best point (p,) that Newton finds from 32 starts."""
     data = layer_instance(jax.random.key(seed), n=config.region_n, d=config.d, noise=config.noise)
     problem = OneLayerRegression(*data, weight=config.weight, ridge=config.ridge, ridge_y=config.ridge)
-    zero = Unknowns(jnp.zeros((config.d, config.d)), jnp.zeros((config.d, config.d)))
-    unravel, size = ravel_pytree(zero)[1], 2 * config.d**2
     rng = np.random.default_rng(seed)
-    ends = newton(problem, jnp.asarray(0.3 * rng.normal(size=(32, size))), steps=60)
+    ends = newton(problem, jnp.asarray(0.3 * rng.normal(size=(32, 2 * config.d**2))), steps=60)
     values, slopes = evaluated(problem, ends)
     solved = jnp.linalg.norm(slopes, axis=1) < 1e-10
     if not bool(jnp.any(solved)):
         raise RuntimeError(f"Newton found no minimiser to study at seed {seed}; raise config.ridge")
-    star = np.asarray(ends[jnp.argmin(jnp.where(solved, values, jnp.inf))])
+    return problem, np.asarray(ends[jnp.argmin(jnp.where(solved, values, jnp.inf))])
+
+
+def region(seed: int, config: Any) -> dict[str, float]:
+    """One minimiser: the three limits of a start's distance, and the distance at which the first start is lost."""
+    problem, star = minimiser(seed, config)
+    zero = Unknowns(jnp.zeros((config.d, config.d)), jnp.zeros((config.d, config.d)))
+    unravel, size = ravel_pytree(zero)[1], 2 * config.d**2
+    rng = np.random.default_rng(seed)
     at = unravel(jnp.asarray(star))
     directions = rng.normal(size=(config.directions, size))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)

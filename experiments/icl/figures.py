@@ -18,7 +18,13 @@ _PANELS = (
     ("gd/prediction_difference", "prediction difference"),
     ("gd/sensitivity_difference", "sensitivity difference"),
 )
-_STYLES = (("gd", "--", "gradient descent"), ("gd_plus", "-.", "GD++"), ("zero", ":", "zero"), ("best", "-", "ridge"))
+_STYLES = (
+    ("gd", "--", "gradient descent"),
+    ("gd_plus", "-.", "GD++"),
+    ("newton", ":x", "Newton"),
+    ("zero", ":", "zero"),
+    ("best", "-", "ridge"),
+)
 
 
 def curves(runs: Sequence[Run], record: Record) -> None:

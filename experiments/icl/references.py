@@ -12,11 +12,15 @@ from experiments.icl.arms import Arm
 
 
 class Tuned(NamedTuple):
-    """Step sizes chosen on tuning documents: eta (K,) of gradient descent, GD++ steps (or None), ridge strength."""
+    """Step sizes chosen on tuning documents.
+
+    eta (K,) of gradient descent, GD++ steps and the scale of Newton's iteration (or None), ridge strength.
+    """
 
     eta: jax.Array
     plus: descent.PlusSteps | None
     ridge: jax.Array
+    newton: jax.Array | None = None
 
 
 class Reference(NamedTuple):
@@ -42,8 +46,9 @@ def tune(arm: Arm, batch: Documents) -> Tuned:
     else:
         eta, _ = jax.jit(lambda d: tuning.tune_descent(task, d, steps))(batch)
     eta = jnp.broadcast_to(jnp.asarray(eta, jnp.result_type(float)), (steps,)).astype(task.dtype)
-    plus = None
+    plus = newton = None
     if arm.plus:
+        newton, _ = jax.jit(lambda d: tuning.tune_inverse_newton(task, d, steps))(batch)
         learn = functools.partial(tuning.learn_plus, task, steps=steps, shared=arm.model.shared, eta=float(eta[0]))
         gamma = 1.0 / (task.length * float(jnp.mean(batch.context**2)) * task.dimension)
         plus, _ = jax.jit(lambda d: learn(d, gamma=gamma))(batch)
@@ -52,11 +57,11 @@ def tune(arm: Arm, batch: Documents) -> Tuned:
         strength: Any = max(task.noise**2 / task.weight_scale**2, 1e-10 * task.length)
     else:
         strength, _ = jax.jit(lambda d: tuning.tune_ridge(task, d))(batch)
-    return Tuned(eta, plus, jnp.asarray(strength, task.dtype))
+    return Tuned(eta, plus, jnp.asarray(strength, task.dtype), newton)
 
 
 def compare(arm: Arm, tuned: Tuned, batch: Documents) -> Comparison:
-    """The references' answers on a batch: "gd", "gd_plus" where it exists, "best" (ridge on targets or logits)."""
+    """The answers on a batch of "gd" and "best" (ridge on targets or logits), at depth also "gd_plus" and "newton"."""
     return Comparison(tuned, batch, _answers(arm, tuned, batch))
 
 
@@ -70,6 +75,8 @@ def _answers(arm: Arm, tuned: Tuned, batch: Documents) -> dict[str, Reference]:
         "gd": linear(lambda d: descent.gradient_descent(arm.task, d, tuned.eta)),
         "best": linear(lambda d: descent.best_linear(arm.task, d, tuned.ridge)),
     }
+    if tuned.newton is not None:
+        found["newton"] = linear(lambda d: descent.inverse_newton(d, arm.model.depth, tuned.newton))
     if (plus := tuned.plus) is not None:
         logits = jax.vmap(lambda d: descent.gd_plus_logits(d, plus))(batch)
         found["gd_plus"] = Reference(logits, jax.vmap(lambda d: descent.gd_plus_sensitivities(d, plus))(batch))

@@ -114,12 +114,25 @@ class Run:
 
 def table(runs: Sequence[Run], record: Record) -> None:
     """One line a group of an arm's seeds: their means, with the 90% bootstrap band of the loss."""
-    columns = ("arm", "seeds", "zero", "gd", "gd_plus", "best", "trained", "low", "high", "cosine", "cosine_plus")
+    columns = (
+        "arm",
+        "seeds",
+        "zero",
+        "gd",
+        "gd_plus",
+        "newton",
+        "best",
+        "trained",
+        "low",
+        "high",
+        "cosine",
+        "cosine_plus",
+    )
     columns += ("prediction_difference", "interpolated")
     lines = []
     for run in runs:
         for group, band in run.band.items():
-            references = (run.losses.get(name) for name in ("zero", "gd", "gd_plus", "best"))
+            references = (run.losses.get(name) for name in ("zero", "gd", "gd_plus", "newton", "best"))
             measured = ("gd/cosine", "gd_plus/cosine", "gd/prediction_difference", "interpolated_loss")
             means = (band[name][0] if name in band else None for name in measured)
             lines.append((label(run.arm.name, group), len(run.groups[group]), *references, *band["loss"], *means))

@@ -83,6 +83,12 @@ LAYERS = (
         ANY,
         "numbers of finished runs, and the pages written from them",
     ),
+    Layer(
+        "experiments.papers",
+        ("attnreg.bounds", "experiments.claims", "experiments.runner", "experiments.run"),
+        ANY,
+        "the papers' statements, a row each, and the page of them",
+    ),
     Layer("experiments", (), ANY, "what must be installed, and threads of the linear algebra"),
     Layer(
         "configs",

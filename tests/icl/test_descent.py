@@ -41,6 +41,19 @@ def test_gd_plus_equals_numpy_and_gradient_descent_without_gamma(key):
     np.testing.assert_allclose(plain, descent_logits(LINEAR, batch, steps.eta), atol=1e-13)
 
 
+def test_newtons_iteration_for_the_inverse_equals_numpy_and_its_closed_form(key):
+    tall = TaskConfig(kind="linear", dimension=4, length=9, queries=2, noise=0.1, dtype="float64")
+    found = jax.jit(descent.inverse_newton, static_argnums=1)
+    for d in each(sample(key, tall, 3)):
+        A, b = np.asarray(d.context), np.asarray(d.targets)
+        values, U = np.linalg.eigh(A.T @ A)
+        for steps in (0, 1, 3):
+            left = (1 - 0.7 * (values / values[-1]) ** 2) ** (2**steps)
+            expected = U @ ((1 - left) / values * (U.T @ (A.T @ b)))
+            np.testing.assert_allclose(found(d, steps, 0.7), expected, atol=1e-12)
+        np.testing.assert_allclose(found(d, 40, 1.0), np.linalg.lstsq(A, b)[0], atol=1e-10)
+
+
 def test_references_equal_numpy(key):
     noisy = TaskConfig(kind="linear", dimension=4, length=9, queries=2, noise=0.1, dtype="float64")
     best = jax.jit(descent.best_linear, static_argnums=0)
