@@ -46,7 +46,7 @@ def _main(options: argparse.Namespace) -> int:
         return EXIT_FAILED if stale else 0
     numbers, failed = reading.load(HERE / NUMBERS), []
     for section in SECTIONS:
-        if options.only in section.config:
+        if options.only in (section.config or section.reads):
             found = measure(section, options.root, make=options.quick and section.quick)
             failed += [section.title] if found is None else []
             numbers |= found or {}
@@ -69,6 +69,7 @@ def measure(section: Section, root: Path, *, make: bool) -> dict[str, reading.Me
     """The numbers of a section from its finished run, made here with `make`; {} without one, None where it failed."""
     read = [claim for claim in section.claims if claim.path]
     if not section.config:
+        make = make or (bool(section.reads) and (root / section.reads).is_dir())
         output = _done([sys.executable, *shlex.split(section.command)[1:]], section) if make and read else ""
         when = {"date": environment.now()[:10], "commit": reading.commit(environment.commit())}
         return None if output is None else {c.name: reading.printed(c, output, **when) for c in read if output}

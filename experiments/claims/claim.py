@@ -43,7 +43,7 @@ class Section(NamedTuple):
     """Claims that one command measures.
 
     `config` and `overrides` make a run; without a config `command` is run as it is, where some claim has a path.
-    `quick` ones are made by `--quick`.
+    `quick` ones are made by `--quick`. `reads` is a finished sweep below `--root`: where it is, `command` is run on it.
     """
 
     title: str
@@ -53,6 +53,7 @@ class Section(NamedTuple):
     command: str = ""
     quick: bool = False
     note: str = ""
+    reads: str = ""
 
     def shown(self) -> str:
         """The command as a person types it."""

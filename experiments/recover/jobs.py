@@ -39,10 +39,10 @@ class Run(NamedTuple):
         losses = self.curve[:, 3]
         return float(np.min(losses, initial=np.inf, where=np.isfinite(losses)))
 
-    def reached(self, loss: float) -> float | None:
-        """Seconds until the held-out loss was at most `loss`."""
+    def reached(self, loss: float, clock: str = "seconds") -> float | None:
+        """Seconds by the wall, or of "cpu", until the held-out loss was at most `loss`."""
         below = np.flatnonzero(self.curve[:, 3] <= loss)
-        return float(self.curve[below[0], 0]) if below.size else None
+        return float(self.curve[below[0], COLUMNS.index(clock)]) if below.size else None
 
 
 def jobs_of(config: Any, targets: str) -> list[Job]:

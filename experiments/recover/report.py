@@ -39,6 +39,7 @@ def report(record: Record, data: Activations, runs: list[Run], best: LayerWeight
         "cpu_seconds": float(main.curve[-1, 1]),
         "reason": main.reason,
         "reached": _levels(main),
+        "cpu_reached": _levels(main, "cpu"),
         "determined": known._asdict(),
         "peak_gigabytes": peak_bytes() / 1e9,
     }
@@ -121,9 +122,9 @@ def behind_token_0(true: np.ndarray, fitted: np.ndarray) -> dict[str, float]:
     return {"mass_on_token_0": float(np.mean(true[:, 1:, 0])), "without_token_0": float(error)}
 
 
-def _levels(run: Run) -> dict[str, float | None]:
+def _levels(run: Run, clock: str = "seconds") -> dict[str, float | None]:
     """Seconds to each held-out loss that was reached."""
-    return {f"{level:.0e}": run.reached(level) for level in LEVELS}
+    return {f"{level:.0e}": run.reached(level, clock) for level in LEVELS}
 
 
 def _comparable(weights: LayerWeights) -> LayerWeights:
