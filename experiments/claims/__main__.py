@@ -6,6 +6,7 @@ started here failed, or when `--check` finds a page that differs.
 """
 
 import argparse
+import importlib.util
 import shlex
 import subprocess
 import sys
@@ -44,16 +45,21 @@ def _main(options: argparse.Namespace) -> int:
         for name in stale:
             print(f"{name} is not what docs/claims.json says: run python -m experiments.claims", file=sys.stderr)
         return EXIT_FAILED if stale else 0
+    chosen = [section for section in SECTIONS if options.only in (section.config or section.reads)]
+    tests = options.quick and any(section.quick and " pytest " in section.command for section in chosen)
+    if tests and importlib.util.find_spec("pytest") is None:
+        raise UsageError("one of the quick commands is a test: pip install -e '.[test]' (or --only CONFIG)")
     numbers, failed = reading.load(HERE / NUMBERS), []
-    for section in SECTIONS:
-        if options.only in (section.config or section.reads):
-            found = measure(section, options.root, make=options.quick and section.quick)
-            failed += [section.title] if found is None else []
-            numbers |= found or {}
+    for section in chosen:
+        found = measure(section, options.root, make=options.quick and section.quick)
+        failed += [section.title] if found is None else []
+        numbers |= found or {}
     reading.save(HERE / NUMBERS, numbers)
     for path, text in written().items():
         write_atomic(path, text.encode())
         print(path.relative_to(HERE))
+    for title in failed:
+        print(f"failed, and keeps its numbers: {title}", file=sys.stderr)
     return EXIT_FAILED if failed else 0
 
 
@@ -62,7 +68,7 @@ def written() -> dict[Path, str]:
     numbers = reading.load(HERE / NUMBERS)
     front = HERE / "README.md"
     rows = pages.readme(front.read_text(encoding="utf-8"), HEADLINES, claims(), numbers)
-    return {HERE / "docs" / "claims.md": pages.page(SECTIONS, numbers), front: rows}
+    return {HERE / "docs" / "claims.md": pages.page(SECTIONS, numbers, HEADLINES), front: rows}
 
 
 def measure(section: Section, root: Path, *, make: bool) -> dict[str, reading.Measured] | None:

@@ -113,6 +113,13 @@ def test_a_finished_run_is_read_and_none_is_made(tmp_path, monkeypatch):
     assert found == {"error": reading.Measured(0.5, date="2026-01-02")}
 
 
+def test_a_quick_table_that_needs_what_is_not_there_is_said_before_anything_runs(monkeypatch, capsys):
+    monkeypatch.setattr(command.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(command.subprocess, "run", lambda *a, **k: pytest.fail("a run was started"))
+    assert command.main(["--quick"]) == 2
+    assert "pip install -e '.[test]'" in capsys.readouterr().err
+
+
 def test_a_readme_without_marks_is_refused():
     with pytest.raises(ValueError, match=re.escape(pages.BEGIN)):
         pages.readme("# attnreg", HEADLINES, claims(), reading.load(NUMBERS))

@@ -152,4 +152,5 @@ def test_the_command_line_works_as_a_process(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "finished in" in done.stdout
+    assert done.stdout.endswith(f"as a page: python -m experiments.report {tmp_path / 'run'}\n")
     assert "Traceback" not in done.stderr

@@ -172,6 +172,11 @@ def _runs(names, folder):
     assert names["Q"].shape == (4, 2)
 
 
+def _start(names, folder):
+    kept = np.load(folder / "mine.npz")
+    assert (kept["A"].shape, kept["B"].shape) == ((24, 128, 64), (24, 128, 32))
+
+
 def _sweeps(names, folder):
     assert len(names["sweep"]()) == 64
     _experiment(names, folder, {"learning_rate": 0.1, "steps": 4, "chunk": 2})
@@ -205,5 +210,6 @@ CHECKS = {
     "docs/guides/real_heads.md": _real_heads,
     "docs/guides/recover.md": _recover,
     "docs/guides/runs.md": _runs,
+    "docs/guides/start.md": _start,
     "docs/guides/sweeps.md": _sweeps,
 }
