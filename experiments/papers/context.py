@@ -52,7 +52,8 @@ NUMBERS = Chapter(
         Row("2503.12734", "softmax heads 1, 2, 4, 8 against the best step", "configs/icl_heads.py",
             ".406 ± .010, .2395 ± .0056, .247 ± .005, .240 ± .004; step .23978", "the step's loss in closed form",
             "step {heads, step:4}; {heads, 1:3} ({heads, 1, low:3} to {heads, 1, high:3}), "
-            "{heads, 2:4} ({heads, 2, low:4} to {heads, 2, high:4}), {heads, 4:4} ({heads, 4, low:4} to {heads, 4, high:4}), "
+            "{heads, 2:4} ({heads, 2, low:4} to {heads, 2, high:4}), "
+            "{heads, 4:4} ({heads, 4, low:4} to {heads, 4, high:4}), "
             "{heads, 8:4} ({heads, 8, low:4} to {heads, 8, high:4}), 8 seeds", "open"),
         Row("2306.15063", "few tasks: from dMMSE to ridge", "attnreg/icl/descent.py",
             "a crossover in the number of tasks", "–", "not run", "not built: pools of tasks"),
