@@ -1,6 +1,7 @@
 """Linear attention fitted on a finite pool of tasks: nearer to dMMSE or to ridge, and from how many tasks on."""
 
 import functools
+import itertools
 from typing import Any
 
 import jax
@@ -46,9 +47,7 @@ def run(config: Any, record: Record) -> dict[str, Any]:
 def crossover(rows: list[dict[str, Any]]) -> float:
     """The number of tasks at which the two distances are equal, on log axes; infinite where they never are."""
     gaps = [np.log(row["to ridge"] / row["to dmmse"]) for row in rows]
-    for (before, after), (a, b) in zip(
-        zip(gaps, gaps[1:], strict=False), zip(rows, rows[1:], strict=False), strict=True
-    ):
+    for (before, after), (a, b) in zip(itertools.pairwise(gaps), itertools.pairwise(rows), strict=True):
         if before > 0.0 >= after:
             share = before / (before - after)
             return float(np.exp((1 - share) * np.log(a["tasks"]) + share * np.log(b["tasks"])))

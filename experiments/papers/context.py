@@ -58,7 +58,8 @@ NUMBERS = Chapter(
             "open"),
         Row("2306.15063", "few tasks: from dMMSE to ridge; here linear attention fitted in closed form",
             "configs/icl_task_pool.py", "a crossover in the number of tasks (transformers)", "–",
-            "nearer to ridge than to dMMSE from {pool, crossover} tasks on; with {pool, tasks:4} tasks its loss on fresh ones is "
+            "nearer to ridge than to dMMSE from {pool, crossover} tasks on; with {pool, tasks:4} tasks "
+            "its loss on fresh ones is "
             "{pool, over ridge:3} times ridge's, that of dMMSE {pool, dmmse over ridge:3} times",
             "true in part: a layer, no transformer"),
         Row("2310.17086", "transformers against Newton's iteration for the inverse", "attnreg/icl/descent.py",
