@@ -4,7 +4,7 @@ Claim examined: attention is Lipschitz in its tokens with a constant that grows 
 Command: python -m experiments.run --config configs/joint_tokens.py
 Expected: no constant is beaten in a million improved documents a quantity; docs/theory/bounds.md, section 8, has the
 numbers measured so far.
-Time: a few minutes of CPU; smoke: seconds.
+Time: 1.5 minutes of CPU; smoke: seconds.
 """
 
 from typing import Any

@@ -93,16 +93,35 @@ def fit_linear_attention(key: jax.Array, z: Proportions, *, dimension: int) -> j
     w = w[jax.random.randint(of_choice, (n,), 0, tasks)]
     x = jax.random.normal(of_inputs, (n, rows + 1, d)) / math.sqrt(d)
     y = tt.einsum("nid,nd->ni", x, w) + math.sqrt(z.rho) * jax.random.normal(of_noise, (n, rows + 1))
-    read, asked = y[:, :rows], y[:, rows]
-    h = jnp.concatenate(
-        [d / rows * tt.einsum("ni,nid->nd", read, x[:, :rows]), jnp.mean(read**2, axis=1)[:, None]], axis=1
-    )
-    features = (x[:, rows, :, None] * h[:, None, :]).reshape(n, d * (d + 1))
-    if n <= features.shape[1]:
-        weights = tt.matmul(features.T, jnp.linalg.solve(tt.matmul(features, features.T), asked))
+    return least_squares(linear_features(x[:, :rows], y[:, :rows], x[:, rows]), y[:, rows])
+
+
+def linear_features(context: jax.Array, targets: jax.Array, queries: jax.Array) -> jax.Array:
+    """`x_q hᵀ` (n, d, d + 1) of n documents: what a merged linear layer is linear in.
+
+    context: (n, ℓ, d). targets: (n, ℓ). queries: (n, d), one a document.
+
+    Cost: n ℓ d multiplications, and n d².
+    """
+    rows, d = context.shape[1:]
+    read = d / rows * tt.einsum("ni,nid->nd", targets, context)
+    h = jnp.concatenate([read, jnp.mean(targets**2, axis=1)[:, None]], axis=1)
+    return queries[:, :, None] * h[:, None, :]
+
+
+def least_squares(features: jax.Array, asked: jax.Array) -> jax.Array:
+    """Γ (d, d + 1) that answers best; of least norm where there are fewer documents than features.
+
+    features: (n, d, d + 1). asked: (n,) labels of the queries.
+
+    Cost: n p min(n, p) multiplications, p = d(d + 1).
+    """
+    n, flat = features.shape[0], features.reshape(features.shape[0], -1)
+    if n <= flat.shape[1]:
+        weights = tt.matmul(flat.T, jnp.linalg.solve(tt.matmul(flat, flat.T), asked))
     else:
-        weights = jnp.linalg.solve(tt.matmul(features.T, features), tt.matmul(features.T, asked))
-    return weights.reshape(d, d + 1)
+        weights = jnp.linalg.solve(tt.matmul(flat.T, flat), tt.matmul(flat.T, asked))
+    return weights.reshape(features.shape[1:])
 
 
 def loss_of(gamma: jax.Array, z: Proportions) -> jax.Array:
