@@ -7,13 +7,15 @@ With steps S and gradient changes Y as rows, and R the upper triangle of `S Yᵀ
 what the two-loop recursion gives, in four products instead of two loops over the pairs.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from attnreg.lift.tensor_trick import matmul
+# A corrected direction is worth no more than its least exact product.
+matmul: Callable[..., jax.Array] = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 class Pairs(NamedTuple):
