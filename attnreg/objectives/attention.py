@@ -133,6 +133,16 @@ class AttentionObjective(SecondOrderObjective):
         hessian = tt.unpack_hessian(packed, d1, d2) + ridge * jnp.eye(d1 * d2, dtype=X.dtype)
         return value + ridge * jnp.sum(X * X) / 2, gradient + ridge * X, hessian
 
+    def chosen_hessian(self, X: jax.Array, gauss_newton: jax.Array) -> jax.Array:
+        """The Gauss–Newton matrix where the boolean scalar says so, else the exact Hessian: one pass, one program."""
+
+        def emit(block):
+            blocks = tt.curvature_blocks(curvature_of(self._rows(X, block), gauss_newton), block.keys)
+            return tt.lift_blocks(tt.khatri_rao_square(block.lift), blocks)
+
+        d1, d2 = self.problem.shape
+        return tt.unpack_hessian(self._sum(emit), d1, d2) + self.problem.ridge * jnp.eye(d1 * d2, dtype=X.dtype)
+
     @compiled("gauss_newton")
     def hessian_diagonal(self, X: jax.Array, *, gauss_newton: bool = False) -> jax.Array:
         """The diagonal of the Hessian, shaped like X. Cost: about that of a gradient."""

@@ -146,6 +146,13 @@ class SecondOrderObjective(Objective):
     def value_grad_hessian(self, x: Any, /, *, gauss_newton: bool = False) -> tuple[jax.Array, Any, jax.Array]:
         """Value, gradient, and the dense Hessian (or Gauss–Newton matrix) (p, p)."""
 
+    def chosen_hessian(self, x: Any, gauss_newton: jax.Array, /) -> jax.Array:
+        """The Gauss–Newton matrix where the boolean scalar says so, else the exact Hessian, (p, p).
+
+        A program that is to choose while it runs holds both; an objective that can make either in one pass says how.
+        """
+        return jax.lax.cond(gauss_newton, self.gauss_newton, self.hessian, x)
+
     @abc.abstractmethod
     def preconditioner(self, x: Any, /) -> Preconditioner:
         """A positive semidefinite approximation of the Hessian that is cheap to invert."""

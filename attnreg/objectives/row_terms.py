@@ -38,9 +38,19 @@ def row_terms(problem: AttentionRegression, block: Block, s: jax.Array) -> RowTe
     )
 
 
-def curvature_of(terms: RowTerms, gauss_newton: bool) -> Curvature:
-    """The exact or the Gauss–Newton curvature of some rows."""
-    return terms.gauss_newton if gauss_newton else terms.hessian
+def curvature_of(terms: RowTerms, gauss_newton: bool | jax.Array) -> Curvature:
+    """The exact or the Gauss–Newton curvature of some rows; a boolean scalar chooses while the program runs."""
+    if isinstance(gauss_newton, bool):
+        return terms.gauss_newton if gauss_newton else terms.hessian
+    yes, no = (_with_low(a, b) for a, b in ((terms.gauss_newton, terms.hessian), (terms.hessian, terms.gauss_newton)))
+    return jax.tree.map(lambda a, b: a if a is b else jnp.where(gauss_newton, a, b), yes, no)
+
+
+def _with_low(curvature: Curvature, other: Curvature) -> Curvature:
+    """The same matrices, with a part of rank two that is zero where only the other has one."""
+    if curvature.low is not None or other.low is None:
+        return curvature
+    return curvature._replace(low=jax.tree.map(jnp.zeros_like, other.low))
 
 
 def check_streaming(objective: Any) -> None:

@@ -5,17 +5,17 @@ A solver is a frozen dataclass of options (hashable, so it is static under jit).
 
 import abc
 import functools
-import itertools
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import jax
 import jax.core
 import jax.numpy as jnp
+import numpy as np
 
 from attnreg.objectives.base import Objective
 from attnreg.problems.checks import LARGEST, ProblemError, check_integer, check_number
+from attnreg.solvers.host import Stopwatch, chunks
 from attnreg.solvers.implicit import differentiable
 from attnreg.solvers.result import Counts, History, Result, Status, status_of
 from attnreg.solvers.state import State, tree_norm
@@ -137,20 +137,14 @@ class Solver(abc.ABC):
 
         return differentiable(objective, solve)
 
-    def iterate(self, objective: Any, params: Any, *, state: State | None = None) -> Iterator[State]:
-        """States one by one from a host loop, the start first; ends by itself when the solver does.
+    def iterate(self, objective: Any, params: Any, *, state: State | None = None, chunk: int = 1) -> Iterator[State]:
+        """States from a host loop, the start and then one every `chunk` steps; ends by itself when the solver does.
 
-        Pass `state` (for example from a checkpoint) to go on from there; `params` then only gives shapes.
-        The step is compiled before the first state is handed out, so what a caller times is the work.
+        The steps of a chunk are one dispatch, and the device itself stops inside one: the states are those of single
+        steps. Pass `state` (for example from a checkpoint) to go on from there; `params` then only gives shapes.
+        The program is compiled before the first state is handed out, so what a caller times is the work.
         """
-        self.accept(objective, params)
-        start = _init(self, objective, params)
-        compiled = _advance.lower(self, objective, start).compile()
-        now: State = jax.block_until_ready(start if state is None else state)
-        yield now
-        while int(now.status) == Status.RUNNING and int(now.steps) < self.max_steps:
-            now = jax.block_until_ready(compiled(objective, now))
-            yield now
+        return (now for now, _ in chunks(self, objective, params, state, chunk))
 
     def run_on_host(
         self,
@@ -159,30 +153,31 @@ class Solver(abc.ABC):
         *,
         callback: Callable[[State, float], None] | None = None,
         seconds: float = float("inf"),
+        chunk: int = 1,
     ) -> Result:
-        """The same solve with a host loop: `callback(state, elapsed)` after each step, stopped after `seconds`.
+        """The same solve with a host loop: `callback(state, elapsed)` every `chunk` steps, stopped after `seconds`.
 
-        Neither compilation nor the callback is on the clock.
+        Neither compilation nor the callback is on the clock. Steps of one chunk have the same time in the history.
         """
         check_number("seconds", seconds, at_least=0, infinite=True)
         clock = Stopwatch()
-        rows: list[tuple] = []
+        rows: list[np.ndarray] = []
         state = None
-        for state in clock.time(self.iterate(objective, params)):
+        for state, new in clock.time(chunks(self, objective, params, None, chunk)):
             late = clock.seconds >= seconds and int(state.status) == Status.RUNNING
             if late:
                 state = state._replace(status=jnp.asarray(Status.OUT_OF_TIME, jnp.int32))
-            elapsed = jnp.asarray(clock.seconds, state.value.dtype)
-            rows.append((state.value, state.gradient_norm, self.control(state), elapsed))
+            rows.append(np.column_stack([new, np.full(len(new), clock.seconds, new.dtype)]))
             if callback is not None:
                 callback(state, clock.seconds)
             if late:
                 break
         assert state is not None, "a solver hands out its start"
-        history = History(*(jnp.stack(column) for column in zip(*rows, strict=True)))
+        history = History(*(jnp.asarray(column) for column in np.concatenate(rows).T))
         return settled(objective, params, finished(state, history))
 
 
+<<<<<<< HEAD
 class Stopwatch:
     """Time spent inside a generator of states after its first one, and nowhere else."""
 
@@ -200,6 +195,8 @@ class Stopwatch:
             yield state
 
 
+=======
+>>>>>>> fast
 def finished(state: State, history: History) -> Result:
     """The `Result` of a solve that ends in `state`."""
     status = status_of(state.status == Status.RUNNING, Status.MAX_STEPS, state.status)
@@ -234,13 +231,3 @@ def _record(solver: Solver, history: History, state: State) -> History:
         gradient_norm=put(history.gradient_norm, state.gradient_norm),
         control=put(history.control, solver.control(state)),
     )
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _init(solver: Solver, objective: Any, params: Any) -> State:
-    return solver.ended(solver.init(objective, params))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _advance(solver: Solver, objective: Any, state: State) -> State:
-    return solver.ended(solver.advance(objective, state))

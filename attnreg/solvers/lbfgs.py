@@ -93,13 +93,6 @@ class LBFGS(Solver):
     def _advance(self, memory: Memory, s, y, g) -> Memory:
         """The memory with a new pair (kept only where the curvature is positive) and its direction."""
         pairs = push(memory.pairs, s, y, least=float(jnp.finfo(s.dtype).eps))
-        # Not unrolled: stages of many starts compile this solver again for every ridge.
-        direction = -corrected_solve(pairs, lambda q: _newest_scale(pairs) * q, g, unroll=False)
+        direction = -corrected_solve(pairs, lambda q: pairs.scale * q, g)
         descends = jnp.dot(direction, g) < 0
         return Memory(pairs, jnp.where(descends, direction, -g), jnp.ones_like(memory.length))
-
-
-def _newest_scale(pairs: Pairs) -> jax.Array:
-    """⟨s, y⟩/⟨y, y⟩ of the newest pair, the size of an inverse Hessian; 1 without pairs."""
-    sy, yy = jnp.dot(pairs.S[-1], pairs.Y[-1]), jnp.dot(pairs.Y[-1], pairs.Y[-1])
-    return jnp.where(yy > 0, sy / jnp.where(yy > 0, yy, 1), 1)

@@ -10,10 +10,10 @@ from jax.flatten_util import ravel_pytree
 from attnreg.problems.checks import check_choice, check_integer, check_number
 from attnreg.solvers.base import Solver
 from attnreg.solvers.result import Status, status_of
-from attnreg.solvers.secant import corrected_solve, no_pairs, push
-from attnreg.solvers.state import State, count, counted
-from attnreg.solvers.trial import backtrack, flat_gradient, move
-from attnreg.solvers.warm_up import as_dtype, coarse_warm_up, kronecker_warm_up, settled_norm
+from attnreg.solvers.search import SETTLED, Model, Rules, Search, begin, either, trials
+from attnreg.solvers.secant import no_pairs
+from attnreg.solvers.state import State, count, counted, select, tree_norm
+from attnreg.solvers.trial import flat_gradient
 
 CURVATURES = ("auto", "exact", "gauss_newton")
 DEFAULT_BUDGET = 20  # warm-up evaluations without a cost model
@@ -109,14 +109,17 @@ class Newton(Solver):
         return state.inner.damping
 
     def advance(self, objective: Any, state: State) -> State:
-        """One factorisation: a Newton step and the chord steps it is good for."""
+        """One factorisation: a Newton step and the chord steps it is good for. Step 0 may be a warm-up."""
         budget = self._budget(objective, ravel_pytree(state.params)[0].size)
         if budget == 0:
-            return self._newton(objective, state)
+            return self._step(objective, state, 0, False)
+        first = state.steps == 0
+        if self.coarse_dtype is None:
+            return self._step(objective, state, budget, first)
         return jax.lax.cond(
-            state.steps == 0,
-            lambda: self._warm_up(objective, state, budget),
-            lambda: self._newton(objective, state),
+            first,
+            lambda: self._coarse_warm_up(objective, state, budget),
+            lambda: self._step(objective, state, 0, False),
         )
 
     def _budget(self, objective, p: int) -> int:
@@ -126,100 +129,99 @@ class Newton(Solver):
         costs = objective.costs()
         return DEFAULT_BUDGET if costs is None else int(3 * (costs.hessian + p**3 / 3) / costs.gradient)
 
-    def _warm_up(self, objective, state, budget):
-        """Step 0 (`attnreg.solvers.warm_up`)."""
-        options: Any = dict(budget=budget, memory=self.memory, tol=self.tolerance(state.value.dtype))
-        if self.coarse_dtype is None:
-            state = kronecker_warm_up(objective, state, **options)
-        else:
-            state = coarse_warm_up(self.coarse_dtype, objective, state, **options)
-        # Near a minimum the exact Hessian is the better model, and positive definite.
-        near = state.gradient_norm <= settled_norm(state, options["tol"])
-        settled = near & (self.curvature != "gauss_newton")
-        inner = state.inner._replace(exact=state.inner.exact | settled)
-        return state._replace(inner=inner, steps=state.steps + 1)
+    def _step(self, objective: Any, state: State, budget: int, warm: Any) -> State:
+        """Models and trials on them until no further one is worth it: a step. `warm` says whether it is the warm-up."""
+        goal = either(warm, lambda: self._settled(state), lambda: self.goal(state))
+        rules = Rules(goal, budget, self.chord, self.memory)
 
-    def _newton(self, objective, state):
-        """Factorise, step (shortened where needed), then chord steps."""
-        factor, shift, inner, hessians = self._factorise(objective, state)
-        state = counted(state._replace(inner=inner), hessians=hessians)
-        before = state
-        delta = -_solve(factor, flat_gradient(state))
-        predicted = (shift.astype(delta.dtype) * delta @ delta - flat_gradient(state) @ delta) / 2
-        state, accepted, ratio, value = move(objective, state, delta, predicted)
-        shortened, length = backtrack(objective, state, delta, value, accepted)
-        damping, growth = nielsen(inner.damping, inner.growth, accepted, ratio)
-        saved = length > 0
-        damping = jnp.where(saved, inner.damping * jnp.minimum(1 / jnp.where(saved, length, 1), 10), damping)
-        growth = jnp.where(saved, inner.growth, growth)
-        exact = inner.exact | (accepted & (ratio > 0.5)) if self.curvature != "gauss_newton" else inner.exact
-        if self.chord > 0:
-            eager = accepted & (ratio > 0.1) & (state.gradient_norm <= self.chord * before.gradient_norm)
-            state = self._chord(objective, shortened, before, factor, eager)
-        else:
-            state = shortened
-        moved = accepted | saved
-        status = status_of(~moved & (damping > 1e12), Status.STALLED, state.status)
-        inner = state.inner._replace(damping=damping, growth=growth, kept=~moved, exact=exact)
+        def one_model(carry):
+            inner, search, hessians = carry
+            model, inner, formed, good = self._model(objective, inner, search.state, budget > 0, warm)
+            # An exact Hessian that is not positive definite: the same point again, with Gauss–Newton.
+            again = ~good & inner.exact
+            inner = inner._replace(exact=inner.exact & good, kept=inner.kept & good)
+            search = search._replace(pairs=no_pairs(self.memory, flat_gradient(state)), going=search.going & good)
+            search = trials(objective, search, model, rules, warm)
+            return inner, search._replace(going=search.going | again), hessians + formed
+
+        start = (state.inner, begin(state, self.memory), jnp.int32(0))
+        inner, search, hessians = jax.lax.while_loop(lambda c: c[1].going, one_model, start)
+        state = counted(search.state, hessians=hessians)
+        judged, stuck = self._judged(inner, search)
+        status = status_of(stuck & ~jnp.asarray(warm), Status.STALLED, state.status)
+        inner = select(warm, self._warmed(inner, state), judged)
         return state._replace(inner=inner, status=status, steps=state.steps + 1)
 
-    def _chord(self, objective, state, before, factor, eager):
-        """Further steps with the same factor, corrected by their secant pairs, while each is worth it."""
+    def _settled(self, state: State) -> jax.Array:
+        """The gradient norm at which the warm-up has done its work."""
+        return jnp.maximum(SETTLED, self.tolerance(state.value.dtype)) * state.start_gradient_norm
 
-        def pair(pairs, old, new):
-            s = ravel_pytree(new.params)[0] - ravel_pytree(old.params)[0]
-            return push(pairs, s, flat_gradient(new) - flat_gradient(old)) if self.memory else pairs
+    def _warmed(self, inner: Inner, state: State) -> Inner:
+        """What is remembered after the warm-up: near a minimum the exact Hessian is the better model, and positive."""
+        near = (state.gradient_norm <= self._settled(state)) & (self.curvature != "gauss_newton")
+        return inner._replace(exact=inner.exact | near)
 
-        def worth_it(carry):
-            state, _, eager = carry
-            return eager & (state.gradient_norm > self.goal(state))
+    def _model(self, objective: Any, inner: Inner, state: State, warms: bool, warm: Any):
+        """A `Model` at the state, what is remembered, how many Hessians were formed, and whether it is of use."""
 
-        def again(carry):
-            old, pairs, _ = carry
-            delta = -corrected_solve(pairs, lambda g: _solve(factor, g), flat_gradient(old))
-            state, accepted, _, _ = move(objective, old, delta, -flat_gradient(old) @ delta / 2)
-            better = state.gradient_norm <= self.chord * old.gradient_norm
-            return state, pair(pairs, old, state), accepted & better
+        def factorise():
+            hessian = jax.lax.cond(inner.kept, lambda: inner.hessian, lambda: self._hessian(objective, inner, state))
+            return hessian, *_cholesky(hessian, inner.damping)
 
-        pairs = pair(no_pairs(self.memory, flat_gradient(state)), before, state)
-        return jax.lax.while_loop(worth_it, again, (state, pairs, eager))[0]
+        if not warms:
+            kronecker, (hessian, factor, shift) = None, factorise()
+        else:
+            approximate = lambda: objective.preconditioner(state.params)  # noqa: E731
+            empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(approximate))
+            nothing = inner.hessian, inner.hessian, jnp.zeros((), inner.hessian.dtype)
+            kronecker, (hessian, factor, shift) = either(
+                warm, lambda: (approximate(), nothing), lambda: (empty, factorise())
+            )
+        good = warm | jnp.all(jnp.isfinite(jnp.diagonal(factor)))
+        formed = jnp.where(warm | inner.kept, 0, 1)
+        return Model(kronecker, factor, shift), inner._replace(hessian=hessian), formed, good
 
-    def _factorise(self, objective, state):
-        """Cholesky factor of the damped Hessian, its shift, the kept Hessian, and how many Hessians were formed."""
-        inner = state.inner
-
-        def evaluate(gauss_newton):
-            terms = objective, state.params
-            if self.coarse_dtype is not None:
-                terms = as_dtype(self.coarse_dtype, terms)
-            return terms[0].value_grad_hessian(terms[1], gauss_newton=gauss_newton)[2]
-
-        def fresh():
-            if self.curvature == "gauss_newton":
-                return evaluate(True)
-            return jax.lax.cond(inner.exact, lambda: evaluate(False), lambda: evaluate(True))
-
-        hessian = jax.lax.cond(inner.kept, lambda: inner.hessian, fresh)
-        hessians = jnp.where(inner.kept, 0, 1)
-        factor, shift = _cholesky(hessian, inner.damping)
+    def _hessian(self, objective: Any, inner: Inner, state: State) -> jax.Array:
+        """The dense curvature that the options ask for, in the coarse precision if there is one."""
+        terms = objective, state.params
+        if self.coarse_dtype is not None:
+            terms = as_dtype(self.coarse_dtype, terms)
         if self.curvature == "gauss_newton":
-            return factor, shift, inner._replace(hessian=hessian), hessians
-        good = jnp.all(jnp.isfinite(jnp.diagonal(factor)))
+            return terms[0].value_grad_hessian(terms[1], gauss_newton=True)[2]
+        return terms[0].chosen_hessian(terms[1], ~inner.exact)
 
-        def fallback():
-            gauss_newton = evaluate(True)
-            return gauss_newton, *_cholesky(gauss_newton, inner.damping)
+    def _judged(self, inner: Inner, search: Search) -> tuple[Inner, jax.Array]:
+        """What is remembered after the trials on one factor, and whether the damping has outgrown everything."""
+        damping, growth = nielsen(inner.damping, inner.growth, search.accepted, search.ratio)
+        moved = search.taken > 0
+        saved, length = moved & ~search.accepted, jnp.where(moved, search.reached, 1)
+        damping = jnp.where(saved, inner.damping * jnp.minimum(1 / length, 10), damping)
+        growth = jnp.where(saved, inner.growth, growth)
+        exact = inner.exact
+        if self.curvature != "gauss_newton":
+            exact = exact | (search.accepted & (search.ratio > 0.5))
+        return Inner(damping, growth, inner.hessian, ~moved, exact), ~moved & (damping > 1e12)
 
-        hessian, factor, shift = jax.lax.cond(good, lambda: (hessian, factor, shift), fallback)
-        inner = inner._replace(hessian=hessian, exact=inner.exact & good)
-        return factor, shift, inner, hessians + jnp.where(good, 0, 1)
+    def _coarse_warm_up(self, objective: Any, state: State, budget: int) -> State:
+        """Step 0 in the coarse precision; its point is judged, and if worse refused, in the objective's own."""
+        low, at = as_dtype(self.coarse_dtype, (objective, state))
+        coarse = dataclasses.replace(self, coarse_dtype=None)._step(low, at, budget, True)
+        params = jax.tree.map(lambda x, like: x.astype(like.dtype), coarse.params, state.params)
+        value, gradient = objective.value_and_grad(params)
+        there = dict(params=params, value=value, gradient=gradient, gradient_norm=tree_norm(gradient))
+        state = counted(state._replace(counts=coarse.counts, steps=coarse.steps), values=1, gradients=1)
+        # Rounding, or an overflow of the narrower range, may have spoiled it.
+        state = select(value <= state.value, state._replace(**there), state)
+        return state._replace(inner=self._warmed(state.inner, state))
 
 
-def _solve(factor: jax.Array, g: jax.Array) -> jax.Array:
-    """`(L Lᵀ)⁻¹ g` in the factor's precision, whatever the size of g."""
-    size = jnp.linalg.norm(g)
-    size = jnp.where(size > 0, size, jnp.ones_like(size))
-    return jax.scipy.linalg.cho_solve((factor, True), (g / size).astype(factor.dtype)).astype(g.dtype) * size
+def as_dtype(dtype: Any, tree: Any) -> Any:
+    """A pytree with its floating-point arrays in another precision."""
+
+    def cast(x):
+        return x.astype(dtype) if jnp.issubdtype(jnp.result_type(x), jnp.floating) else x
+
+    return jax.tree.map(cast, tree)
 
 
 def _cholesky(hessian, damping):

@@ -1,4 +1,4 @@
-"""Trying points: one evaluation that is taken or not, and shorter steps after a failure."""
+"""Trying points: one evaluation that is taken or not, and the length to try after a failure."""
 
 from typing import Any
 
@@ -7,8 +7,6 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from attnreg.solvers.state import State, acceptable, counted, moved, tree_norm
-
-BACKTRACKS = 2  # shorter steps tried before a direction is given up
 
 
 def flat_gradient(state: State) -> jax.Array:
@@ -27,30 +25,6 @@ def move(
     accepted, ratio = acceptable(state, value, norm, predicted)
     state = counted(moved(state, accepted, trial, value, gradient, norm), values=1, gradients=1)
     return state, accepted, ratio, value
-
-
-def backtrack(
-    objective: Any, state: State, delta: jax.Array, value: jax.Array, accepted: jax.Array
-) -> tuple[State, jax.Array]:
-    """Shorter steps along `delta` after a failure, lengths by quadratic interpolation: the state, and the length taken.
-
-    The length is 0 when nothing was taken, or nothing had failed.
-    """
-    slope = flat_gradient(state) @ delta
-
-    def unsettled(carry):
-        _, _, _, tries, done = carry
-        return ~done & (tries < BACKTRACKS)
-
-    def shorter(carry):
-        state, length, value, tries, _ = carry
-        length = interpolate(length, length * slope, state.value, value)
-        state, taken, _, value = move(objective, state, length * delta, -length * slope)
-        return state, length, value, tries + 1, taken
-
-    start = (state, jnp.ones_like(value), value, jnp.int32(0), accepted)
-    state, length, _, tries, taken = jax.lax.while_loop(unsettled, shorter, start)
-    return state, jnp.where(taken & (tries > 0), length, jnp.zeros_like(length))
 
 
 def interpolate(

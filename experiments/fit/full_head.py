@@ -16,8 +16,8 @@ from attnreg.objectives.factored import FactoredObjective
 from attnreg.objectives.factors import Factors
 from attnreg.problems.attention import AttentionRegression
 from attnreg.problems.checks import check_choice
-from attnreg.solvers import Optax, Solver, Status
-from attnreg.solvers.base import Stopwatch
+from attnreg.solvers import Optax, Solver
+from attnreg.solvers.host import Stopwatch
 from experiments.fit import head_figures
 from experiments.runner.about import About, Metric
 from experiments.runner.command import called
@@ -138,11 +138,9 @@ def descend(config: Any, data: Data, solver: Solver, emit: Emit) -> None:
     objective, unseen = (parallel.spread(FactoredObjective(p, config.rank)) for p in (data.problem, data.heldout))
     unit, unseen_unit = (float(jnp.sum(jnp.asarray(p.B) ** 2)) for p in (data.problem, data.heldout))
     clock = Stopwatch()
-    for state in clock.time(solver.iterate(objective, objective.start())):
-        last = int(state.status) != Status.RUNNING or int(state.steps) == solver.max_steps
-        if last or int(state.steps) % config.judge_every == 0:
-            heldout = float(unseen.value(state.params)) / unseen_unit
-            emit(clock.seconds, float(state.value) / unit, heldout, parallel.gathered(state.params))
+    for state in clock.time(solver.iterate(objective, objective.start(), chunk=config.judge_every)):
+        heldout = float(unseen.value(state.params)) / unseen_unit
+        emit(clock.seconds, float(state.value) / unit, heldout, parallel.gathered(state.params))
 
 
 def follow(record: Record, name: str, method: Callable[[Emit], None], step: int) -> tuple[int, Outcome]:

@@ -18,7 +18,8 @@ from attnreg.objectives.factors import Factors
 from attnreg.problems.attention import AttentionRegression
 from attnreg.problems.checks import check_choice, check_integer, check_number
 from attnreg.solvers import History, Optax, Solver, Status, settled
-from attnreg.solvers.base import Stopwatch, finished
+from attnreg.solvers.base import finished
+from attnreg.solvers.host import Stopwatch
 from experiments.fit import data as fit_data
 from experiments.fit.report import Fit, Scale, matrix, report, value_at_zero
 from experiments.runner.about import About, Metric

@@ -36,6 +36,22 @@ def test_the_oldest_pair_is_dropped_and_negative_curvature_is_not_kept():
     pairs = no_pairs(2, one)
     for k in (1.0, 2.0, 3.0):
         pairs = push(pairs, k * one, one)
-    np.testing.assert_array_equal(pairs.S[:, 0], [2.0, 3.0])
+    np.testing.assert_array_equal(np.sort(pairs.S[:, 0]), [2.0, 3.0])
+    # ⟨s, y⟩/⟨y, y⟩ of the newest.
+    assert float(pairs.scale) == 3.0
     kept = push(pairs, one, -one)
     np.testing.assert_array_equal(kept.S, pairs.S)
+
+
+def test_a_memory_that_has_gone_round_is_that_of_its_last_pairs():
+    rng = np.random.default_rng(1)
+    root = rng.normal(size=(P, P))
+    C = root @ root.T + np.eye(P)
+    steps, g = rng.normal(size=(7, P)), jnp.asarray(rng.normal(size=P))
+    long, short = no_pairs(3, g), no_pairs(3, g)
+    for s in steps:
+        long = push(long, jnp.asarray(s), jnp.asarray(C @ s))
+    for s in steps[-3:]:
+        short = push(short, jnp.asarray(s), jnp.asarray(C @ s))
+    both = [corrected_solve(pairs, lambda v: 2 * v, g) for pairs in (long, short)]
+    np.testing.assert_allclose(*both, rtol=1e-10)

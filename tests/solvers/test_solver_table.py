@@ -115,6 +115,22 @@ def test_a_host_loop_goes_on_from_any_of_its_states():
     jax.tree.map(np.testing.assert_array_equal, resumed, states[3:])
 
 
+@pytest.mark.parametrize("name", ["lbfgs", pytest.param("newton", marks=pytest.mark.slow)])
+def test_a_chunk_of_steps_is_those_steps_to_the_last_bit(name):
+    solver, objective = table.SOLVERS[name].solver, AttentionObjective(PROBLEMS["noisy"], block_rows=5)
+    solver = dataclasses.replace(solver, max_steps=8)
+    single = solver.run_on_host(objective, START)
+    seen = []
+    told = lambda state, seconds: seen.append(int(state.steps))  # noqa: E731
+    chunked = solver.run_on_host(objective, START, callback=told, chunk=3)
+    steps = int(single.steps)
+    assert seen == [*range(0, steps, 3), steps]
+    for name in ("params", "value", "gradient_norm", "status", "steps", "counts"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(chunked, name), getattr(single, name))
+    for name in ("value", "gradient_norm", "control"):
+        np.testing.assert_array_equal(getattr(chunked.history, name), getattr(single.history, name))
+
+
 def test_the_host_loop_stops_when_the_time_is_up():
     solver = table.SOLVERS["gradient descent"].solver
     stopped = solver.run_on_host(AttentionObjective(PROBLEMS["noisy"], block_rows=5), START, seconds=0.0)
