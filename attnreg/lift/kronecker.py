@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from attnreg.lift.tensor_trick import matmul
 from attnreg.problems.checks import pytree_dataclass
 
-
 # One matrix after the other, under vmap too: on the CPU a program with two or more *batched* factorisations of a few
 # hundred columns waits for itself for ever (jaxlib 0.10.2, two cores; tests/lift/test_kronecker.py).
 _eigh = jax.custom_batching.sequential_vmap(lambda matrix: tuple(jnp.linalg.eigh(matrix)))

@@ -177,26 +177,6 @@ class Solver(abc.ABC):
         return settled(objective, params, finished(state, history))
 
 
-<<<<<<< HEAD
-class Stopwatch:
-    """Time spent inside a generator of states after its first one, and nowhere else."""
-
-    def __init__(self, seconds: float = 0.0) -> None:
-        self.seconds: float = seconds
-
-    def time(self, states: Iterator[State]) -> Iterator[State]:
-        """The same states; `seconds` grows by what each took to make."""
-        for position in itertools.count():
-            begun = time.perf_counter()
-            state = next(states, None)
-            if state is None:
-                return
-            self.seconds += time.perf_counter() - begun if position else 0.0
-            yield state
-
-
-=======
->>>>>>> fast
 def finished(state: State, history: History) -> Result:
     """The `Result` of a solve that ends in `state`."""
     status = status_of(state.status == Status.RUNNING, Status.MAX_STEPS, state.status)
