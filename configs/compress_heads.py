@@ -5,6 +5,7 @@ errors of maps and outputs on texts that decided nothing, and the drift of sente
 the model replaced.
 Commands: python -m attnreg.data.tools.fetch_minilm   (once: 84 MB)
           python -m experiments.run --config configs/compress_heads.py
+Fitted to what each head writes instead of its maps: `:short_outputs`, `:smollm2_outputs` (`fit.targets`).
 SmolLM2, with rotary positions and shared keys, by perplexity:
           python -m attnreg.data.tools.fetch_smollm2   (once: 98 MB)
           python -m experiments.run --config configs/compress_heads.py:smollm2
