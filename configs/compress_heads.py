@@ -5,6 +5,7 @@ errors of maps and outputs on texts that decided nothing, and the drift of sente
 the model replaced.
 Commands: python -m attnreg.data.tools.fetch_minilm   (once: 84 MB)
           python -m experiments.run --config configs/compress_heads.py
+Fitted to what each head writes instead of its maps: `:short_outputs`, `:smollm2_outputs` (`fit.targets`).
 SmolLM2, with rotary positions and shared keys, by perplexity:
           python -m attnreg.data.tools.fetch_smollm2   (once: 98 MB)
           python -m experiments.run --config configs/compress_heads.py:smollm2
@@ -31,20 +32,23 @@ SMOKE: dict[str, Any] = {
     "fit.steps": 2,
     "fit.rotary_steps": 3,
 }
+SMOLLM2: dict[str, Any] = {
+    "data.source": "model",
+    "data.model": "smollm2",
+    "data.tokens": 64,
+    "data.judge_documents": 12,
+    "data.judge_tokens": 128,
+    "ranks": (8, 16, 32),
+    "fit.rotary_steps": 6,
+}
+OUTPUTS = {"fit.targets": "outputs"}
 VARIANTS: dict[str, dict[str, Any]] = {
     "smoke": SMOKE,
-    "smoke_decoder": SMOKE | {"data.source": "random decoder"},
+    "smoke_decoder": SMOKE | {"data.source": "random decoder"} | OUTPUTS,
     "short": {"data.tokens": 64},
-    "short_outputs": {"data.tokens": 64, "fit.targets": "outputs"},
-    "smollm2": {
-        "data.source": "model",
-        "data.model": "smollm2",
-        "data.tokens": 64,
-        "data.judge_documents": 12,
-        "data.judge_tokens": 128,
-        "ranks": (8, 16, 32),
-        "fit.rotary_steps": 6,
-    },
+    "short_outputs": {"data.tokens": 64} | OUTPUTS,
+    "smollm2": SMOLLM2,
+    "smollm2_outputs": SMOLLM2 | OUTPUTS,
 }
 
 

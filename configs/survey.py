@@ -41,6 +41,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             layers=(),  # empty: all
             fit=dict(
                 start_products=60,  # of the closed-form start; 0: no starts
+                batch=0,  # heads that start in one compiled batch; 0: all of a layer
                 seconds=0.0,  # of one head; 0: no fits
                 tol=1e-6,
             ),

@@ -6,7 +6,6 @@ Query heads that share keys keep the same pairs, since the keys are what a cache
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
@@ -27,7 +26,7 @@ class CompressedGroup(NamedTuple):
 
     Args:
         projections: P (h, w, r), one for each query head, and S (w, r), NumPy float64.
-        train, heldout: squared error of the maps relative to their squared norm, (h,) each.
+        train, heldout: squared error of what is matched, maps or outputs, relative to its squared norm, (h,) each.
         kept: (r/2,) integers, the pairs that are kept.
         start: which metric chose them.
     """
@@ -45,6 +44,8 @@ class RotaryGroup:
     Args:
         q: (h, t, n, w) floating point, turned queries with the scale folded in. k: (t, n, w) turned keys.
         maps: (h, t, n, n) the heads' causal maps. layout: "half" or "interleaved".
+        values: (h, t, n, c) what the keys carry for each head, through its part of the output projection; the outputs
+            are then matched. None matches the maps.
 
     Precision: float32 sums over texts, scales in float64.
     Cost: once, three sums of (w, w) Gram matrices over all pairs of tokens, for each head.
@@ -52,12 +53,15 @@ class RotaryGroup:
     Source: derived at the head of attnreg/fit/rotary_pairs.py.
     """
 
-    def __init__(self, q: ArrayLike, k: ArrayLike, maps: ArrayLike, *, layout: str = "half") -> None:
+    def __init__(
+        self, q: ArrayLike, k: ArrayLike, maps: ArrayLike, *, layout: str = "half", values: ArrayLike | None = None
+    ) -> None:
         check_choice("layout", layout, LAYOUTS)
-        self.q, self.k, self.maps = _checked(q, k, maps, layout)
-        self.layout, self.width = layout, 2 * self.q.shape[3]
-        found = [pairs.metrics(q, self.k, maps) for q, maps in zip(self.q, self.maps, strict=True)]
-        self.metrics = {name: np.stack([each[name] for each in found]) for name in pairs.METRICS}
+        self.heads = _checked((q, k, maps) if values is None else (q, k, maps, values), layout)
+        self.layout, self.width = layout, 2 * self.heads[0].q.shape[2]
+        self.with_values = values is not None
+        found = [pairs.metrics(head) for head in self.heads]
+        self.metrics = {name: np.stack([each[name] for each in found]) for name in found[0]}
         self.orders: dict[str, np.ndarray] = {}
 
     def closed_forms(self, Q: ArrayLike, K: ArrayLike, rank: int) -> dict[str, Factors]:
@@ -77,46 +81,46 @@ class RotaryGroup:
         return forms
 
     def compress(
-        self,
-        rank: int,
-        heldout: tuple[ArrayLike, ArrayLike, ArrayLike],
-        *,
-        starts: Sequence[str] = ("centred", "maps"),
-        steps: int = STEPS,
+        self, rank: int, heldout: Sequence[ArrayLike], *, starts: Sequence[str] = (), steps: int = STEPS
     ) -> CompressedGroup:
-        """The pairs and scales whose maps are nearest to the heads' own, after the softmax.
+        """The pairs and scales whose maps, or outputs, are nearest to the heads' own, after the softmax.
 
-        For each start the pairs are chosen in its metric; "maps" is the curvature of the loss at the heads as they
-        are. Levenberg–Marquardt then moves the scales, and held-out texts choose among all steps of all starts.
+        For each start the pairs are chosen in its metric; "maps" and "outputs" are the curvature of the loss at the
+        heads as they are. Levenberg–Marquardt then moves the scales. Held-out texts choose the step for each head, and
+        among the starts by the head that gains least over the best of its starts: a sum of errors would leave the
+        choice to the heads that are hard, and make others worse than a closed form.
 
         Args:
-            rank: r, even. heldout: q (h, t, n, w), k (t, n, w) and maps (h, t, n, n) of texts that decide.
-            starts: metrics. steps: at most so many.
+            rank: r, even. heldout: q (h, t, n, w), k (t, n, w) and maps (h, t, n, n) of texts that decide, and values
+                (h, t, n, c) where the group has values.
+            starts: metrics; empty is all three. steps: at most so many.
         """
         half = _pairs_of(rank, self.width)
         check_integer("steps", steps, at_least=1)
         for start in starts:
-            check_choice("starts", start, pairs.METRICS)
-        judge = _checked(*heldout, self.layout)
+            check_choice("starts", start, tuple(self.metrics))
+        if len(heldout) != 3 + self.with_values:
+            wanted = "(q, k, maps, values)" if self.with_values else "(q, k, maps)"
+            raise ProblemError(f"heldout has {len(heldout)} parts; it must be {wanted}")
+        judge = _checked(tuple(heldout), self.layout)
         if half == self.width // 2:
             kept, scales = self._chosen("centred", rank)
-            none = np.zeros(len(self.q))
+            none = np.zeros(len(self.heads))
             return CompressedGroup(
                 pairs.projections(kept, scales, self.width, self.layout), none, none, kept, "centred"
             )
-        fits = [self._fit(start, rank, judge, steps) for start in starts]
-        return min(fits, key=lambda fit: float(np.sum(fit.heldout)))
+        fits, first = zip(*(self._fit(start, rank, judge, steps) for start in starts or self.metrics), strict=True)
+        closed = np.min(first, axis=0)
+        return min(fits, key=lambda fit: float(np.max(fit.heldout / closed)))
 
-    def _fit(self, start: str, rank: int, judge: tuple, steps: int) -> CompressedGroup:
+    def _fit(self, start: str, rank: int, judge: list[pairs.Texts], steps: int) -> tuple[CompressedGroup, np.ndarray]:
+        """The fit from one start, and the held-out errors (h,) of the start itself."""
         kept, scales = self._chosen(start, rank)
-        found = []
-        for h, x in enumerate(scales):
-            train = (self.q[h][:, :, kept], self.k[:, :, kept], self.maps[h])
-            held = (judge[0][h][:, :, kept], judge[1][:, :, kept], judge[2][h])
-            found.append(_levenberg_marquardt(train, held, x, steps))
-        x, train, held = (np.asarray(part) for part in zip(*found, strict=True))
+        every = zip(self.heads, judge, scales, strict=True)
+        found = [_levenberg_marquardt(head.kept(kept), held.kept(kept), x, steps) for head, held, x in every]
+        x, train, held, first = (np.asarray(part) for part in zip(*found, strict=True))
         factors = pairs.projections(kept, x, self.width, self.layout)
-        return CompressedGroup(factors, train, held, kept, start)
+        return CompressedGroup(factors, train, held, kept, start), first
 
     def _chosen(self, metric: str, rank: int) -> tuple[np.ndarray, np.ndarray]:
         matrices = self.metrics[metric]
@@ -129,24 +133,21 @@ class RotaryGroup:
         own = pairs.columns(self.width, self.layout)
         of_q, of_k = (np.sum(np.asarray(W, np.float64) ** 2, axis=-2)[..., own].sum(axis=-1) for W in (Q, K))
         kept = np.sort(np.argsort(-(of_q.sum(axis=0) * of_k))[:half])
-        return kept, np.tile(np.repeat([1.0, 0.0], half), (len(self.q), 1))
+        return kept, np.tile(np.repeat([1.0, 0.0], half), (len(self.heads), 1))
 
 
-# Queries, keys and maps of some texts, as `rotary_pairs` takes them.
-Part = tuple[jax.Array, jax.Array, jax.Array]
-
-
-def _levenberg_marquardt(train: Part, heldout: Part, x: np.ndarray, steps: int):
-    """The best scales on held-out texts among the steps from x, with their train and held-out error."""
-    unit, judged = (float(jnp.sum(part[2] ** 2)) for part in (train, heldout))
+def _levenberg_marquardt(train: pairs.Texts, heldout: pairs.Texts, x: np.ndarray, steps: int):
+    """The best scales on held-out texts among the steps from x, their train and held-out error, and the latter at x."""
+    unit, judged = train.size(), heldout.size()
     f32 = lambda x: jnp.asarray(x, jnp.float32)  # noqa: E731
-    here, mu = pairs.fitted(*train, f32(x)), _DAMPING
-    best = (x, float(here.value) / unit, pairs.loss(*heldout, f32(x)) / judged)
+    here, mu = pairs.fitted(train, f32(x)), _DAMPING
+    best = (x, float(here.value) / unit, pairs.loss(heldout, f32(x)) / judged)
+    first = best[2]
     for _ in range(steps):
         H, g = (np.asarray(part, np.float64) for part in (here.matrix, here.gradient))
         damping = mu * np.diag(H) + 1e-8 * np.trace(H) / len(H)
         trial = x - np.linalg.solve(H + np.diag(damping), g)
-        value = pairs.loss(*train, f32(trial))
+        value = pairs.loss(train, f32(trial))
         gain = float(here.value) - value
         if not gain > 0:
             if mu > 1e3:
@@ -154,23 +155,29 @@ def _levenberg_marquardt(train: Part, heldout: Part, x: np.ndarray, steps: int):
             mu *= 10
             continue
         x, mu = trial, mu / 5
-        error = pairs.loss(*heldout, f32(x)) / judged
+        error = pairs.loss(heldout, f32(x)) / judged
         if error < best[2]:
             best = (x, value / unit, error)
         if gain < _ENOUGH * value:
             break
-        here = pairs.fitted(*train, f32(x))
-    return best
+        here = pairs.fitted(train, f32(x))
+    return *best, first
 
 
-def _checked(q: ArrayLike, k: ArrayLike, maps: ArrayLike, layout: str):
-    q, k, maps = np.asarray(q), np.asarray(k), jnp.asarray(maps, jnp.float32)
-    if q.ndim != 4 or k.shape != q.shape[1:] or maps.shape != (*q.shape[:3], q.shape[2]):
+def _checked(parts: tuple[ArrayLike, ...], layout: str) -> list[pairs.Texts]:
+    """Each head's texts from q (h, t, n, w), k (t, n, w), maps (h, t, n, n), and values (h, t, n, c) if there are."""
+    q, k = np.asarray(parts[0]), np.asarray(parts[1])
+    targets = [jnp.asarray(part, jnp.float32) for part in parts[2:]]
+    if q.ndim != 4 or k.shape != q.shape[1:] or targets[0].shape != (*q.shape[:3], q.shape[2]):
         raise ProblemError(
-            f"q, k and maps have shapes {q.shape}, {k.shape} and {maps.shape}; they must be (h, t, n, w), (t, n, w) "
-            f"and (h, t, n, n)"
+            f"q, k and maps have shapes {q.shape}, {k.shape} and {targets[0].shape}; they must be (h, t, n, w), "
+            f"(t, n, w) and (h, t, n, n)"
         )
-    return jnp.asarray(pairs.in_pairs(q, layout)), jnp.asarray(pairs.in_pairs(k, layout)), maps
+    for values in targets[1:]:
+        if values.ndim != 4 or values.shape[:3] != q.shape[:3]:
+            raise ProblemError(f"values has shape {values.shape}; it must be (h, t, n, c) = {q.shape[:3]} and any c")
+    queries, keys = jnp.asarray(pairs.in_pairs(q, layout)), jnp.asarray(pairs.in_pairs(k, layout))
+    return [pairs.Texts(queries[h], keys, *(part[h] for part in targets)) for h in range(len(q))]
 
 
 def _pairs_of(rank: int, width: int) -> int:

@@ -18,9 +18,9 @@ from jax.typing import ArrayLike
 from attnreg.lift.tensor_trick import einsum
 from attnreg.objectives.factors import Factors
 from attnreg.problems.checks import ProblemError
+from attnreg.rows import softmax
 from attnreg.rows.normalized import normalized
 
-METRICS = ("logits", "centred", "maps")
 _FLOOR = 1e-6  # what is added to a metric before it is inverted, relative to its mean eigenvalue
 
 
@@ -50,51 +50,94 @@ def in_pairs(x: ArrayLike, layout: str) -> np.ndarray:
     return x[..., columns(x.shape[-1], layout)]
 
 
-def fitted(q: jax.Array, k: jax.Array, maps: jax.Array, x: jax.Array) -> Quadratic:
-    """`‖softmax(Σ a U + b V) − F‖²` at x (2p,) and its Gauss–Newton model, summed over texts, causal.
+class Texts(NamedTuple):
+    """Texts of one head: q, k (t, n, p, 2) turned pairs, maps F (t, n, n), and values (t, n, c) or None.
 
-    Args:
-        q, k: (t, n, p, 2) turned pairs. maps: F, (t, n, n).
-
-    Cost: 4p² n² multiplications a text for the matrix, and the memory of 2p (n, n) arrays.
+    Without values the loss is `‖softmax(Σ a U + b V) − F‖²`; with values W it is `‖(softmax(Σ a U + b V) − F) W‖²`.
     """
-    return _fitted(q, k, maps, x, whole=True)
+
+    q: jax.Array
+    k: jax.Array
+    maps: jax.Array
+    values: jax.Array | None = None
+
+    def kept(self, pairs: np.ndarray) -> "Texts":
+        """With some of the pairs only, (p',) integers."""
+        return self._replace(q=self.q[:, :, pairs], k=self.k[:, :, pairs])
+
+    def size(self) -> float:
+        """The squared norm of what is matched: maps or outputs."""
+        targets = self.maps if self.values is None else einsum("tij,tjc->tic", self.maps, self.values)
+        return float(jnp.sum(targets**2))
 
 
-def loss(q: jax.Array, k: jax.Array, maps: jax.Array, x: jax.Array) -> float:
-    """The value of `fitted` alone, a scalar, for the same q and k (t, n, p, 2), maps (t, n, n) and x (2p,)."""
-    return float(_fitted(q, k, maps, x, whole=False).value)
+def fitted(texts: Texts, x: jax.Array) -> Quadratic:
+    """The loss at x (2p,) and its Gauss–Newton model, summed over texts, causal.
+
+    Cost: 4p² n² multiplications a text for the matrix of maps, 2p n² c + 4p² n c for that of outputs, and the memory of
+    2p (n, n) arrays.
+    """
+    return _fitted(texts, x, whole=True)
+
+
+def loss(texts: Texts, x: jax.Array) -> float:
+    """The value of `fitted` alone, a scalar, at x (2p,)."""
+    return float(_fitted(texts, x, whole=False).value)
 
 
 @jax.jit(static_argnames="whole")
-def _fitted(q, k, maps, x, whole: bool) -> Quadratic:
-    allowed = jnp.asarray(np.tri(q.shape[1], dtype=bool))
+def _fitted(texts: Texts, x: jax.Array, whole: bool) -> Quadratic:
+    allowed = jnp.asarray(np.tri(texts.q.shape[1], dtype=bool))
+    one = _on_maps if texts.values is None else _on_outputs
 
-    def one(total: Quadratic, text):
-        parts = _parts(*text[:2])
-        terms = normalized(einsum("a,aij->ij", x, parts), text[2], jnp.broadcast_to(allowed, text[2].shape))
-        value = total.value + jnp.sum(terms.value)
-        if not whole:
-            return total._replace(value=value), None
-        gradient = total.gradient + einsum("aij,ij->a", parts, terms.gradient)
-        moved = jax.vmap(terms.gauss_newton.apply)(parts)
-        return Quadratic(value, gradient, total.matrix + einsum("aij,bij->ab", parts, moved)), None
+    def add(total: Quadratic, text: Texts):
+        parts = _parts(text.q, text.k)
+        found = one(einsum("a,aij->ij", x, parts), parts, text, allowed, whole)
+        return jax.tree.map(jnp.add, total, found), None
 
     zero = jnp.zeros_like(x)
-    return jax.lax.scan(one, Quadratic(zero[0], zero, zero[:, None] * zero[None, :]), (q, k, maps))[0]
+    return jax.lax.scan(add, Quadratic(zero[0], zero, zero[:, None] * zero[None, :]), texts)[0]
 
 
-def metrics(q: jax.Array, k: jax.Array, maps: jax.Array) -> dict[str, np.ndarray]:
-    """Three metrics of x, each (2p, 2p): by what the logits lose, the centred logits, and to first order the maps.
+def _on_maps(logits: jax.Array, parts: jax.Array, text: Texts, allowed: jax.Array, whole: bool) -> Quadratic:
+    terms = normalized(logits, text.maps, allowed)
+    value = jnp.sum(terms.value)
+    if not whole:
+        return _value_alone(value, parts)
+    moved = jax.vmap(terms.gauss_newton.apply)(parts)
+    return Quadratic(value, einsum("aij,ij->a", parts, terms.gradient), einsum("aij,bij->ab", parts, moved))
 
-    Args:
-        q, k: (t, n, p, 2) turned pairs. maps: F, (t, n, n).
+
+def _on_outputs(logits: jax.Array, parts: jax.Array, text: Texts, allowed: jax.Array, whole: bool) -> Quadratic:
+    assert text.values is not None
+    f = softmax(logits, allowed)
+    residual = einsum("ij,jc->ic", f - text.maps, text.values)
+    value = jnp.sum(residual**2)
+    if not whole:
+        return _value_alone(value, parts)
+    along = parts * f[None]
+    along = along - jnp.sum(along, axis=2, keepdims=True) * f[None]
+    J = einsum("aij,jc->aic", along, text.values)
+    return Quadratic(value, 2 * einsum("aic,ic->a", J, residual), 2 * einsum("aic,bic->ab", J, J))
+
+
+def _value_alone(value: jax.Array, parts: jax.Array) -> Quadratic:
+    zero = jnp.zeros(parts.shape[0], parts.dtype)
+    return Quadratic(value, zero, zero[:, None] * zero[None, :])
+
+
+def metrics(texts: Texts) -> dict[str, np.ndarray]:
+    """Three metrics of x, each (2p, 2p): by what the logits lose, the centred logits, and to first order the targets.
+
+    The last is called "maps", or "outputs" where the texts have values.
 
     Cost: 12p² n² multiplications a text.
     """
+    q = texts.q
     x = jnp.concatenate([jnp.ones(q.shape[2], q.dtype), jnp.zeros(q.shape[2], q.dtype)])
-    plain, centred = (np.asarray(a, np.float64) for a in _plain(q, k))
-    return {"logits": plain, "centred": centred, "maps": np.asarray(fitted(q, k, maps, x).matrix, np.float64) / 2}
+    plain, centred = (np.asarray(a, np.float64) for a in _plain(q, texts.k))
+    targets = "maps" if texts.values is None else "outputs"
+    return {"logits": plain, "centred": centred, targets: np.asarray(fitted(texts, x).matrix, np.float64) / 2}
 
 
 @jax.jit

@@ -21,7 +21,8 @@ TARGETS = ("maps", "outputs")
 class Found(NamedTuple):
     """One layer at one rank: projections of each method, seconds (h,) that ours took, and its pull (h,).
 
-    With rotary positions there is no pull, and in its place is 1 where the pairs were chosen by the maps.
+    With rotary positions there is no pull, and in its place is the number of the metric that chose the pairs: 0 logits,
+    1 centred logits, 2 maps or outputs.
     """
 
     projections: dict[str, Projections]
@@ -72,14 +73,20 @@ class LayerMethods:
         shared = self.config.shared
         heads = slice(g * shared, (g + 1) * shared)
         begun = time.perf_counter()
-        train, heldout = (
-            (jnp.swapaxes(part.q[:, heads], 0, 1), part.k[:, g], jnp.swapaxes(part.maps[:, heads], 0, 1))
-            for part in (self.parts[name] for name in ("train", "heldout"))
-        )
+        train, heldout = (self._group(self.parts[name], g) for name in ("train", "heldout"))
         if g not in self.groups:
-            self.groups[g] = RotaryGroup(*train, layout=self.config.rotary_layout)
+            values = train[3] if len(train) > 3 else None
+            self.groups[g] = RotaryGroup(*train[:3], layout=self.config.rotary_layout, values=values)
         forms = self.groups[g].closed_forms(self.weights.Q[heads], self.weights.K[g * shared], rank)
         ours = self.groups[g].compress(rank, heldout, steps=self.fit.rotary_steps)
         seconds = (time.perf_counter() - begun) / shared
         made = {name: (form.Q, form.K[None]) for name, form in {**forms, OURS: ours.projections}.items()}
-        return made, [seconds] * shared, [float(ours.start == "maps")] * shared
+        return made, [seconds] * shared, [float(list(self.groups[g].metrics).index(ours.start))] * shared
+
+    def _group(self, part: LayerTexts, g: int) -> tuple[Any, ...]:
+        """q (h, t, n, w), k (t, n, w) and maps (h, t, n, n) of the heads of a group, with outputs also their values."""
+        own = range(g * self.config.shared, (g + 1) * self.config.shared)
+        q, maps = (jnp.stack([array[:, h] for h in own]) for array in (part.q, part.maps))
+        if self.fit.targets == "maps":
+            return q, part.k[:, g], maps
+        return q, part.k[:, g], maps, np.stack([part.values(g, self.roots[h]) for h in own])

@@ -13,7 +13,7 @@ from attnreg.fit.determined import determined_maps
 from attnreg.fit.from_maps import logarithm_start
 from attnreg.objectives.factored import FactoredObjective
 from attnreg.problems.attention import AttentionRegression
-from attnreg.problems.checks import replaced
+from attnreg.problems.checks import ProblemError, check_integer, replaced
 from attnreg.problems.layer import LayerRegression
 from attnreg.problems.rotary import Rotary
 
@@ -43,10 +43,12 @@ class Heads(NamedTuple):
         found = determined_maps(problem, self.rank, whitened(LayerRegression(A, A, causal=self.causal))[1], self.rotary)
         return found.unknowns, found.unknowns - found.free
 
-    def starts(self, texts: Texts, products: int) -> np.ndarray:
+    def starts(self, texts: Texts, products: int, batch: int = 0) -> np.ndarray:
         """Held-out losses (h,) of the closed-form start of every head; rotary heads have none.
 
-        Cost: one compiled program for all heads, `products` products with a full X of each.
+        `batch` heads go through one compiled program together, a divisor of how many there are; 0 is all.
+
+        Cost: `products` products with a full X of each head.
         """
         A, held = jnp.asarray(texts.A), jnp.asarray(texts.A_heldout)
         reads = LayerRegression(A, A, causal=self.causal)
@@ -56,7 +58,13 @@ class Heads(NamedTuple):
         maps, unseen = (jnp.swapaxes(jnp.asarray(part), 0, 1) for part in (texts.maps, texts.maps_heldout))
         train = AttentionRegression(white, white, maps[0], causal=self.causal)
         heldout = AttentionRegression(seen, seen, unseen[0], causal=self.causal)
-        return np.asarray(_starts(train, heldout, maps, unseen, self.rank, products))
+        size = batch or len(maps)
+        check_integer("fit.batch", batch, at_least=0, at_most=len(maps))
+        if len(maps) % size:
+            raise ProblemError(f"fit.batch is {batch}; it must divide the {len(maps)} heads of a layer")
+        some = [slice(first, first + size) for first in range(0, len(maps), size)]
+        found = [_starts(train, heldout, maps[part], unseen[part], self.rank, products) for part in some]
+        return np.concatenate([np.asarray(losses) for losses in found])
 
     def fit(self, texts: Texts, head: int, *, tol: float, seconds: float) -> tuple[float, float, float]:
         """Held-out loss, training loss and seconds of one head."""

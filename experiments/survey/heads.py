@@ -88,11 +88,14 @@ def _layer(config: Any, record: Record, model: Model, state: State, *, wanted: b
     if wanted:
         table[layer, :, : len(STATISTICS)] = table_of(passed.sums)
     texts = _texts(config, model, layer, passed) if wanted else None
+    spent: dict[str, float] = {}
     if texts is not None and state.head == 0:
         unknowns, known = heads.known(texts)
         _put(table, layer, unknowns=unknowns, determined=known)
         if starting:
-            _put(table, layer, start=heads.starts(texts, options.start_products))
+            begun = time.process_time()
+            _put(table, layer, start=heads.starts(texts, options.start_products, options.batch))
+            spent = {"start_cpu_seconds": time.process_time() - begun}
     for head in range(state.head, model.config.heads if fitting else 0):
         assert texts is not None  # as the layer is wanted
         found = dict(zip(FITS, heads.fit(texts, head, tol=options.tol, seconds=options.seconds), strict=True))
@@ -103,7 +106,7 @@ def _layer(config: Any, record: Record, model: Model, state: State, *, wanted: b
         record.save(state.step, state)
     done = State(layer + 1, 0, state.step + 1, passed.hidden, table)
     means = {name: float(np.mean(table[layer, :, i])) for i, name in enumerate(STATISTICS)} if wanted else {}
-    record.log(done.step, layer=layer, **means)
+    record.log(done.step, layer=layer, **means, **spent)
     record.save(done.step, done)
     return done
 

@@ -13,6 +13,7 @@ from attnreg.data.models import trace_layer
 from attnreg.fit.coordinates import whitened
 from attnreg.fit.from_maps import logarithm_start
 from attnreg.objectives.factored import FactoredObjective
+from attnreg.problems import ProblemError
 from attnreg.problems.attention import AttentionRegression
 from attnreg.problems.layer import LayerRegression
 from experiments import run
@@ -69,7 +70,11 @@ def test_a_start_in_a_batch_is_the_start_of_a_head_alone():
     rng = np.random.default_rng(3)
     A = rng.normal(size=(5, 12, 5))
     maps = np.stack([head_map(A @ rng.normal(size=(5, 2)), A @ rng.normal(size=(5, 2))) for _ in range(3)], axis=1)
-    batch = Heads(2, False, None).starts(Texts(A[:4], maps[:4], A[4:], maps[4:]), 60)
+    heads, texts = Heads(2, False, None), Texts(A[:4], maps[:4], A[4:], maps[4:])
+    batch = heads.starts(texts, 60)
+    np.testing.assert_allclose(heads.starts(texts, 60, 1), batch, rtol=0, atol=1e-8)
+    with pytest.raises(ProblemError, match="batch is 2; it must divide the 3 heads"):
+        heads.starts(texts, 60, 2)
     coordinates = whitened(LayerRegression(A[:4], A[:4]))[0]
     white = A @ coordinates.into
     for head, loss in enumerate(batch):

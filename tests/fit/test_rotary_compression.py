@@ -9,7 +9,7 @@ import pytest
 
 from attnreg.data.models import rotate
 from attnreg.fit import rotary_pairs as pairs
-from attnreg.fit.compression import map_error
+from attnreg.fit.compression import map_error, output_error
 from attnreg.fit.rotary_compression import LAYOUTS, RotaryGroup
 from attnreg.objectives.factors import Factors
 from attnreg.problems import ProblemError
@@ -53,19 +53,35 @@ def plain(q, k, maps, x):
 
 def test_value_gradient_and_gauss_newton_are_those_of_the_plain_loss():
     q, k, maps, x = sums()
-    found = pairs.fitted(q, k, maps, x)
+    found = pairs.fitted(pairs.Texts(q, k, maps), x)
     value, gradient = jax.value_and_grad(lambda x: jnp.sum(plain(q, k, maps, x) ** 2))(x)
     J = jax.jacobian(lambda x: plain(q, k, maps, x).ravel())(x)
     size = float(jnp.max(jnp.abs(J.T @ J)))
     np.testing.assert_allclose(found.value, value, rtol=100 * EPS)
     np.testing.assert_allclose(found.gradient, gradient, rtol=0, atol=100 * EPS * size)
     np.testing.assert_allclose(found.matrix, 2 * J.T @ J, rtol=0, atol=100 * EPS * size)
-    assert pairs.loss(q, k, maps, x) == pytest.approx(float(value), rel=1e-13)
+    assert pairs.loss(pairs.Texts(q, k, maps), x) == pytest.approx(float(value), rel=1e-13)
+
+
+def test_with_values_they_are_those_of_the_plain_loss_of_outputs():
+    q, k, maps, x = sums()
+    values = jnp.asarray(np.random.default_rng(2).normal(size=(*k.shape[:2], 4)))
+    texts = pairs.Texts(q, k, maps, values)
+    away = lambda x: jnp.einsum("tij,tjc->tic", plain(q, k, maps, x), values)  # noqa: E731
+    found = pairs.fitted(texts, x)
+    value, gradient = jax.value_and_grad(lambda x: jnp.sum(away(x) ** 2))(x)
+    J = jax.jacobian(lambda x: away(x).ravel())(x)
+    size = float(jnp.max(jnp.abs(J.T @ J)))
+    np.testing.assert_allclose(found.value, value, rtol=100 * EPS)
+    np.testing.assert_allclose(found.gradient, gradient, rtol=0, atol=100 * EPS * size)
+    np.testing.assert_allclose(found.matrix, 2 * J.T @ J, rtol=0, atol=100 * EPS * size)
+    assert pairs.loss(texts, x) == pytest.approx(float(value), rel=1e-13)
+    assert texts.size() == pytest.approx(float(jnp.sum(jnp.einsum("tij,tjc->tic", maps, values) ** 2)), rel=1e-13)
 
 
 def test_the_metrics_say_what_a_change_of_scales_does():
     q, k, maps, x = sums()
-    found = pairs.metrics(q, k, maps)
+    found = pairs.metrics(pairs.Texts(q, k, maps))
     P, S = pairs.projections(np.arange(W // 2), np.asarray(x)[None], W, "half")
     # In the layout "half" all first columns are in front of all second ones.
     rows = [np.moveaxis(np.asarray(a), -1, -2).reshape(*a.shape[:2], W) for a in (q, k)]
@@ -153,6 +169,52 @@ def test_the_fit_beats_the_closed_forms_on_texts_that_decided_nothing(layout):
     assert np.mean(errors(fit.projections, test)) < min(np.mean(errors(form, test)) for form in forms.values()) / 2
     assert fit.projections.K.shape == (W, 4)
     np.testing.assert_allclose(errors(fit.projections, heldout), fit.heldout, rtol=1e-3)
+
+
+def test_the_start_is_the_one_whose_least_gain_over_the_starts_of_a_head_is_largest():
+    q, k, maps = overlooking("half", texts=30)
+    train, heldout = ((q[:, i], k[i], maps[:, i]) for i in (slice(0, 24), slice(24, 30)))
+    own = RotaryGroup(*train)
+    forms, closed, worst = own.closed_forms(np.ones((2, 3, W)), np.ones((3, W)), 4), [], {}
+    for start in ("logits", "centred"):
+        P, S = forms[start]
+        closed.append([map_error(heldout[0][h], heldout[1], heldout[2][h], Factors(P[h], S), True) for h in (0, 1)])
+    alone = {start: own.compress(4, heldout, starts=(start,)) for start in ("logits", "centred", "maps")}
+    assert len({tuple(fit.kept) for fit in alone.values()}) > 1
+    for start, fit in alone.items():
+        worst[start] = np.max(fit.heldout / np.min(closed, axis=0))
+    assert own.compress(4, heldout).start == min(worst, key=worst.get)
+    # No head is worse, on the texts that decide, than with the closed form of the same pairs.
+    for errors, start in zip(closed, ("logits", "centred"), strict=True):
+        assert np.all(alone[start].heldout <= np.array(errors) * (1 + 1e-3))
+
+
+def test_with_values_the_outputs_are_matched():
+    rng = np.random.default_rng(3)
+    size = np.empty(W)
+    size[pairs.columns(W, "half")] = np.array([0.5, 1.2, 1.2])[:, None]
+    q, k = rng.normal(size=(2, 60, 10, W)) * size, rng.normal(size=(60, 10, W)) * size
+    q, k = (np.asarray(rotate(jnp.asarray(x), (1.0, 0.3, 0.0), "half")) for x in (q, k))
+    maps = softmax(q @ k.swapaxes(1, 2))
+    # The outputs show what the last pair attends, which does not turn; the second is as large.
+    values = np.stack([k[..., pairs.columns(W, "half")[2]]] * 2)
+    train, heldout, test = (
+        (q[:, i], k[i], maps[:, i], values[:, i]) for i in (slice(0, 40), slice(40, 50), slice(50, 60))
+    )
+    own = RotaryGroup(*train[:3], values=train[3])
+    assert set(own.metrics) == {"logits", "centred", "outputs"}
+    of_outputs, of_maps = own.compress(2, heldout), RotaryGroup(*train[:3]).compress(2, heldout[:3])
+    assert (of_outputs.kept, of_maps.kept) == ([2], [1])
+
+    def error(fit, h):
+        P, S = fit.projections.Q[h], fit.projections.K
+        return output_error(test[0][h], test[1], test[2][h], test[3][h], Factors(P, S), True)
+
+    assert all(error(of_outputs, h) < error(of_maps, h) / 1.3 for h in (0, 1))
+    with pytest.raises(ProblemError, match=r"heldout has 3 parts; it must be \(q, k, maps, values\)"):
+        own.compress(2, heldout[:3])
+    with pytest.raises(ProblemError, match=r"values has shape \(1, 40, 10, 2\)"):
+        RotaryGroup(*train[:3], values=train[3][:1])
 
 
 def test_all_pairs_are_the_head_itself():
