@@ -52,5 +52,6 @@ def example_layer(*, width: int = WIDTH) -> ExampleLayer:
     rows = head.A.reshape(-1, head.A.shape[-1])
     components = np.linalg.eigh(rows.T @ rows)[1][:, ::-1][:, :width]
     A = (np.concatenate([head.A, head.A_heldout]) @ components).reshape(TEXTS, TOKENS, width).astype(np.float32)
-    weights = LayerWeights(*((components.T @ W)[None].astype(np.float32) for W in (*head.true_factors, head.true_Y)))
+    projected = ((components.T @ W)[None].astype(np.float32) for W in (*head.true_factors, head.true_Y))
+    weights = LayerWeights(*projected)  # type: ignore[arg-type]
     return ExampleLayer(A, layer_outputs(weights, A).astype(np.float32), weights)

@@ -95,8 +95,11 @@ def _optimizer(options: Stochastic, width: int) -> optax.GradientTransformation:
         consistent_rms=UPDATE / math.sqrt(width),
         muon_weight_dimension_numbers=lambda weights: jax.tree.map(lambda _: each_head, weights),
     )
-    slower = optax.stateless(lambda u, _: u._replace(Q=options.logit_rate * u.Q, K=options.logit_rate * u.K))
-    return optax.chain(muon, slower)
+
+    def slower(updates: Any, _: Any) -> Any:
+        return updates._replace(Q=options.logit_rate * updates.Q, K=options.logit_rate * updates.K)
+
+    return optax.chain(muon, optax.stateless(slower))
 
 
 @jax.jit(static_argnames="options")

@@ -67,7 +67,7 @@ def run(config: Any, record: Record) -> dict[str, Any]:
             record.say(f"round {number + 1}, {name}: {found[-1].cpu:.2f} CPU s, loss {found[-1].loss:.6g}")
     rows = [(name, *np.median(np.asarray(found), axis=0).tolist(), len(found)) for name, found in runs.items()]
     record.table("first_call", COLUMNS, rows, caption="Medians of processes that were started in turn.")
-    cpu = {row[0]: row[1] for row in rows}
+    cpu: dict[str, float] = {row[0]: row[1] for row in rows}  # type: ignore[misc]
     over = {name: cpu["scipy"] / cpu[name] for name in ("newton", "newton_cg") if name in cpu and "scipy" in cpu}
     problem = AttentionRegression(A, A, B)
     sizes = {name: program_lines(name, problem) for name in ("newton", "newton_cg")}

@@ -58,7 +58,7 @@ class LayerMethods:
         if self.fit.targets == "outputs":
             written = {name: self.parts[name].values(h, self.roots[h]) for name in ("train", "heldout")}
             heldout = (*heldout, written["heldout"])
-        error = output_error if written else map_error
+        error: Any = output_error if written else map_error
         start = min(forms.values(), key=lambda form: error(*heldout, form, causal))
         begun = time.perf_counter()
         ours = compress_head(
