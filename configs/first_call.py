@@ -3,8 +3,7 @@
 Shows: what a user waits for who fits one head once: imports, compiling, solving. The head is the reduced one that ships
 (289 unknowns, 8 texts of 64 tokens), float64, from X = 0 to a gradient of 1e-8 of the start's.
 Command: python -m experiments.run --config configs/first_call.py
-Expected: all but L-BFGS-B's tolerance at the same loss of 3.6561. CPU seconds depend on the machine; see
-docs/guides/benchmarks.md. Time: about two minutes on two CPU cores.
+Expected: ours and scipy's at a loss of 3.6561; no time is promised. Time: about two minutes on two CPU cores.
 """
 
 from typing import Any

@@ -16,7 +16,7 @@ A, B = data["A"], data["B"]
 d = A.shape[2]
 
 
-def residuals(x):
+def residuals(x: jax.Array) -> jax.Array:
     """Map less target (k·n·m,)."""
     f = jax.nn.softmax(jnp.einsum("kna,ab,kmb->knm", A, x.reshape(d, d), A), axis=-1)
     return jnp.ravel(f - B)

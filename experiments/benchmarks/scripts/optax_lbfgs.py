@@ -13,7 +13,7 @@ A, B = data["A"], data["B"]
 d = A.shape[2]
 
 
-def loss(x):
+def loss(x: jax.Array) -> jax.Array:
     """The plain loss."""
     f = jax.nn.softmax(jnp.einsum("kna,ab,kmb->knm", A, x, A), axis=-1)
     return jnp.sum((f - B) ** 2)
@@ -24,7 +24,7 @@ graded = optax.value_and_grad_from_state(loss)
 
 
 @jax.jit
-def solve(x):
+def solve(x: jax.Array) -> jax.Array:
     """Steps until the gradient is small."""
     goal = 1e-8 * jnp.linalg.norm(jax.grad(loss)(x))
 

@@ -15,13 +15,13 @@ d = A.shape[2]
 
 @jax.jit
 @jax.value_and_grad
-def graded(x):
+def graded(x: jax.Array) -> jax.Array:
     """The loss and its gradient (d·d,)."""
     f = jax.nn.softmax(jnp.einsum("kna,ab,kmb->knm", A, x.reshape(d, d), A), axis=-1)
     return jnp.sum((f - B) ** 2)
 
 
-def evaluate(x):
+def evaluate(x: np.ndarray) -> tuple[float, np.ndarray]:
     """Value and gradient as NumPy's."""
     value, gradient = graded(x)
     return float(value), np.asarray(gradient)
