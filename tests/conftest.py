@@ -4,16 +4,19 @@ import ctypes
 import gc
 import itertools
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-# Most of the time of these tests is XLA's compiler, so it makes the least effort: code that is not optimised, by the
-# plain emitter (the other one goes through MLIR once for every fusion), in one module. Your own XLA_FLAGS win.
+# Most of the time of these tests is XLA's compiler, so it makes the least effort: code that is not optimised, in one
+# module, by the plain emitter (the other one goes through MLIR once for every fusion). jaxlib 0.12 has no plain
+# emitter, and ends a process that asks for it without a word. Your own XLA_FLAGS win.
 os.environ.setdefault(
     "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
+    "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+    + " --xla_cpu_use_fusion_emitters=false" * (tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11)),
 )
 
 import jax
