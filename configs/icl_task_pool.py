@@ -3,7 +3,9 @@
 Claim examined: from some number of tasks on a learner answers fresh tasks as ridge regression does, and no longer as
 the Bayes answer of its pool does (arXiv 2306.15063: d = 8, 16 points, noise 0.5, transformers). The learner here is
 one linear layer, fitted in closed form.
-Expected: docs/guides/icl.md has the numbers measured so far.
+Expected: on fresh tasks the learner's loss falls with the number of tasks: 19.1, 8.8, 3.8 and 3.0 with 1, 4, 16 and
+64 of them, where ridge has 0.27; its answers are nearer to ridge's than to dMMSE's from about 11 tasks on. Larger pools
+were not measured yet.
 Time: about a minute of CPU; smoke: seconds.
 Command:  python -m experiments.run --config configs/icl_task_pool.py
 """

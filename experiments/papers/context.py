@@ -2,6 +2,7 @@
 
 from attnreg.bounds import Norms, published_shift
 from attnreg.bounds.registry import BOUNDS
+from attnreg.icl.linear_limit import Proportions, limiting_loss
 from experiments.papers.bounds import SINGLE
 from experiments.papers.row import Chapter, Row, show
 
@@ -38,6 +39,11 @@ CLOSENESS = Chapter(
         *SINGLE,
     ),
 )  # fmt: skip
+LIMITS = ", ".join(
+    f"{limiting_loss(Proportions(tau, alpha, 0.01, 10.0)):.4f}"
+    for alpha in (10.0, 1.0)
+    for tau in (0.5, 2.0, 4.0, 10.0)
+)
 NUMBERS = Chapter(
     "Numbers of others",
     (
@@ -47,8 +53,9 @@ NUMBERS = Chapter(
         Row("2212.07677, depth 2", "two looped layers are GD++", "configs/icl_depth.py", "γ = 0.179", "–",
             "{depth_2:4} against {depth_2_plus:4}, cosine {depth_2_cosine:4}", "reproduced"),
         Row("2405.11751", "linear attention fitted in closed form: its limit in d", "configs/icl_limit.py",
-            "eight numbers from 0.1150 to 1.2738", "the formula",
-            "{limit, formula:1} away at most; a simulation with d = {limit, d} is {limit, gap} away", "reproduced"),
+            ".6616, .2127, .1394, .1150 (α = 10); 1.2738, 1.0379, .6964, .5826 (α = 1)", LIMITS,
+            "{limit, formula:1} away at most; a simulation with d = {limit, d} is {limit, gap} away", "reproduced",
+            (), "equal in all digits (`tests/icl/test_linear_limit.py`); no recorded simulation"),
         Row("2503.12734", "softmax heads 1, 2, 4, 8 against the best step", "configs/icl_heads.py",
             ".406 ± .010, .2395 ± .0056, .247 ± .005, .240 ± .004; step .23978", "the step's loss in closed form",
             "step {heads, step:4}; {heads, 1:3} ({heads, 1, low:3} to {heads, 1, high:3}), "

@@ -85,7 +85,7 @@ LAYERS = (
     ),
     Layer(
         "experiments.papers",
-        ("attnreg.bounds", "experiments.claims", "experiments.runner", "experiments.run"),
+        ("attnreg.bounds", "attnreg.icl", "experiments.claims", "experiments.runner", "experiments.run"),
         ANY,
         "the papers' statements, a row each, and the page of them",
     ),
