@@ -54,7 +54,9 @@ class Kronecker:
 
     @classmethod
     def of(cls, S: jax.Array, M: jax.Array, *, shift: jax.Array | float = 0.0) -> "Kronecker":
-        """From S (d1, d1) and M (d2, d2). Cost: two symmetric eigendecompositions, O(d1³ + d2³)."""
+        """From S (d1, d1) and M (d2, d2), without derivative. Cost: two symmetric eigendecompositions, O(d1³ + d2³)."""
+        # What it helps to solve does not depend on it, and `_eigh` has no reverse mode.
+        S, M = jax.lax.stop_gradient((S, M))
         s, left = _eigh((S + S.T) / 2)
         m, right = _eigh((M + M.T) / 2)
         eigenvalues = jnp.maximum(s, 0)[:, None] * jnp.maximum(m, 0)[None, :]

@@ -37,7 +37,7 @@ def solve(x: jax.Array) -> jax.Array:
         x, state = carry
         value, gradient = graded(x, state=state)
         updates, state = optimizer.update(gradient, state, x, value=value, grad=gradient, value_fn=loss)
-        return optax.apply_updates(x, updates), state
+        return x + updates, state
 
     return loss(jax.lax.while_loop(unfinished, step, (x, optimizer.init(x)))[0])
 
