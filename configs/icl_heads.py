@@ -44,8 +44,3 @@ def get_config(variant: str = "full") -> ConfigDict:
         chart="heads",
     )
     return vary(config, variant, VARIANTS)
-
-
-def sweep() -> list[dict]:
-    """One task an arm."""
-    return [{"arms": {f"heads_{heads}": arm(heads)}} for heads in HEADS]

@@ -31,7 +31,8 @@ def from_pool(key: jax.Array, documents: Documents, pool: jax.Array) -> Document
     >>> bool(jnp.allclose(moved.answers[:, 0], moved.queries.sum(axis=(1, 2)), atol=1e-5))
     True
     """
-    chosen = pool[jax.random.randint(key, documents.weights.shape[:1], 0, pool.shape[0])]
+    drawn = jax.random.randint(key, documents.weights.shape[:1], 0, pool.shape[0])
+    chosen = pool[drawn].astype(documents.weights.dtype)
     change = chosen - documents.weights
     return documents._replace(
         targets=documents.targets + tt.einsum("bnd,bd->bn", documents.context, change),
