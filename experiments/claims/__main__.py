@@ -76,7 +76,11 @@ def measure(section: Section, root: Path, *, make: bool) -> dict[str, reading.Me
     read = [claim for claim in section.claims if claim.path]
     if not section.config:
         make = make or (bool(section.reads) and (root / section.reads).is_dir())
-        output = _done([sys.executable, *shlex.split(section.command)[1:]], section) if make and read else ""
+        words = [
+            str(root / section.reads) if word == f"runs/{section.reads}" else word
+            for word in shlex.split(section.command)
+        ]
+        output = _done([sys.executable, *words[1:]], section) if make and read else ""
         when = {"date": environment.now()[:10], "commit": reading.commit(environment.commit())}
         return None if output is None else {c.name: reading.printed(c, output, **when) for c in read if output}
     workdir = workdir_of(section, root)

@@ -39,8 +39,8 @@ OUTPUTS = Section(
         C("outputs_adam_cpu", "its CPU seconds", "", "peer.cpu_seconds", digits=2),
     ),
     "configs/recover_head.py", ("--config.peer.rates=(5e-3,)", "--config.peer.scales=(0.1,)"),
-    note="Layer 2 head 3, 36,864 unknowns, 100 texts of 256 tokens, the first of three runs. Adam's rate and scale were the "
-    "best of 15 in an earlier run without these two flags.",
+    note="Layer 2 head 3, 36,864 unknowns, 100 texts of 256 tokens, the first of three runs. Adam's rate and scale "
+    "were the best of 15 in an earlier run without these two flags.",
 )
 OUTPUTS_MORE = Section(
     "All 72 heads from the outputs of 100 texts",
