@@ -135,13 +135,7 @@ def tune_ridge(task: TaskConfig, documents: Documents) -> tuple[jax.Array, jax.A
 
     Cost: 120 evaluations of the ridge on all documents.
     """
-    dtype = documents.context.dtype
-
-    def loss(strength):
-        w = jax.vmap(lambda document: descent.best_linear(task, document, strength.astype(dtype)))(documents)
-        return mean_loss(task, documents, linear_logits(documents, w))
-
-    return line_search(loss, *_STRENGTH)
+    return _tuned(task, documents, lambda document, number: descent.best_linear(task, document, number), _STRENGTH)
 
 
 def tune_inverse_newton(task: TaskConfig, documents: Documents, steps: int) -> tuple[jax.Array, jax.Array]:
@@ -149,13 +143,18 @@ def tune_inverse_newton(task: TaskConfig, documents: Documents, steps: int) -> t
 
     Cost: 120 evaluations of K steps on all documents.
     """
+    return _tuned(task, documents, lambda document, number: descent.inverse_newton(document, steps, number), _SCALE)
+
+
+def _tuned(task: TaskConfig, documents: Documents, weights: Callable[[Any, Any], jax.Array], interval: Any):
+    """The number that makes `weights(document, number)` best on all documents, and its loss, by line search."""
     dtype = documents.context.dtype
 
-    def loss(scale):
-        w = jax.vmap(lambda document: descent.inverse_newton(document, steps, scale.astype(dtype)))(documents)
+    def loss(number):
+        w = jax.vmap(lambda document: weights(document, number.astype(dtype)))(documents)
         return mean_loss(task, documents, linear_logits(documents, w))
 
-    return line_search(loss, *_SCALE)
+    return line_search(loss, *interval)
 
 
 def minimise(loss: Callable[[Any], jax.Array], start: Any, *, iterations: int) -> tuple[Any, jax.Array]:
