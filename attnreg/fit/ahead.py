@@ -59,4 +59,4 @@ def _several_devices(args: Any) -> bool:
     return any(isinstance(leaf, jax.Array) and len(leaf.devices()) > 1 for leaf in jax.tree.leaves(args))
 
 
-programs = Ahead()
+programs: Ahead = Ahead()

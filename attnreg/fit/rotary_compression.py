@@ -57,11 +57,12 @@ class RotaryGroup:
         self, q: ArrayLike, k: ArrayLike, maps: ArrayLike, *, layout: str = "half", values: ArrayLike | None = None
     ) -> None:
         check_choice("layout", layout, LAYOUTS)
-        self.heads = _checked((q, k, maps) if values is None else (q, k, maps, values), layout)
-        self.layout, self.width = layout, 2 * self.heads[0].q.shape[2]
-        self.with_values = values is not None
+        self.heads: list[pairs.Texts] = _checked((q, k, maps) if values is None else (q, k, maps, values), layout)
+        self.layout: str = layout
+        self.width: int = 2 * self.heads[0].q.shape[2]
+        self.with_values: bool = values is not None
         found = [pairs.metrics(head) for head in self.heads]
-        self.metrics = {name: np.stack([each[name] for each in found]) for name in found[0]}
+        self.metrics: dict[str, np.ndarray] = {name: np.stack([each[name] for each in found]) for name in found[0]}
         self.orders: dict[str, np.ndarray] = {}
 
     def closed_forms(self, Q: ArrayLike, K: ArrayLike, rank: int) -> dict[str, Factors]:

@@ -71,14 +71,19 @@ class Watch:
         agree: Callable[[bool], bool] = bool,
         progress: bool = False,
     ):
-        self.began = time.perf_counter()
-        self.progress, self._spoken, self._phase = progress, 0.0, ""
+        self.began: float = time.perf_counter()
+        self.progress: bool = progress
+        self._spoken, self._phase = 0.0, ""
         self._say("compiling …")
-        self.agree = agree
-        self.unit, self.judge, self.tol, self.seconds, self.callback = unit or 1.0, judge, tol, seconds, callback
+        self.agree: Callable[[bool], bool] = agree
+        self.unit: float = unit or 1.0
+        self.judge: Callable[[Any], float] | None = judge
+        self.tol: float = tol
+        self.seconds: float = seconds
+        self.callback: Callable[[Progress], None] | None = callback
         self.kept: tuple[float, float, float, Any] | None = None
         self.trace: list[tuple[float, str, int, float, float]] = []
-        self.reason = ""
+        self.reason: str = ""
 
     def elapsed(self) -> float:
         """Seconds since the start."""

@@ -43,7 +43,7 @@ class Stopwatch:
     """Time spent inside a generator of states after its first one, and nowhere else."""
 
     def __init__(self, seconds: float = 0.0) -> None:
-        self.seconds = seconds
+        self.seconds: float = seconds
 
     def time(self, states: Iterator[Made]) -> Iterator[Made]:
         """The same states, or whatever is made; `seconds` grows by what each took to make."""
