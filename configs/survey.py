@@ -5,8 +5,8 @@ mass on token 0, the loss of uniform maps, the held-out loss of a closed-form st
 compiled batch; rotary heads have none) and of `fit_attention`, and how many directions the texts determine.
 Commands: python -m experiments.run --config configs/survey.py             (72 heads of MiniLM; fetch_minilm first)
           python -m experiments.run --config configs/survey.py:smollm2     (270 heads of SmolLM2; fetch_smollm2 first)
-A folder: --config.data.model=FOLDER --config.data.text=FILE. Fits of every head: --config.fit.seconds=20, at most that
-many seconds each; a stopped survey goes on with the head that it stopped in.
+          python -m experiments.run --config configs/survey.py:fits        (a fit of every head, at most 25 s each)
+A folder: --config.data.model=FOLDER --config.data.text=FILE. A stopped survey goes on with the head that it stopped in.
 Expected: docs/guides/models.md. Time: statistics are one forward pass; the starts of MiniLM some minutes.
 """
 
@@ -19,6 +19,7 @@ from experiments.runner.variants import vary
 VARIANTS: dict[str, dict[str, Any]] = {
     "smollm2": {"data.model": "smollm2"},
     "statistics": {"fit.start_products": 0},
+    "fits": {"data.documents": 16, "data.heldout_documents": 4, "data.tokens": 256, "fit.seconds": 25.0},
     "smoke": {"data.model": "random", "data.documents": 4, "data.heldout_documents": 2, "data.tokens": 10},
 }
 

@@ -10,14 +10,18 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from attnreg import parallel
-from attnreg.fit import fit_attention
+from attnreg.fit import fit_attention, fit_layer
+from attnreg.fit.layer_fit import predict
 from attnreg.icl import training
 from attnreg.icl.models import ModelConfig
 from attnreg.icl.tasks import TaskConfig
 from attnreg.objectives.attention import AttentionObjective
 from attnreg.objectives.factored import FactoredObjective
+from attnreg.objectives.layer import LayerObjective
 from attnreg.problems.attention import AttentionRegression
 from attnreg.problems.checks import replaced
+from attnreg.problems.layer import LayerRegression, LayerWeights
+from attnreg.problems.rotary import Rotary
 from attnreg.solvers import LBFGS
 from experiments.benchmarks.scaling import collectives
 from tests.parallel_program import error, problem
@@ -59,6 +63,42 @@ def objectives(*, quick):
     alone, shared = LBFGS().run(whole, x), LBFGS().run_on_host(spread, spread.place(x))
     steps["LBFGS"] = [int(alone.steps), int(shared.steps)]
     return errors, steps
+
+
+def layer_quantities():
+    """Errors of a spread layer, with a mask for each document and rotary positions, in eps of the largest entry."""
+    rng = np.random.default_rng(1)
+    A, B, mask = rng.normal(size=(8, 12, 6)), rng.normal(size=(8, 12, 3)), rng.random((8, 12, 12)) < 0.8
+    whole = LayerObjective(
+        LayerRegression(A, B, mask, causal=True, rotary=Rotary(width=2, base=100.0)), 4, 2, 2, None, 2
+    )
+    spread, x = parallel.spread(whole), whole.small_start(jax.random.key(1), 1.0)
+    v, errors = jax.tree.map(lambda a: a + 1, x), {}
+    errors["gradient"] = error(spread.value_and_grad(x), whole.value_and_grad(x))
+    for gauss_newton, cache in ((True, "none"), (True, "entries"), (False, "entries")):
+        got, wanted = (o.linearize(x, gauss_newton=gauss_newton, cache=cache).hvp(v) for o in (spread, whole))
+        errors[f"{cache} {gauss_newton}"] = error(got, wanted)
+    return errors
+
+
+def layer_fits():
+    """`fit_layer` on one device and on four: both phases. Six documents do not divide, and are refused."""
+    rng = np.random.default_rng(0)
+    A = rng.normal(size=(24, 24, 6))
+    W = LayerWeights(*(rng.normal(size=s) / 2 for s in ((2, 6, 2), (2, 6, 2), (2, 6, 2), (2, 2, 6))))
+    B = np.asarray(predict(W, A))
+    options = dict(rank=2, heads=2, value_rank=2, heldout=(A[16:], B[16:]), tol=TOLERANCE, seconds=600)
+    alone, shared = (fit_layer(A[:16], B[:16], mesh=mesh, **options) for mesh in (None, parallel.make_mesh()))
+    try:
+        fit_layer(A[:6], B[:6], mesh=parallel.make_mesh(), **options)
+        refused = ""
+    except ValueError as error_:
+        refused = str(error_)
+    ends = [
+        dict(heldout=fit.heldout, reason=fit.reason, phases=sorted({row[1] for row in fit.trace}))
+        for fit in (alone, shared)
+    ]
+    return dict(ends=ends, refused=refused)
 
 
 def training_run(train, model, task, seeds):
@@ -126,11 +166,11 @@ def main(quick):
     model = ModelConfig(attention=("linear",), init_scale=0.1)
     train = training.TrainConfig(steps=30, batch=16)
     errors, steps = objectives(quick=quick)
-    found = dict(errors=errors, steps=steps, refusals=refusals())
+    found = dict(errors=errors, steps=steps, refusals=refusals(), layer=layer_quantities())
     if quick:
         found |= dict(trainings=[training_run(train, model, task, seeds) for seeds in (4, 2)])
     else:
-        found |= dict(fits=fits())
+        found |= dict(fits=fits(), layer_fits=layer_fits())
     print(json.dumps(found))
 
 

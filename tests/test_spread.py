@@ -47,6 +47,23 @@ def test_a_fit_from_maps_ends_where_that_of_one_device_ends(slow_report):
         assert fit["heldout"][1] == pytest.approx(fit["heldout"][0], rel=1e-9)
 
 
+def test_a_spread_layer_has_gradients_and_products_of_the_whole_one(report):
+    """Masks and rotary positions go with their documents; sums over 8·12 rows."""
+    assert len(report["layer"]) == 4
+    assert max(report["layer"].values()) < 8 * 12, report["layer"]
+
+
+@pytest.mark.slow
+def test_a_fit_of_a_layer_ends_where_that_of_one_device_ends(slow_report):
+    """Thousands of steps of Muon amplify the rounding of sums: both find the weights, not by the same path."""
+    found = slow_report["layer_fits"]
+    for end in found["ends"]:
+        assert end["reason"] == "tolerance", found
+        assert end["heldout"] < 1e-4
+        assert "stochastic" in end["phases"]
+    assert "6 documents of a layer's rows, which are not split, for 4 devices" in found["refused"]
+
+
 def test_seeds_alone_travel_nowhere_and_documents_add_up_gradients(report):
     seeds, both = report["trainings"]
     assert seeds["shape"] == {"seeds": 4, "batch": 1}

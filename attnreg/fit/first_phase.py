@@ -15,9 +15,12 @@ import jax
 import jax.numpy as jnp
 import optax
 import optax.contrib
+from jax.sharding import Mesh, PartitionSpec
 
 from attnreg.fit.coordinates import OUTPUT_SIZE, batch
 from attnreg.objectives.layer import LayerObjective
+from attnreg.parallel import Spread, place
+from attnreg.parallel.mesh import DATA
 from attnreg.problems.checks import ProblemError, check_integer, check_number, replaced
 
 # Passes over the documents, and the fewest steps.
@@ -102,8 +105,8 @@ def _optimizer(options: Stochastic, width: int) -> optax.GradientTransformation:
     return optax.chain(muon, optax.stateless(slower))
 
 
-@jax.jit(static_argnames="options")
-def _slice(objective: LayerObjective, x, state, key, options: Stochastic):
+@jax.jit(static_argnames=("options", "mesh"))
+def _slice(objective: LayerObjective, x, state, key, options: Stochastic, mesh: Mesh | None):
     problem = objective.problem
     k, n, d, c = problem.sizes
     documents = min(options.documents, k)
@@ -112,6 +115,7 @@ def _slice(objective: LayerObjective, x, state, key, options: Stochastic):
         x, state = carry
         index = jax.random.choice(key, k, (documents,), replace=False)
         few = replaced(objective, problem=batch(problem, index))
+        few = few if mesh is None else Spread(few, mesh, "documents")
         value, gradient = few.value_and_grad(x)
         unit = jnp.asarray(1 / (documents * n * c * OUTPUT_SIZE**2), value.dtype)
         gradient = jax.tree.map(lambda g: g * unit, gradient)
@@ -123,8 +127,13 @@ def _slice(objective: LayerObjective, x, state, key, options: Stochastic):
     return x, state, jnp.mean(losses)
 
 
-def stochastic_slices(objective: LayerObjective, key: jax.Array, options: Stochastic | None = None) -> Iterator[Slice]:
+def stochastic_slices(
+    objective: LayerObjective, key: jax.Array, options: Stochastic | None = None, mesh: Mesh | None = None
+) -> Iterator[Slice]:
     """Slices of the phase from a random small start. The problem must be in `coordinates.scaled` units.
+
+    On a mesh every device holds all documents, and those of a step are divided; where their number does not divide by
+    the devices, each device takes all of them.
 
     Cost: per step a value and gradient on `documents` documents.
     """
@@ -135,7 +144,10 @@ def stochastic_slices(objective: LayerObjective, key: jax.Array, options: Stocha
     steps = phase_steps(options, k)
     options = options._replace(steps=steps)
     state = _optimizer(options, d).init(x)  # type: ignore[arg-type]
+    if mesh is not None:
+        objective, x, state, key = place((objective, x, state, key), mesh, PartitionSpec())
+        mesh = mesh if min(options.documents, k) % mesh.shape[DATA] == 0 else None
     for done in range(options.slice_steps, steps + 1, options.slice_steps):
         key, sub = jax.random.split(key)
-        x, state, loss = _slice(objective, x, state, sub, options)
+        x, state, loss = _slice(objective, x, state, sub, options, mesh)
         yield Slice(x, done, float(loss))

@@ -193,10 +193,11 @@ def _run(objective: Any, watch: Watch, coordinates, options: Options) -> None:
     def back(x: Factors) -> Factors:
         return jax.tree.map(lambda W: jnp.asarray(coordinates.into @ np.asarray(W, np.float64), W.dtype), x)
 
-    if objective.problem.rotary is not None or objective.problem.soft_cap is not None:
+    shared = isinstance(objective, Spread)
+    if not shared and (objective.problem.rotary is not None or objective.problem.soft_cap is not None):
         every_phase(objective, watch, back, options)
         return
-    x = objective.on_mesh(logarithm_start) if isinstance(objective, Spread) else logarithm_start(objective)
+    x = objective.on_mesh(logarithm_start) if shared else logarithm_start(objective)
     if watch.note("logarithms", 1, float(objective.value(x)) / watch.unit, back(x)):
         return
     for number, step in enumerate(gauss_newton_steps(objective, x, options, watch.expired), 1):

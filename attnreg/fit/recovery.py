@@ -6,6 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from attnreg.fit.coordinates import Coordinates, scaled, variation, whitened
@@ -17,6 +18,7 @@ from attnreg.fit.layer_fit import LayerFit, checked_logits
 from attnreg.fit.watch import Progress, Watch, check_limits, unseen
 from attnreg.objectives.factors import Factors
 from attnreg.objectives.layer import LayerObjective
+from attnreg.parallel import Spread, agree, spread
 from attnreg.problems.checks import ProblemError
 from attnreg.problems.layer import LayerRegression, LayerWeights
 from attnreg.problems.one_layer import OneLayerRegression
@@ -53,6 +55,7 @@ def fit_layer(
     progress: bool = False,
     first: Stochastic | None = None,
     second: Options | None = None,
+    mesh: Mesh | None = None,
 ) -> LayerFit:
     """Weights with which `Σ_h softmax(A Q_h K_hᵀ Aᵀ) A V_h O_h` is near `outputs`.
 
@@ -76,6 +79,8 @@ def fit_layer(
         start: weights to go on from instead of the first phase.
         callback: called with `Progress`. progress: whether to print, on stderr, how far it is, every few seconds.
         first, second: constants of the two phases.
+        mesh: devices to share the work, documents apart: `attnreg.parallel.make_mesh()`. Every process of it calls with
+            the same arguments. The search of `fit_one_layer` is left out there.
 
     Returns:
         `LayerFit`, with the weights of the best held-out (else training) loss.
@@ -112,46 +117,62 @@ def fit_layer(
         if documents.sizes[3] != problem.sizes[3]:
             raise ProblemError(f"heldout outputs are {documents.sizes[3]} wide; they must be {problem.sizes[3]}")
         judge = dataclasses.replace(objective, problem=documents)
-    watch = Watch(variation(problem), _judge(judge), tol, seconds, callback, progress=progress)
+    alike = bool if mesh is None else agree
+    watch = Watch(variation(problem), _judge(judge, mesh), tol, seconds, callback, alike, progress)
     if start is not None:
         if isinstance(start, LayerWeights):
             start = jax.tree.map(lambda W: jnp.asarray(W, problem.dtype), start)
         objective.check(start, "start")
     coordinates, input_rank = whitened(problem)
-    _run(objective, watch, coordinates, jax.random.key(0) if key is None else key, start, first, second)
+    key = jax.random.key(0) if key is None else key
+    _run(objective, watch, coordinates, key, start, first, second, mesh)
     train, held, weights = watch.best()
     host = jax.tree.map(np.asarray, weights)
     known = determined(objective, input_rank, rotary)
     return LayerFit(host, train, held, watch.reason or "stalled", known, watch.elapsed(), tuple(watch.trace), logits)
 
 
-def _judge(objective: LayerObjective | None):
+def _judge(objective: LayerObjective | None, mesh: Mesh | None):
     """The held-out loss of weights, or None."""
     if objective is None:
         return None
     unit = variation(objective.problem) or 1.0
-    return lambda weights: float(objective.value(weights)) / unit
+    if mesh is None or not isinstance(shared := spread(objective, mesh, strict=False), Spread):
+        return lambda weights: float(objective.value(weights)) / unit
+    return lambda weights: float(shared.value(shared.place(weights))) / unit
 
 
 def _run(
-    objective: LayerObjective, watch: Watch, coordinates: Coordinates, key, start, first: Stochastic, second: Options
+    objective: LayerObjective,
+    watch: Watch,
+    coordinates: Coordinates,
+    key,
+    start,
+    first: Stochastic,
+    second: Options,
+    mesh: Mesh | None,
 ) -> None:
     """Both phases until the watch says stop, from further starts while they end in a poor minimum."""
     white = dataclasses.replace(objective, problem=coordinates.problem(objective.problem))
     unit = watch.unit / coordinates.size**2
-    announce_steps(white, white.zeros())
+    if mesh is not None:
+        white = spread(white, mesh)
+    if not isinstance(white, Spread):
+        announce_steps(white, white.zeros())
     # One batch of few documents is no stochastic phase: there the jets come first.
     turn = 0 if objective.problem.sizes[0] <= first.documents else 1
     for attempt in range(STARTS):
         weights = start if attempt == 0 else None
-        if weights is None and attempt == turn:
+        if weights is None and attempt == turn and mesh is None:  # that search hangs on the clock of a process
             weights = _from_jets(objective, watch, key)
         if weights is None:
-            weights = _find_basin(objective, watch, jax.random.fold_in(key, attempt) if attempt else key, first)
+            weights = _find_basin(objective, watch, jax.random.fold_in(key, attempt) if attempt else key, first, mesh)
         if watch.reason:
             return
         train = float("inf")
-        steps = gauss_newton_steps(white, coordinates.weights_in(weights), second, watch.expired)
+        x = coordinates.weights_in(weights)
+        x = white.place(x) if isinstance(white, Spread) else x
+        steps = gauss_newton_steps(white, x, second, watch.expired)
         for number, step in enumerate(steps, 1):
             train = step.value / unit
             if watch.note("gauss_newton", number, train, coordinates.weights_back(step.params)):
@@ -178,7 +199,7 @@ def _from_jets(objective: LayerObjective, watch: Watch, key) -> LayerWeights | N
     return weights if train <= LOST else None
 
 
-def _find_basin(objective: LayerObjective, watch: Watch, key, options: Stochastic) -> LayerWeights:
+def _find_basin(objective: LayerObjective, watch: Watch, key, options: Stochastic, mesh: Mesh | None) -> LayerWeights:
     """The first phase, drawn again while it ends lost; the weights of the attempt that ended lowest."""
     coordinates = scaled(objective.problem)
     small = dataclasses.replace(objective, problem=coordinates.problem(objective.problem))
@@ -187,7 +208,7 @@ def _find_basin(objective: LayerObjective, watch: Watch, key, options: Stochasti
     for attempt in range(ATTEMPTS):
         part, loss = None, float("inf")
         slower = options._replace(steps=steps * 2**attempt, learning_rate=options.learning_rate / 2**attempt)
-        for part in stochastic_slices(small, jax.random.fold_in(key, attempt), slower):
+        for part in stochastic_slices(small, jax.random.fold_in(key, attempt), slower, mesh):
             loss = part.loss
             if watch.note("stochastic", part.steps, loss, coordinates.weights_back(part.params)):
                 break

@@ -12,6 +12,7 @@ from attnreg.objectives import layer_documents as ld
 from attnreg.objectives.base import Cache, Costs, SecondOrderObjective, by_products, compiled
 from attnreg.objectives.layer_linearized import LayerLinearization
 from attnreg.objectives.layer_preconditioner import LayerPreconditioner, signs, sums
+from attnreg.objectives.row_terms import all_devices
 from attnreg.problems.checks import ProblemError, check_integer, pytree_dataclass
 from attnreg.problems.layer import LayerRegression, LayerWeights
 from attnreg.problems.rotary import check_rotary_width
@@ -20,7 +21,7 @@ from attnreg.problems.rotary import check_rotary_width
 LAYER_CACHE_BYTES = 2**29
 
 
-@pytree_dataclass("heads", "rank", "value_rank", "block_documents", "key_heads")
+@pytree_dataclass("heads", "rank", "value_rank", "block_documents", "key_heads", "axis_name")
 class LayerObjective(SecondOrderObjective):
     """`‖Σ_h softmax(A Q_h K_hᵀ Aᵀ) A V_h O_h − B‖²` in the unknowns `LayerWeights`.
 
@@ -32,6 +33,7 @@ class LayerObjective(SecondOrderObjective):
             the platform.
         key_heads: g, how many heads of keys (and values, where there is an O) the h heads of queries share, a divisor
             of h; None is h.
+        axis_name: inside `shard_map`, the mesh axis over which documents are split; sums are then `psum`s.
 
     Precision: value, gradient and products agree with autodiff of the plain loss to a small multiple of eps × natural
     scale, in float64 and float32 (tests/objectives/test_layer.py).
@@ -58,6 +60,7 @@ class LayerObjective(SecondOrderObjective):
     value_rank: int | None = None
     block_documents: int | BlockRule | None = None
     key_heads: int | None = None
+    axis_name: str | None = None
 
     def __post_init__(self) -> None:
         check_integer("heads", self.heads, at_least=1)
@@ -111,7 +114,7 @@ class LayerObjective(SecondOrderObjective):
         k, n, d, c = self.problem.sizes
         s = self.value_rank or c
         per_head = 6.0 * n * d * (2 * self.rank + s) + 2.0 * n * n * (3 * self.rank + 3 * s)
-        gradient = k * self.heads * per_head
+        gradient = k * all_devices(self.axis_name) * self.heads * per_head
         p = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(self.zeros)))
         return Costs(gradient, 2 * p * gradient, p)
 
@@ -119,8 +122,9 @@ class LayerObjective(SecondOrderObjective):
         return ld.documents_per_block(self.problem, self.heads, self.block_documents)
 
     def _sum(self, emit: Callable[[Any, Any], Any], kept: Any = None) -> Any:
-        """`Σ emit(documents, kept of the block)` over all blocks."""
-        return ld.sum_over_documents(self.problem, self._per_block(), emit, kept)
+        """`Σ emit(documents, kept of the block)` over all blocks of all devices."""
+        total = ld.sum_over_documents(self.problem, self._per_block(), emit, kept)
+        return total if self.axis_name is None else jax.lax.psum(total, self.axis_name)
 
     @compiled()
     def predict(self, weights: LayerWeights) -> jax.Array:

@@ -21,6 +21,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from attnreg.objectives.attention import AttentionObjective
 from attnreg.problems.attention import AttentionRegression, Teacher
 from attnreg.problems.checks import ProblemError, check_choice, check_integer, replaced
+from attnreg.problems.layer import LayerRegression
 
 Over = Literal["documents", "rows"]
 Starts = Literal["vmap", "map"]
@@ -49,13 +50,19 @@ def make_mesh(axes: Mapping[str, int] | None = None) -> Mesh:
     return jax.make_mesh(sizes, tuple(axes), axis_types=(AxisType.Auto,) * len(sizes))
 
 
-def problem_specs(problem: AttentionRegression, *, over: Over = "documents", axis: str = DATA) -> Any:
+def problem_specs(problem: AttentionRegression | LayerRegression, *, over: Over = "documents", axis: str = DATA) -> Any:
     """A pytree like `problem` of the `PartitionSpec` of each leaf.
 
     Over documents, A1, A2 and B are split; over rows, A1 and B are split and every device holds all keys. Masks and
-    weights are split along an axis they really have and replicated along one that broadcasts.
+    weights are split along an axis they really have and replicated along one that broadcasts. Rows of a layer, whose
+    keys are its queries, are not split.
     """
     check_choice("over", over, get_args(Over))
+    if isinstance(problem, LayerRegression):
+        if over == "rows":
+            raise ValueError("a layer cannot be split over rows, which are its keys too: split over documents")
+        each, alike = PartitionSpec(axis), PartitionSpec()
+        return jax.tree.map(lambda leaf: each if leaf.ndim > 1 and leaf.shape[0] > 1 else alike, problem)
     if over == "rows" and problem.causal:
         raise ValueError("causal=True cannot be split over rows, whose position it needs: give an explicit mask")
     place = 0 if over == "documents" else 1

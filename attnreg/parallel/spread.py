@@ -15,18 +15,20 @@ from jax.sharding import Mesh, PartitionSpec
 from attnreg.objectives.attention import AttentionObjective
 from attnreg.objectives.base import Cache, Costs, Linearization, SecondOrderObjective, compiled
 from attnreg.objectives.factored import FactoredObjective
+from attnreg.objectives.layer import LayerObjective
 from attnreg.parallel.mesh import DATA, Over, make_mesh, place, problem_specs
 from attnreg.problems.attention import AttentionRegression
 from attnreg.problems.checks import ProblemError, check_flag, pytree_dataclass, replaced
+from attnreg.problems.layer import LayerRegression
 
 _SAME = PartitionSpec()
 
 
-def split(problem: AttentionRegression, devices: int) -> Over:
+def split(problem: AttentionRegression | LayerRegression, devices: int) -> Over:
     """What a problem's rows can be split over: its documents, or the queries of each where those do not divide.
 
     Args:
-        problem: A1 (k, n, d1) decides.
+        problem: A1 (k, n, d1), or A of a layer, decides. Rows of a layer and causal rows are not split.
         devices: how many there are.
 
     Raises: ProblemError where neither divides by the devices.
@@ -34,12 +36,13 @@ def split(problem: AttentionRegression, devices: int) -> Over:
     k, n, *_ = problem.sizes
     if k % devices == 0:
         return "documents"
-    if n % devices == 0 and not problem.causal:
+    whole = "a layer's" if isinstance(problem, LayerRegression) else "causal" if problem.causal else ""
+    if n % devices == 0 and not whole:
         return "rows"
-    rows = "causal rows, which are not split," if problem.causal else f"{n} rows each"
+    rows = f"{whole} rows, which are not split," if whole else f"{n} rows each"
     raise ProblemError(
         f"the problem has {k} documents of {rows} for {devices} devices; choose a number of documents "
-        f"{'' if problem.causal else 'or of rows '}that is a multiple of {devices}, or fewer devices"
+        f"{'' if whole else 'or of rows '}that is a multiple of {devices}, or fewer devices"
     )
 
 
@@ -47,7 +50,8 @@ def spread(objective: Any, mesh: Mesh | None = None, *, strict: bool = True) -> 
     """The objective with its rows over the devices of a mesh; the objective itself where there is one device.
 
     Args:
-        objective: an `AttentionObjective` or a `FactoredObjective` of arrays (k, n, …) that every process has whole.
+        objective: an `AttentionObjective`, a `FactoredObjective` or a `LayerObjective` of arrays (k, n, …) that every
+            process has whole.
         mesh: with an axis "data"; None takes all devices of all processes.
         strict: False leaves an objective whose rows do not divide by the devices as it is.
 
@@ -83,7 +87,7 @@ class Spread(SecondOrderObjective):
     CACHES: ClassVar[tuple[str, ...]] = ("auto", "none", "entries", "blocks")
     TRANSPOSABLE: ClassVar[bool] = False
 
-    whole: AttentionObjective | FactoredObjective
+    whole: AttentionObjective | FactoredObjective | LayerObjective
     mesh: Mesh
     over: Over
 
@@ -98,7 +102,7 @@ class Spread(SecondOrderObjective):
             out: `PartitionSpec`s of the result.
         """
 
-        def local(problem: AttentionRegression, *args: Any) -> Any:
+        def local(problem: Any, *args: Any) -> Any:
             return function(replaced(self.whole, problem=problem, axis_name=DATA), *args)
 
         rows = problem_specs(self.whole.problem, over=self.over)
@@ -154,7 +158,8 @@ class Spread(SecondOrderObjective):
 
         def parts(objective: Any, x: Any) -> dict[str, Any]:
             line = objective.linearize(x, gauss_newton=gauss_newton, cache=cache)
-            kinds.append(Kind(type(line), line.cache, line.gauss_newton))  # while tracing: they are static
+            static = ((name, getattr(line, name)) for name in _STATIC if hasattr(line, name))
+            kinds.append(Kind(type(line), tuple(static)))  # while tracing
             return {f.name: getattr(line, f.name) for f in dataclasses.fields(line) if f.name not in _NOT_KEPT}
 
         out = self._where(type(self.whole))
@@ -167,20 +172,22 @@ class Spread(SecondOrderObjective):
         found = {"value": _SAME, "gradient": _SAME, "kept": rows}
         if kind is AttentionObjective:
             return found | {"X": _SAME}
+        if kind is LayerObjective:
+            return found | {"x": _SAME}
         return found | {"x": _SAME, "projected": problem_specs(self.whole.problem, over=self.over)}
 
 
-# Of a linearization: what is static, and the objective, which has the problem.
-_NOT_KEPT = ("objective", "cache", "gauss_newton")
+# Of a linearization: what is static, and that with the objective, which has the problem.
+_STATIC = ("cache", "gauss_newton")
+_NOT_KEPT = ("objective", *_STATIC)
 
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """What a device's own linearization is: its class, its cache, and which curvature it has."""
+    """What a device's own linearization is: its class, and its static fields, such as which curvature it has."""
 
     line: type
-    cache: str
-    gauss_newton: bool
+    static: tuple[tuple[str, Any], ...]
 
 
 @pytree_dataclass("kind")
@@ -198,8 +205,7 @@ class SpreadLinearization(Linearization):
         """The Hessian times v, shaped like x."""
 
         def product(objective: Any, parts: dict[str, Any], v: Any) -> Any:
-            kind = self.kind
-            return kind.line(objective=objective, cache=kind.cache, gauss_newton=kind.gauss_newton, **parts).hvp(v)
+            return self.kind.line(objective=objective, **dict(self.kind.static), **parts).hvp(v)
 
         where = self.objective._where(type(self.objective.whole))
         return self.objective.on_mesh(product, self.parts, v, specs=(where, _SAME))

@@ -12,13 +12,13 @@ HEADLINES = (
              "L-BFGS, 500 steps", "less", "`configs/quickstart.py`"),
     Headline("one head from its outputs: loss on unseen texts", "outputs_heldout", "outputs_adam",
              "minibatch Adam, best of 15 settings", "less", "[`configs/recover_head.py`](docs/guides/recover.md)"),
-    Headline("a head at rank 8: squared error of its map, relative, median of 72", "compress_8_ours",
+    Headline("a head cut to rank 8: squared error of its map, relative, median of 72", "compress_8_ours",
              "compress_8_closed", "activation-aware SVD", "less",
              "[`configs/compress_heads.py`](docs/guides/compress.md)"),
     Headline("the exact Hessian of 256 unknowns, 512 queries", "", "", "`jax.hessian`", "hessian",
              "[`configs/benchmark_closed_forms.py`](docs/guides/benchmarks.md)"),
-    Headline("least regularisation w² that makes the loss convex", "convex_sharp", "convex_published", "published",
-             "less", "[`configs/newton_region.py`](docs/theory/bounds.md)"),
+    Headline("least weight of the regulariser that makes every softmax regression convex", "convex_sharp",
+             "convex_published", "published", "less", "[`configs/newton_region.py`](docs/theory/bounds.md)"),
 )  # fmt: skip
 
 

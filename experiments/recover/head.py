@@ -26,6 +26,8 @@ ABOUT = About(
     ),
 )
 
+SHARED = "the documents of our fits; every process trains the peer"
+
 
 def run(config: Any, record: Record) -> dict[str, Any]:
     """Recover the head, compare it with the true one where that is known, and say what the data determine."""

@@ -22,6 +22,8 @@ ABOUT = About(
     ),
 )
 
+SHARED = "the documents of our fits; every process trains the peer"
+
 
 def run(config: Any, record: Record) -> dict[str, Any]:
     """Recover the layer, match its heads with the true ones, where they are known, by their maps."""
