@@ -113,6 +113,23 @@ COMPRESS = Section(
     ),
     "configs/compress_heads.py",
 )
+COMPRESS_ROTARY = Section(
+    "The same for SmolLM2: rotary positions, keys that three heads share",
+    (
+        *(
+            C(f"compress_rotary_{rank}", f"rank {rank}, median of 270 heads", ">=1", f"ranks.{rank}.gain.median")
+            for rank in (8, 16, 32)
+        ),
+        *(
+            C(f"compress_rotary_{rank}_better", f"rank {rank}, share of heads that gain", ">=0.9", f"ranks.{rank}.better",
+              digits=2)
+            for rank in (8, 16, 32)
+        ),
+        C("compress_rotary_perplexity", "all heads at rank 32: perplexity", "<=54.7", "ranks.32.whole.ours.perplexity"),
+        C("compress_rotary_closed", "the same, activation-aware SVD", "", "ranks.32.whole.logits.perplexity"),
+    ),
+    "configs/compress_heads.py:smollm2",
+)
 MODELS = Section(
     "Forward passes of five families against transformers",
     (
@@ -123,5 +140,5 @@ MODELS = Section(
 )
 
 HEADS = (
-    QUICKSTART, OUTPUTS, OUTPUTS_MORE, LAYER, SWEEP, FULL_HEAD, REDUCED, COMPRESS, MODELS,
+    QUICKSTART, OUTPUTS, OUTPUTS_MORE, LAYER, SWEEP, FULL_HEAD, REDUCED, COMPRESS, COMPRESS_ROTARY, MODELS,
 )
