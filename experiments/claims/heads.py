@@ -121,7 +121,7 @@ COMPRESS_ROTARY = Section(
             for rank in (8, 16, 32)
         ),
         *(
-            C(f"compress_rotary_{rank}_better", f"rank {rank}, share of heads that gain", ">=0.9", f"ranks.{rank}.better",
+            C(f"compress_rotary_{rank}_better", f"rank {rank}, share that gains", ">=0.9", f"ranks.{rank}.better",
               digits=2)
             for rank in (8, 16, 32)
         ),
