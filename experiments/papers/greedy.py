@@ -85,7 +85,7 @@ GREEDY = Chapter(
     "arXiv 2309.07418: one layer of attention, and the iterative greedy algorithm",
     (*FORM_ROWS, *LEMMA_ROWS, *(_constant(row) for row in STATEMENTS.values())),
     f"Constants of registered lemmas are at R = 1, n = {N} and d = {D}, for the loss with ½. Their attacks went over "
-    "R = 0.25, 1, 2 and 5, {statements, points} improved points in all. "
+    "R = 0.25, 1, 2 and 5, at least {statements, points} improved points each. "
     "Derivations: [errata](theory/errata.md), [convexity](theory/one_layer_convexity.md), "
     "[greedy Newton](theory/greedy_newton.md).",
 )

@@ -23,12 +23,11 @@ def attacked(result: Any) -> dict[str, Any]:
 
 
 def statements(result: Any) -> dict[str, Any]:
-    """The same for the lemmas of arXiv 2309.07418, over all R, and the improved points of all."""
+    """The same for the lemmas of arXiv 2309.07418, over all R, and the improved points of the least attacked."""
     rows = result["statements"]
-    found = {"statements, points": sum(row["improved"] for row in rows)}
-    for name in STATEMENTS:
-        found[name] = max(row["measured / sharp"] for row in rows if row["statement"] == name)
-    return found
+    each = {name: [row for row in rows if row["statement"] == name] for name in STATEMENTS}
+    found = {"statements, points": min(sum(row["improved"] for row in some) for some in each.values())}
+    return found | {name: max(row["measured / sharp"] for row in some) for name, some in each.items()}
 
 
 def region(result: Any) -> dict[str, Any]:
@@ -146,7 +145,7 @@ RUNS = (
     Run(
         "configs/one_layer_statements.py",
         statements,
-        ("--config.parts=('statements',)", "--config.starts=128", "--config.steps=80"),
+        ("--config.parts=('statements',)", "--config.starts=16384", "--config.steps=80"),
     ),
     Run("configs/one_layer_statements.py", region, ("--config.parts=('region',)",)),
     Run("configs/one_layer_statements.py", lemmas, ("--config.parts=('lemmas',)",)),
