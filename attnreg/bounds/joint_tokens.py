@@ -42,7 +42,8 @@ class TokenLimits(NamedTuple):
 def published_output(z: TokenLimits) -> float:
     """`√3 ‖Y‖ (‖X‖² r⁴ (4n + 1) + n)^½`, without a bias; a scalar.
 
-    Source: arXiv 2312.14820, Theorem 3.3.
+    Source: attributed to arXiv 2312.14820, Theorem 3.3, whose text was not compared; derived in docs/theory/bounds.md,
+    section 8, as a sum of three terms.
     """
     a = times(z.x, z.r, z.r)
     return times(math.sqrt(3.0), z.y, math.sqrt(times(a, a, 4.0 * z.n + 1.0) + z.n))

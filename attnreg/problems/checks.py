@@ -25,17 +25,20 @@ def pytree_dataclass(*static: str) -> Callable[[type], Any]:
         cls = cls if "__repr__" in vars(cls) else compact_repr(cls)
         data = [f.name for f in dataclasses.fields(cls) if f.name not in static]
 
+        def children(obj):  # what every call of a compiled function asks for: no keys are made
+            return [getattr(obj, name) for name in data], tuple(getattr(obj, name) for name in static)
+
         def flatten(obj):
             keys = [(jax.tree_util.GetAttrKey(name), getattr(obj, name)) for name in data]
             return keys, tuple(getattr(obj, name) for name in static)
 
-        def unflatten(meta, children):
+        def unflatten(meta, values):
             obj = object.__new__(cls)
-            for name, value in (*zip(static, meta, strict=True), *zip(data, children, strict=True)):
+            for name, value in (*zip(static, meta, strict=True), *zip(data, values, strict=True)):
                 object.__setattr__(obj, name, value)
             return obj
 
-        jax.tree_util.register_pytree_with_keys(cls, flatten, unflatten)
+        jax.tree_util.register_pytree_with_keys(cls, flatten, unflatten, children)
         return cls
 
     return register

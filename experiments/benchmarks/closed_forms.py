@@ -9,6 +9,7 @@ from jax.flatten_util import ravel_pytree
 
 from experiments.benchmarks import large_instance
 from experiments.benchmarks.cells import Cell, make_cell
+from experiments.benchmarks.stored import stored
 from experiments.benchmarks.timing import interleave, paired_ratio
 from experiments.runner.about import About, Metric
 from experiments.runner.config import UsageError
@@ -22,6 +23,9 @@ ABOUT = About(
         Metric("gradient", "times faster than autodiff, worst", "higher", "gradient.*.speedup", "min", False),
         Metric("hvps", "two autodiff HVPs over our Hessian", "higher", "hessian_as_hvps.*.speedup", "min", False),
         Metric("error", "disagreement of derivatives in eps, worst", "lower", "derivatives.*.error_eps", always=False),
+        Metric(
+            "stored", "dense AᵀDA over that from stored entries, most", "higher", "stored.*.speedup_cpu", "max", False
+        ),
         Metric("peak", "largest resident memory, bytes", "lower", "large.*.peak_bytes", always=False),
     ),
 )
@@ -193,4 +197,5 @@ PARTS: dict[str, Callable[..., list[dict[str, Any]]]] = {
     "gradient": _speed("value and gradient", against_value_and_grad),
     "temporaries": temporaries,
     "large": large,
+    "stored": stored,
 }

@@ -47,7 +47,8 @@ def _tokens() -> tuple[Row, ...]:
     for name, bound in TOKEN_BOUNDS.items():
         printed = f"{show(bound.product(limits), 3)} by the product rule"
         if bound.published is not None:
-            printed = f"{show(bound.published(limits), 3)} (arXiv 2312.14820, Theorem 3.3)"
+            source = "attributed to arXiv 2312.14820, print not compared; [derived](theory/bounds.md)"
+            printed = f"{show(bound.published(limits), 3)} ({source})"
         rows.append(
             Row(f"tokens, {name}",
                 f"the {name} of self-attention moves by at most a constant times ‖ΔZ‖, A1 = A2 = A3 = Z",

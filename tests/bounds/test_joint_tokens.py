@@ -52,6 +52,36 @@ def test_no_document_moves_further(name, seed):
     np.testing.assert_allclose(bound.value(*map(jnp.asarray, point)), values(name, *point), rtol=1e-12)
 
 
+def three_terms(Z, X, Y):
+    """The derivative of the output without a bias as three Jacobians: dz_i averaged, own token, logits of keys."""
+    (n, d), k = Z.shape, Y.shape[1]
+    F = softmax(Z @ X @ Z.T)
+    parts = np.zeros((3, n, k, n, d))
+    for j in range(n):
+        centred = Z - F[j] @ Z
+        parts[1, j, :, j] = Y.T @ (centred.T * F[j]) @ centred @ X.T
+        for i in range(n):
+            parts[0, j, :, i] = F[j, i] * Y.T
+            parts[2, j, :, i] = F[j, i] * np.outer(Y.T @ centred[i], X.T @ Z[j])
+    return parts.reshape(3, n * k, n * d)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_attributed_formula_is_three_terms_each_within_its_share(seed):
+    """`√3 ‖Y‖ (‖X‖²r⁴(4n + 1) + n)^½`: the shares n, ‖X‖²r⁴ and 4n‖X‖²r⁴ of `‖Y‖²`, and 3 for three summands."""
+    (Z, X, Y, _), limits = drawn(seed, shift=0.0)
+    parts = three_terms(Z, X, Y)
+    whole = derivative("output", Z, X, Y, np.zeros(Z.shape[1]))
+    np.testing.assert_allclose(parts.sum(axis=0), whole, rtol=0, atol=1e-8)
+    a2 = (limits.x * limits.r**2) ** 2
+    shares = limits.y**2 * np.array([limits.n, a2, 4 * limits.n * a2])
+    norms = np.linalg.norm(parts, 2, axis=(1, 2)) ** 2
+    assert (norms <= shares).all()
+    want = np.sqrt(3 * shares.sum())
+    np.testing.assert_allclose(TOKEN_BOUNDS["output"].published(limits), want, rtol=1e-14)
+    assert np.linalg.norm(whole, 2) <= np.sqrt(3 * norms.sum()) <= want
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_the_limit_at_a_document_is_between_the_derivative_and_the_ball(seed):
     point, limits = drawn(seed)

@@ -110,3 +110,14 @@ def test_static_fields_are_part_of_the_tree():
 def test_problems_are_frozen():
     with pytest.raises(AttributeError):
         build().ridge = 3.0
+
+
+def test_leaves_come_in_the_order_of_their_names():
+    """Two ways to take a problem apart, one of them without names: the same leaves, and the same way back."""
+    problem = AttentionRegression(np.ones((4, 2)), np.zeros((3, 2)), np.full((4, 3), 1 / 3), ridge=0.5)
+    named, structure = jax.tree_util.tree_flatten_with_path(problem)
+    leaves = jax.tree.leaves(problem)
+    assert [path[-1].name for path, _ in named] == ["A1", "A2", "B", "ridge"]
+    assert all(a is b for a, (_, b) in zip(leaves, named, strict=True))
+    assert structure == jax.tree.structure(problem)
+    assert jax.tree.unflatten(structure, leaves).ridge is problem.ridge
