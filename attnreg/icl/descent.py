@@ -140,7 +140,7 @@ def spectral_norm(S: jax.Array) -> jax.Array:
     """The largest eigenvalue of a symmetric positive semidefinite S (d, d), or up to `log(d)/1024` of itself more.
 
     `tr(S^1024)^(1/1024)` by repeated squaring. A singular value decomposition of each of thousands of documents would
-    not do: beside the QR of `ridge` in one program it waits for itself for ever on two cores (jaxlib 0.10.2).
+    not do: beside the QR of `ridge` in one program it may wait for itself for ever (seen on two cores, jaxlib 0.10.2).
 
     Returns: scalar.
     Cost: ten products of 2 d³ flops.
