@@ -39,6 +39,8 @@ TILES = {
     "tpu": Tiles("mosaic", 128, 512, 512),
     "cpu": Tiles("mosaic", 128, 512, 512, interpret=True),
 }
+# What the compiled kernels are called.
+NAME = "sweep"
 # What the blocks of a TPU's kernel may take of its fast memory, 128 MB.
 VMEM_BYTES = 96 * 2**20
 
@@ -165,6 +167,7 @@ def sweep(
     with jax.enable_x64(False):  # neither compiler takes indices of 64 bits
         found = pl.pallas_call(
             kernel,
+            name=NAME,
             grid=(k, size.blocks),
             in_specs=specs,
             out_specs=[_row_spec(pl, size.r, width) for width in widths.values()],
