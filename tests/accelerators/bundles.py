@@ -29,22 +29,36 @@ def scheduled(folder: Path, names: Iterable[str]) -> float | None:
     return None if None in found else sum(x for x in found if x is not None)
 
 
+class _Loop:
+    """A loop of a schedule: its bundles without those of inner loops, and its trips, None where a program decides."""
+
+    def __init__(self, parent: "_Loop | None"):
+        self.parent, self.bundles = parent, 0
+        # One that has no test was found to run once.
+        self.trips: int | None = 1
+
+    @property
+    def times(self) -> int | None:
+        """How often it runs, with the loops around it."""
+        around = 1 if self.parent is None else self.parent.times
+        return None if around is None or self.trips is None else around * self.trips
+
+
 def cycles(schedule: str) -> float | None:
     """Cycles of one kernel, from its schedule."""
-    levels = [0] * 9  # bundles in that many loops
-    bounds: dict[int, int] = {}
+    within = [_Loop(None)]  # the loop at each depth, outermost first
+    loops = list(within)
     for line in schedule.splitlines():
-        bundle = re.match(r"\s*(?:0x[0-9a-f]+|0)\s+(?:[A-Z]{2})?\s*:\s*(>*)\s*\{", line)
+        bundle = re.match(r"\s*(?:0x[0-9a-f]+|0)\s+([A-Z]{2})?\s*:\s*(>*)\s*\{", line)
         if bundle is None:
             continue
-        depth = len(bundle[1])
-        levels[depth] += 1
-        for bound in re.findall(r"scmp\.ge\.s32\.totalorder %\w+, (\d+) /\* loop exit test", line):
-            bounds[depth] = int(bound)
-    total, times = float(levels[0]), 1
-    for depth, count in enumerate(levels[1:], 1):
-        if count and depth not in bounds:
-            return None
-        times *= bounds.get(depth, 0) - (AHEAD if depth == 1 else 0)
-        total += times * count
-    return total
+        depth = len(bundle[2])
+        if bundle[1] == "LB":
+            within[depth:] = [_Loop(within[depth - 1])]
+            loops.append(within[depth])
+        loop = within[depth]
+        loop.bundles += 1
+        for bound in re.findall(r"scmp\.\w+\.\w+\.\w+ %\w+, (%?\w+) /\* loop exit test", line):
+            loop.trips = int(bound) - (AHEAD if depth == 1 else 0) if bound.isdigit() else None
+    found = [(loop.times, loop.bundles) for loop in loops]
+    return None if any(times is None for times, _ in found) else float(sum(t * b for t, b in found if t is not None))
