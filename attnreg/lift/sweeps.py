@@ -33,9 +33,10 @@ class Tiles:
     interpret: bool = False
 
 
-# A GPU: with more than 16 rows the registers of exact float32 products run over (python -m tests.accelerators h100).
+# A GPU: with more rows or keys, or more columns, the registers of exact float32 products run over
+# (python -m tests.accelerators h100). A TPU: the fewest cycles of the tiles that were compiled (docs/decisions.md).
 TILES = {
-    "gpu": Tiles("triton", 16, 64, 128),
+    "gpu": Tiles("triton", 16, 32, 64),
     "tpu": Tiles("mosaic", 128, 512, 512),
     "cpu": Tiles("mosaic", 128, 512, 512, interpret=True),
 }
@@ -46,7 +47,7 @@ VMEM_BYTES = 96 * 2**20
 
 
 class Keys(NamedTuple):
-    """A tile of keys: (t, w), or (w, t) where `across`."""
+    """A tile of keys. array: (t, w), or (w, t) where `across`."""
 
     array: jax.Array
     across: bool
@@ -65,7 +66,7 @@ def _dot(a: jax.Array, b: jax.Array, axis: int) -> jax.Array:
 
 
 class Tile(NamedTuple):
-    """What `step` sees: trees of rows (r, w), of `Keys`, of pairs (r, t), and which pairs count, (r, t) or None."""
+    """What `step` sees: trees of rows (r, w), of `Keys` and of pairs (r, t). allowed: (r, t), which count, or None."""
 
     rows: Any
     keys: Any
@@ -78,7 +79,7 @@ Step = Callable[[Tile, dict[str, jax.Array]], dict[str, jax.Array]]
 
 
 class Allowed(NamedTuple):
-    """Which keys a query may attend: a mask (k|1, n|1, m|1) or None, and whether only those before it."""
+    """Which keys a query may attend. mask: (k, n, m), any of them 1, or None. causal: only those up to it."""
 
     mask: jax.Array | None
     causal: bool

@@ -268,8 +268,7 @@ class AttentionLinearization(Linearization):
             rows = tt.matmul(problem.A1, V)
             moved = tt.einsum("knbc,knc->knb", self.kept, rows)
             out = objective._reduced(tt.einsum("kna,knb->ab", problem.A1, moved))
-        elif isinstance(self.kept, fused.RowSums):
-            tiles = fused.tiles_for(objective)
+        elif isinstance(self.kept, fused.RowSums) and (tiles := fused.tiles_for(objective)) is not None:
             out = objective._reduced(fused.hvp(problem, self.kept, V, tiles, gauss_newton=self.gauss_newton))
         else:
 

@@ -193,7 +193,7 @@ def _operands(problem: AttentionRegression, own: Scores, teacher: Scores | None,
     """Those of a sweep that has the map and, where it is asked for, residuals."""
     if not residual:
         return Operands({"own": own}, {"own": problem.A2})
-    if teacher is None:
+    if teacher is None or not isinstance(problem.B, Teacher):
         return Operands({"own": own}, {"own": problem.A2}, problem.B)
     return Operands({"own": own, "teacher": teacher}, {"own": problem.A2, "teacher": problem.B.K})
 

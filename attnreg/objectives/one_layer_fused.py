@@ -27,7 +27,7 @@ class LayerRows(NamedTuple):
     r: jax.Array
     back: jax.Array
     mu: jax.Array
-    f: jax.Array | None
+    f: jax.Array | None = None
 
 
 def layer_rows(problem: OneLayerRegression, params: Unknowns, tiles: Tiles, *, products: bool = False) -> LayerRows:
@@ -65,6 +65,7 @@ def hvp(
     the row gradient by `2f∘[(t − ⟨f,t⟩)∘(q − μ) + dq − dμ]`, the second; `dμ = ⟨Y r, dz⟩ + ⟨dq's queries, z⟩`.
     """
     moved = tt.matmul(problem.A1, v.X)
+    assert rows.f is not None
     of_f = jnp.sum(rows.f * moved, axis=2, keepdims=True)
     dz = _moved_values(problem, rows.own, moved, tiles) - of_f * rows.z
     dr = tt.matmul(dz, params.Y) + tt.matmul(rows.z, v.Y)

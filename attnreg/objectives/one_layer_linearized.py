@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from attnreg.lift import tensor_trick as tt
-from attnreg.objectives import fused, one_layer_fused
+from attnreg.objectives import one_layer_fused
 from attnreg.objectives import one_layer_rows as ol
 from attnreg.objectives.base import Linearization, compiled
 from attnreg.problems.checks import pytree_dataclass
@@ -64,8 +64,8 @@ class FusedLinearization(Linearization):
     @compiled()
     def hvp(self, v: Unknowns) -> Unknowns:
         """Two sweeps over the keys."""
-        objective, tiles = self.objective, fused.tiles_for(self.objective)
-        of = (objective.problem, self.params, self.kept, v, tiles)
+        objective = self.objective
+        of = (objective.problem, self.params, self.kept, v, objective.kernel)
         out = one_layer_fused.hvp(*of, gauss_newton=self.gauss_newton)
         return jax.tree.map(jnp.add, out, objective._ridge_times(v))
 

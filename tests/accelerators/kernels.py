@@ -93,10 +93,10 @@ def attention(rng, n: int, d: int, *, causal=False, teacher=False, mask=None, si
     allowed = np.ones((n, n), bool) if mask is None else mask
     allowed = np.tri(n, dtype=bool) if causal else allowed
     Q = Q / np.float32(d**0.5)
-    B = softmax(np.float64(Q) @ np.float64(K).T, allowed)
+    B = softmax(Q.astype(float) @ K.astype(float).T, allowed)
     B = B if teacher else B.astype("f")
     problem = AttentionRegression(A1, A2, Teacher(Q, K) if teacher else B, mask=mask, causal=causal)
-    left, right = np.float64(A1), np.float64(A2)
+    left, right = A1.astype(float), A2.astype(float)
 
     def gradient(X):
         f = softmax(left @ X @ right.T, allowed)
@@ -113,7 +113,7 @@ def one_layer(rng, n: int, d: int):
     B = rng.normal(size=(n, 5)).astype("f")
     x, v = (Unknowns(*(rng.normal(size=(d, w)).astype("f") / np.float32(d) for w in (d, 5))) for _ in range(2))
     problem = OneLayerRegression(A1, A2, A3, B, causal=True)
-    left, right, values, allowed = *(np.float64(A) for A in (A1, A2, A3)), np.tri(n, dtype=bool)
+    left, right, values, allowed = *(A.astype(float) for A in (A1, A2, A3)), np.tri(n, dtype=bool)
 
     def gradient(X, Y):
         f = softmax(left @ X @ right.T, allowed)

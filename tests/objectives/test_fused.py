@@ -209,8 +209,8 @@ def test_double_precision_and_wide_rows_are_streamed():
     A, B = np.eye(3, 2), np.full((3, 3), 1 / 3)
     same(AttentionRegression(A, A, B))
     assert fused.uncovered(AttentionRegression(A, A, B), TILES["gpu"]) == "dtype float64"
-    wide = np.zeros((3, 129), "f")
-    assert fused.uncovered(AttentionRegression(wide, wide, B.astype("f")), TILES["gpu"]) == "more than 128 columns"
+    wide = np.zeros((3, 65), "f")
+    assert fused.uncovered(AttentionRegression(wide, wide, B.astype("f")), TILES["gpu"]) == "more than 64 columns"
     assert fused.uncovered(AttentionRegression(wide, wide, B.astype("f")), TILES["tpu"]) is None
     shapes = replaced(
         AttentionRegression(A.astype("f"), A.astype("f"), B.astype("f")),
