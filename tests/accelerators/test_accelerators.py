@@ -42,6 +42,21 @@ def test_kernels_trips_cycles_and_collectives_are_read_off_the_text():
     assert not program.callbacks
 
 
+def test_trips_are_read_off_a_condition_that_only_counts():
+    condition = """%cond (p: (s32[], f32[8])) -> pred[] {
+  %p = (s32[], f32[8]{0}) parameter(0)
+  %i = s32[]{:T(128)} get-tuple-element(%p), index=0
+  %n = s32[]{:T(128)} constant(9)
+  ROOT %less = pred[]{:T(512)} compare(%i, %n), direction=LT
+}
+
+"""
+    silent = TEXT.replace(', backend_config={"known_trip_count":{"n":"7"}}', "")
+    text = silent.replace("ENTRY", condition + "ENTRY")
+    assert (read(text).loops, read(text).cycles) == ((Loop(9, 2),), 95)
+    assert read(silent).loops == (Loop(None, 2),)
+
+
 def test_a_host_callback_and_float64_are_seen_in_a_program_that_has_them():
     def f(x):
         jax.debug.print("{x}", x=x)
