@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from attnreg.lift import tensor_trick as tt
 from attnreg.lift.kronecker import Kronecker
 from attnreg.lift.streaming import Block, BlockRows, map_over_blocks, rows_of, sum_over_blocks
+from attnreg.objectives import fused
 from attnreg.objectives.base import (
     CACHE_BYTES,
     Cache,
@@ -31,11 +32,11 @@ from attnreg.objectives.row_terms import (
     row_terms,
 )
 from attnreg.problems.attention import AttentionRegression
-from attnreg.problems.checks import ProblemError, pytree_dataclass
+from attnreg.problems.checks import ProblemError, pytree_dataclass, replaced
 from attnreg.rows.curvature import RowTerms
 
 
-@pytree_dataclass("block_rows", "axis_name")
+@pytree_dataclass("block_rows", "axis_name", "kernel")
 class AttentionObjective(SecondOrderObjective):
     """The objective of an `AttentionRegression` in its full unknown X (d1, d2).
 
@@ -43,6 +44,8 @@ class AttentionObjective(SecondOrderObjective):
         problem: the data.
         block_rows: rows per streamed block, or an `attnreg.lift.streaming.BlockRule`; None: the rule of the platform.
         axis_name: inside `shard_map`, the mesh axis over which documents (or rows) are split; sums are then `psum`s.
+        kernel: "streamed", or "fused": hand-written kernels for value, gradient and products, on problems that have
+            them (`attnreg.objectives.fused.uncovered`); the others are streamed. Not yet run on a device.
 
     Precision: value, gradient, Hessian and HVP agree with autodiff of `attnreg.problems.losses` to a small multiple of
     eps × natural scale (tests/objectives/test_attention.py, tests/contract/test_losses_contract.py).
@@ -66,9 +69,11 @@ class AttentionObjective(SecondOrderObjective):
     problem: AttentionRegression
     block_rows: BlockRows = None
     axis_name: str | None = None
+    kernel: fused.Kernel = "streamed"
 
     def __post_init__(self) -> None:
         check_streaming(self)
+        fused.check_kernel(self)
         if self.problem.rotary is not None:
             raise ProblemError(
                 "problem.rotary is set, and the logits of a rotary head are not A1 X A2ᵀ for any X; take its factors: "
@@ -88,8 +93,14 @@ class AttentionObjective(SecondOrderObjective):
 
     def _sum(self, emit) -> Any:
         """Sum over blocks, then over devices."""
-        total = sum_over_blocks(self.problem, emit, block_rows=self.block_rows)
+        return self._reduced(sum_over_blocks(self.problem, emit, block_rows=self.block_rows))
+
+    def _reduced(self, total: Any) -> Any:
         return total if self.axis_name is None else jax.lax.psum(total, self.axis_name)
+
+    def differentiable(self) -> "AttentionObjective":
+        """Streamed: JAX has no derivatives of kernels."""
+        return replaced(self, kernel="streamed")
 
     def _rows(self, X, block: Block) -> RowTerms:
         return row_terms(self.problem, block, tt.logits(block.query, X, block.keys))
@@ -101,7 +112,9 @@ class AttentionObjective(SecondOrderObjective):
         def emit(block):
             return jnp.sum(jnp.where(block.fresh, self._rows(X, block).value, 0))
 
-        return self._sum(emit) + self.problem.ridge * jnp.sum(X * X) / 2
+        tiles = fused.tiles_for(self)
+        total = self._sum(emit) if tiles is None else self._reduced(fused.value(self.problem, X, tiles))
+        return total + self.problem.ridge * jnp.sum(X * X) / 2
 
     @compiled()
     def value_and_grad(self, X: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -111,7 +124,16 @@ class AttentionObjective(SecondOrderObjective):
             terms = self._rows(X, block)
             return fresh_value(block, terms), tt.lift_gradient(block.lift, terms.gradient, block.keys)
 
+        tiles = fused.tiles_for(self)
+        if tiles is not None:
+            return self._of_sums(X, fused.row_sums(self.problem, X, tiles))
         value, gradient = self._sum(emit)
+        return self._with_ridge(X, value, gradient)
+
+    def _of_sums(self, X: jax.Array, sums: fused.RowSums) -> tuple[jax.Array, jax.Array]:
+        return self._with_ridge(X, *self._reduced(fused.value_and_grad(self.problem, sums)))
+
+    def _with_ridge(self, X: jax.Array, value: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
         return value + self.problem.ridge * jnp.sum(X * X) / 2, gradient + self.problem.ridge * X
 
     @compiled("gauss_newton")
@@ -158,9 +180,13 @@ class AttentionObjective(SecondOrderObjective):
 
         cache: "none" recomputes the rows in every product, O(n m d) and no memory; "entries" keeps the row curvatures,
         3·n·m numbers; "blocks" keeps `M_j = A2ᵀ H_j A2`, n·d2² numbers, and a product then costs O(n d2 (d1 + d2)).
-        "auto" takes the cheapest that fits `CACHE_BYTES`.
+        "auto" takes the cheapest that fits `CACHE_BYTES`. With kernels "none" keeps sums of each row, 4·n·d2 numbers,
+        and a product is one sweep over the keys; "auto" then prefers it to "entries".
         """
-        cache = self._choose_cache(cache)
+        cache, tiles = self._choose_cache(cache), fused.tiles_for(self)
+        if cache == "none" and tiles is not None:
+            sums = fused.row_sums(self.problem, X, tiles, "curvature")
+            return AttentionLinearization(*self._of_sums(X, sums), X, sums, self, cache, gauss_newton)
         value, gradient = self.value_and_grad(X)
         kept = None
         if cache == "entries":
@@ -186,6 +212,8 @@ class AttentionObjective(SecondOrderObjective):
         size = jnp.finfo(self.problem.dtype).bits // 8
         if d2 * d2 <= 2 * m and k * n * d2 * d2 * size <= CACHE_BYTES:
             return "blocks"
+        if fused.tiles_for(self) is not None:
+            return "none"
         return "entries" if 3 * k * n * m * size <= CACHE_BYTES else "none"
 
     @compiled()
@@ -239,8 +267,9 @@ class AttentionLinearization(Linearization):
         if self.cache == "blocks":
             rows = tt.matmul(problem.A1, V)
             moved = tt.einsum("knbc,knc->knb", self.kept, rows)
-            out = tt.einsum("kna,knb->ab", problem.A1, moved)
-            out = out if objective.axis_name is None else jax.lax.psum(out, objective.axis_name)
+            out = objective._reduced(tt.einsum("kna,knb->ab", problem.A1, moved))
+        elif isinstance(self.kept, fused.RowSums) and (tiles := fused.tiles_for(objective)) is not None:
+            out = objective._reduced(fused.hvp(problem, self.kept, V, tiles, gauss_newton=self.gauss_newton))
         else:
 
             def emit(block):

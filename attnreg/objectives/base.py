@@ -123,6 +123,10 @@ class Objective(abc.ABC):
         """What one evaluation costs, for `method="auto"`; None when the objective cannot say."""
         return None
 
+    def differentiable(self) -> "Objective":
+        """The same objective in operations that JAX can differentiate: itself, unless it has kernels."""
+        return self
+
     def rounding(self, x: Any, /) -> jax.Array | None:
         """The size of the rounding error in the gradient's norm at x, a scalar; None when it is not known."""
         del x

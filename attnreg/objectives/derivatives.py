@@ -35,7 +35,7 @@ def with_rule(method: Callable[..., Any]) -> Callable[..., Any]:
         if moves(of_x):
             parts.append(rule(method, objective, x, instantiated(of_x)))
         if moves(of_data) or not parts:
-            parts.append(jax.jvp(lambda o: method(o, x), (objective,), (instantiated(of_data),)))
+            parts.append(jax.jvp(lambda o: method(_plain(o), x), (objective,), (instantiated(of_data),)))
         return parts[0][0], functools.reduce(functools.partial(jax.tree.map, jnp.add), [part[1] for part in parts])
 
     ruled.defjvp(jvp, symbolic_zeros=True)
@@ -61,6 +61,11 @@ def instantiated(tangent: Any) -> Any:
     return jax.tree.map(one, tangent)
 
 
+def _plain(objective: Any) -> Any:
+    """The objective without kernels, of which JAX has no derivatives."""
+    return objective.differentiable() if hasattr(objective, "differentiable") else objective
+
+
 def _inner(a: Any, b: Any) -> jax.Array:
     return cast(jax.Array, sum(jnp.sum(x * y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)))
 
@@ -72,6 +77,7 @@ def _of_value(method: Callable[..., Any], objective: Any, x: Any, v: Any) -> tup
 
 
 def _of_value_and_grad(method: Callable[..., Any], objective: Any, x: Any, v: Any) -> tuple[Any, Any]:
+    objective = _plain(objective)
     if not getattr(objective, "TRANSPOSABLE", False):
         return jax.jvp(lambda z: method(objective, z), (x,), (v,))
     line = objective.linearize(x)

@@ -9,25 +9,26 @@ import jax.numpy as jnp
 from attnreg.lift import tensor_trick as tt
 from attnreg.lift.kronecker import Blocks, Kronecker
 from attnreg.lift.streaming import Block, BlockRows, map_over_blocks, sum_over_blocks
+from attnreg.objectives import fused, one_layer_fused
 from attnreg.objectives import one_layer_rows as ol
 from attnreg.objectives.base import CACHE_BYTES, Cache, Linearization, SecondOrderObjective, compiled
 from attnreg.objectives.one_layer_hessian import Parts, kronecker_sums, packed_parts
-from attnreg.objectives.one_layer_linearized import CachedLinearization, StreamedLinearization
+from attnreg.objectives.one_layer_linearized import CachedLinearization, FusedLinearization, StreamedLinearization
 from attnreg.objectives.row_terms import check_streaming
-from attnreg.problems.checks import pytree_dataclass
+from attnreg.problems.checks import pytree_dataclass, replaced
 from attnreg.problems.one_layer import OneLayerRegression, Unknowns
 
 # Random sign vectors used to estimate the curvature blocks in the preconditioner.
 PROBES = 4
 
 
-@pytree_dataclass("block_rows")
+@pytree_dataclass("block_rows", "kernel")
 class OneLayerObjective(SecondOrderObjective):
     """`‖softmax(A1 X A2ᵀ) A3 Y − B‖²` plus the regularizers, in the unknowns `Unknowns(X, Y)`.
 
     Args:
         problem: the data.
-        block_rows: as in `AttentionObjective`.
+        block_rows, kernel: as in `AttentionObjective`.
 
     Precision: value, gradient, Hessian and HVP agree with autodiff of the plain loss (`attnreg.problems.losses`) to a
     small multiple of eps × natural scale (tests/objectives/test_one_layer.py).
@@ -50,9 +51,15 @@ class OneLayerObjective(SecondOrderObjective):
 
     problem: OneLayerRegression
     block_rows: BlockRows = None
+    kernel: fused.Kernel = "streamed"
 
     def __post_init__(self) -> None:
         check_streaming(self)
+        fused.check_kernel(self)
+
+    def differentiable(self) -> "OneLayerObjective":
+        """Streamed: JAX has no derivatives of kernels."""
+        return replaced(self, kernel="streamed")
 
     @compiled()
     def start(self) -> Unknowns:
@@ -99,14 +106,26 @@ class OneLayerObjective(SecondOrderObjective):
     @compiled()
     def value(self, params: Unknowns) -> jax.Array:
         """The loss."""
+        if (tiles := fused.tiles_for(self)) is not None:
+            rows = one_layer_fused.layer_rows(self.problem, params, tiles)
+            return one_layer_fused.value(rows) + self._ridge_value(params)
         return self.sum(ol.value, params) + self._ridge_value(params)
 
     @compiled()
     def value_and_grad(self, params: Unknowns) -> tuple[jax.Array, Unknowns]:
         """The loss and its gradient."""
+        if (tiles := fused.tiles_for(self)) is not None:
+            return self._of_rows(params, one_layer_fused.layer_rows(self.problem, params, tiles), tiles)
         value, gradient = self.sum(lambda rows: (ol.value(rows), ol.gradient(rows)), params)
         gradient = jax.tree.map(jnp.add, gradient, self._ridge_times(params))
         return value + self._ridge_value(params), gradient
+
+    def _of_rows(
+        self, params: Unknowns, rows: one_layer_fused.LayerRows, tiles: fused.Tiles
+    ) -> tuple[jax.Array, Unknowns]:
+        gradient = one_layer_fused.gradient(self.problem, rows, tiles)
+        gradient = jax.tree.map(jnp.add, gradient, self._ridge_times(params))
+        return one_layer_fused.value(rows) + self._ridge_value(params), gradient
 
     @compiled("gauss_newton")
     def value_grad_hessian(
@@ -139,12 +158,16 @@ class OneLayerObjective(SecondOrderObjective):
         cache: "none" recomputes the rows in every product, O(n·m·(3·d2 + 3·d3)) and no memory; "blocks" keeps N_j and
         the curvature blocks, n·d2·(d2 + d3) numbers, and a product costs O(n·d²). "auto" keeps them when they fit.
         """
-        value, gradient = self.value_and_grad(params)
         k, n, m, _, d2 = self.problem.sizes
         d3 = self.problem.A3.shape[2]
         numbers = k * n * d2 * (d2 + d3)
         affordable = numbers * jnp.finfo(self.problem.dtype).bits // 8 <= CACHE_BYTES and d2 * (d2 + d3) <= 8 * m
-        if cache == "none" or (cache == "auto" and not affordable):
+        streamed, tiles = cache == "none" or (cache == "auto" and not affordable), fused.tiles_for(self)
+        if streamed and tiles is not None:
+            rows = one_layer_fused.layer_rows(self.problem, params, tiles, products=True)
+            return FusedLinearization(*self._of_rows(params, rows, tiles), params, self, rows, gauss_newton)
+        value, gradient = self.value_and_grad(params)
+        if streamed:
             return StreamedLinearization(value, gradient, params, self, gauss_newton)
 
         def emit(block: Block):

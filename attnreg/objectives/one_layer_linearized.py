@@ -1,4 +1,4 @@
-"""Products with the joint one-layer Hessian at one point: rows passed over again, or kept blocks."""
+"""Products with the joint one-layer Hessian at one point: rows passed over again, kernels, or kept blocks."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from attnreg.lift import tensor_trick as tt
+from attnreg.objectives import one_layer_fused
 from attnreg.objectives import one_layer_rows as ol
 from attnreg.objectives.base import Linearization, compiled
 from attnreg.problems.checks import pytree_dataclass
@@ -47,6 +48,26 @@ class StreamedLinearization(Linearization):
         if rows.penalty is not None:
             gamma = gamma + rows.penalty.hessian.apply(t)
         return Unknowns(tt.lift_gradient(block.lift, gamma, block.keys), 2 * gy)
+
+
+@pytree_dataclass("gauss_newton")
+class FusedLinearization(Linearization):
+    """What kernels know of each row, (k, n, ·) numbers: a product is two sweeps over the keys."""
+
+    value: jax.Array
+    gradient: Unknowns
+    params: Unknowns
+    objective: Any
+    kept: one_layer_fused.LayerRows
+    gauss_newton: bool = False
+
+    @compiled()
+    def hvp(self, v: Unknowns) -> Unknowns:
+        """Two sweeps over the keys."""
+        objective = self.objective
+        of = (objective.problem, self.params, self.kept, v, objective.kernel)
+        out = one_layer_fused.hvp(*of, gauss_newton=self.gauss_newton)
+        return jax.tree.map(jnp.add, out, objective._ridge_times(v))
 
 
 @pytree_dataclass("gauss_newton")

@@ -8,6 +8,7 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,26 +24,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("targets", nargs="*", default=list(TARGETS), help=f"of {', '.join(TARGETS)} (default: all)")
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
     parser.add_argument("--case", default="", help="only the cases whose name has this in it")
+    parser.add_argument("--cpu-blocks", action="store_true", help="with the blocks of rows of a CPU, to compare with")
     options = parser.parse_args(argv)
     broken = []
     for name in options.targets:
         fetch(name)
         print(f"\n{name}, {options.dtype}\n" + " | ".join(HEAD), flush=True)
-        for row in compiled(name, options.dtype, options.case):
+        for row in compiled(name, options.dtype, options.case, cpu_blocks=options.cpu_blocks):
             print(line(row), flush=True)
             broken += [f"{name}: {row['name']}: {why}" for why in faults(row, name, options.dtype)]
     print("\n".join(["", *broken]) if broken else "\nall as promised")
     return 1 if broken else 0
 
 
-def compiled(name: str, dtype: str, part: str = "") -> Iterator[dict[str, Any]]:
+def compiled(name: str, dtype: str, part: str = "", *, cpu_blocks: bool = False) -> Iterator[dict[str, Any]]:
     """What became of each case, one after another, from a process that has the compiler."""
-    command = [sys.executable, "-m", "tests.accelerators.compile", name, dtype, part]
-    with subprocess.Popen(command, env=environment(name), stdout=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-m", "tests.accelerators.compile", name, dtype, part, *["cpu"] * cpu_blocks]
+    with (
+        tempfile.TemporaryDirectory() as dump,
+        subprocess.Popen(command, env=environment(name, dump), stdout=subprocess.PIPE, text=True) as process,
+    ):
         assert process.stdout is not None
         for text in process.stdout:
             if text.startswith("{"):
                 yield json.loads(text)
+        process.wait()
     if process.returncode:
         raise RuntimeError(f"the compiler of {name} ended with exit code {process.returncode}")
 
@@ -69,6 +75,10 @@ def faults(row: Mapping[str, Any], target: str, dtype: str) -> list[str]:
     if target == "h100" and row["most"] is not None and row["kernels"] > row["most"]:
         found.append(f"launches {row['kernels']} kernels; the budget is {row['most']}")
     longest = max((trips or 0 for trips, _ in row["loops"]), default=0)
+    if row["spilled"]:
+        found.append(f"spills {row['spilled']} bytes of registers")
+    if target == "v5e" and row["most_cycles"] is not None and (row["cycles"] or 0) > row["most_cycles"]:
+        found.append(f"takes {row['cycles'] / 1e6:.3f} Mcycles; the budget is {row['most_cycles'] / 1e6:.3f}")
     if row["trips"] is not None and longest > row["trips"]:
         found.append(f"a loop has {longest} trips; the budget is {row['trips']}")
     return found

@@ -1,7 +1,8 @@
 """What to run first where a GPU or TPU is at hand: `python -m tests.accelerators.card`.
 
-Times the cases of `tests.accelerators.cases` on JAX's default device, then the quickstart and in-context training
-beside a plain loop, then runs the quick tests there. Each part is a process of its own, since one process takes the
+Measures the errors of the hand-written kernels on JAX's default device, times the cases of `tests.accelerators.cases`
+there ("fused" is a hand-written kernel, the same name without it the streamed rows), then the quickstart and in-context
+training beside a plain loop, then runs the quick tests. Each part is a process of its own, since one process takes the
 device's memory. Exit code 1 when a part fails. `--only cases --case "n 2048"` is a part that a CPU can try.
 """
 
@@ -22,6 +23,7 @@ from tests.accelerators.cases import cases
 RUN = (sys.executable, "-m", "experiments.run", "--config")
 TESTS = ("tests/rows", "tests/lift", "tests/objectives", "tests/solvers", "tests/icl/test_models.py")
 PARTS: dict[str, tuple[str, ...]] = {
+    "kernels": (sys.executable, "-m", "tests.accelerators.kernels"),
     "cases": (sys.executable, "-m", "tests.accelerators.card", "--here"),
     "quickstart": (*RUN, "configs/quickstart.py", "--force"),
     "icl": (*RUN, "configs/icl_speed.py", "--config.precision=float32", "--force"),
@@ -36,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--only", choices=tuple(PARTS), action="append", help="a part (default: all)")
     parser.add_argument("--case", default="", help="only the cases whose name has this in it")
+    parser.add_argument("--most", type=int, default=2048, help="rows of the longest case of the errors of kernels")
     parser.add_argument("--seconds", type=float, default=2.0, help="spent on a case after compiling it")
     parser.add_argument("--here", action="store_true", help="time the cases in this very process")
     options = parser.parse_args(argv)
@@ -47,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     failed = False
     for name in options.only or PARTS:
         command = PARTS[name]
+        if name == "kernels":
+            command = (*command, "--most", str(options.most))
         if name == "cases":
             command = (*command, "--case", options.case, "--seconds", str(options.seconds))
         begun = time.perf_counter()

@@ -12,16 +12,20 @@ from attnreg.problems import AttentionRegression, LayerRegression, OneLayerRegre
 from attnreg.problems.checks import replaced
 from attnreg.solvers import LBFGS, Newton, NewtonCG
 
+# Cycles of a millisecond of a TPU v5e.
+MS = 1.5e6
+
 
 class Case(NamedTuple):
     """A program and the shapes of its arguments. most: kernels it may launch outside loops on an H100, and trips of its
-    longest loop there; None where nothing was promised."""
+    longest loop there; cycles: that it may take on a TPU v5e by the compiler's estimate. None: nothing was promised."""
 
     name: str
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
     most: int | None = None
     trips: int | None = None
+    cycles: float | None = None
 
 
 def value_and_grad(objective, x):
@@ -65,7 +69,7 @@ def cases(dtype: str) -> Iterator[Case]:
     yield Case("reduced head 8x64, d 17: value and gradient", value_and_grad, (reduced, X), most=16)
     yield Case("reduced head 8x64, d 17: Hessian", hessian, (reduced, X))
     _, wide, X = attention(dtype, 1, 2048, 32)
-    yield Case("n 2048, d 32: value and gradient", value_and_grad, (wide, X), most=20)
+    yield Case("n 2048, d 32: value and gradient", value_and_grad, (wide, X), most=20, cycles=0.25 * MS)
     yield Case("n 2048, d 32: Hessian", hessian, (wide, X))
     yield Case("n 2048, d 32: product, nothing cached", hvp, (wide, X, X))
     _, long, X = attention(dtype, 1, 16384, 32, teacher=True)
@@ -77,17 +81,40 @@ def cases(dtype: str) -> Iterator[Case]:
     yield Case("full head 4x512, d 384, rank 32: product", product, (head, x, x))
     yield Case("full head 4x512, d 384, rank 32: preconditioner", preconditioned, (head, x, x))
     yield from _one_layer(dtype)
+    yield from _fused(dtype)
     yield from _layer(dtype)
     yield from _solvers(dtype)
 
 
-def _one_layer(dtype: str) -> Iterator[Case]:
+def _fused(dtype: str) -> Iterator[Case]:
+    """The same programs with hand-written kernels, which float32 has."""
+    _, reduced, X = attention(dtype, 8, 64, 17, kernel="fused")
+    yield Case("fused, reduced head 8x64, d 17: value and gradient", value_and_grad, (reduced, X), most=12)
+    _, wide, X = attention(dtype, 1, 2048, 32, kernel="fused")
+    yield Case("fused, n 2048, d 32: value and gradient", value_and_grad, (wide, X), most=10, cycles=0.25 * MS)
+    yield Case("fused, n 2048, d 32: product", hvp, (wide, X, X), most=16)
+    _, broad, X = attention(dtype, 1, 2048, 64, kernel="fused")
+    yield Case("fused, n 2048, d 64: product", hvp, (broad, X, X), most=16)
+    _, long, X = attention(dtype, 1, 16384, 32, teacher=True, kernel="fused")
+    yield Case("fused, n 16384, d 32, low-rank targets: value and gradient", value_and_grad, (long, X), most=16)
+    objective, x = one_layer(dtype, kernel="fused")
+    name = "fused, one layer n 131072, d 16"
+    yield Case(f"{name}: value and gradient", value_and_grad, (objective, x), most=24, cycles=800 * MS)
+    yield Case(f"{name}: product", hvp, (objective, x, x), most=40)
+
+
+def one_layer(dtype: str, **options):
+    """A one-layer objective of 131,072 rows whose arrays are shapes, and its unknowns."""
     n, d = 131072, 16
     one, rows = np.ones((1, 1), dtype), _shape(dtype, 1, n, d)
     small = OneLayerRegression(one, one, one, one)
     numbers = {"ridge": _shape(dtype), "ridge_y": _shape(dtype)}
-    objective = OneLayerObjective(replaced(small, A1=rows, A2=rows, A3=rows, B=rows, **numbers))
-    x = jax.eval_shape(objective.zeros)
+    objective = OneLayerObjective(replaced(small, A1=rows, A2=rows, A3=rows, B=rows, **numbers), **options)
+    return objective, jax.eval_shape(objective.zeros)
+
+
+def _one_layer(dtype: str) -> Iterator[Case]:
+    objective, x = one_layer(dtype)
     yield Case("one layer n 131072, d 16: value and gradient", value_and_grad, (objective, x), trips=2000)
     yield Case("one layer n 131072, d 16: product, nothing cached", hvp, (objective, x, x), trips=2000)
 

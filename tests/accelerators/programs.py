@@ -83,6 +83,18 @@ def parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
     return computations, entry
 
 
+def _trips(computations: Mapping[str, list[Instruction]], line: str) -> int | None:
+    """Trips of a loop: as it says itself, or, on a TPU, where its condition is no more than `i < number`."""
+    if known := re.search(r'known_trip_count":\{"n":"(\d+)"', line):
+        return int(known[1])
+    condition = re.search(r"condition=%?([\w.\-]+)", line)
+    lines = computations.get(condition[1], []) if condition else []
+    if not lines or lines[-1].opcode != "compare" or "direction=LT" not in lines[-1].line:
+        return None
+    numbers = [re.search(r"s32\[\]\S* constant\((\d+)\)", i.line) for i in lines if i.opcode == "constant"]
+    return int(numbers[0][1]) if len(numbers) == 1 and numbers[0] else None
+
+
 def _walk(computations: Mapping[str, list[Instruction]], name: str, times: int, loops: list[Loop]) -> tuple[int, float]:
     """Kernels of one pass of a computation without those of its loops, which are added to `loops`; estimated cycles."""
     kernels, cycles = 0, 0.0
@@ -91,8 +103,7 @@ def _walk(computations: Mapping[str, list[Instruction]], name: str, times: int, 
         if estimate := re.search(r'"estimated_cycles":"(\d+)"', line):
             cycles += float(estimate[1])
         if opcode == "while":
-            trips = re.search(r'known_trip_count":\{"n":"(\d+)"', line)
-            count = int(trips[1]) if trips else None
+            count = _trips(computations, line)
             at, known = len(loops), times * (count or 1)
             loops.append(Loop(None, 0))
             inside, more = _walk(computations, re.search(r"body=%?([\w.\-]+)", line)[1], known, loops)  # type: ignore[index]

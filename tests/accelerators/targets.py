@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.accelerators import bundles, spills
+
 HERE = Path(__file__).parent
 BUILD = HERE.parents[1] / "build" / "accelerators"
 
@@ -34,6 +36,8 @@ TARGETS = {
     ),
     "v5e": Target("tpu", "tpu", "v5e:2x2", ("libtpu",)),
 }
+# The variable that names the folder of what was dumped.
+DUMP = "ATTNREG_DUMP"
 # What libtpu asks for when no TPU is there to tell it.
 ENVIRONMENT = {"TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_HOSTNAMES": "localhost", "JAX_PLATFORMS": "cpu"}
 
@@ -55,10 +59,14 @@ def fetch(name: str) -> None:
     part.rename(folder(name))
 
 
-def environment(name: str) -> dict[str, str]:
-    """The environment of a process that compiles for a target."""
+def environment(name: str, dump: str) -> dict[str, str]:
+    """The environment of a process that compiles for a target and leaves what it makes of kernels in a folder."""
     paths = [str(folder(name)), str(HERE.parents[1])]
-    return {**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join(paths)}
+    own = {
+        "h100": {"XLA_FLAGS": spills.OPTIONS.format(dump)},
+        "v5e": {"LIBTPU_INIT_ARGS": bundles.OPTIONS.format(dump)},
+    }
+    return {**os.environ, **ENVIRONMENT, **own[name], "PYTHONPATH": os.pathsep.join(paths), DUMP: dump}
 
 
 def topology(name: str, devices: int = 1):

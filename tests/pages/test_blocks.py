@@ -133,6 +133,11 @@ def _icl(names, folder):
     assert float(jnp.max(jnp.abs(names["answers"] - names["step"]))) < 100 * eps * scale
 
 
+def _accelerators(names, folder):
+    assert float(names["value"]) < 1e-12
+    assert names["gradient"].shape == (3, 3)
+
+
 def _many_devices(names, folder):
     assert names["result"].value.shape == (2,)
     assert all(float(value) < 1e-6 for value in names["result"].value)
@@ -200,6 +205,7 @@ def _experiment(names, folder, fields):
 CHECKS = {
     "README.md": _readme,
     "CONTRIBUTING.md": _contributing,
+    "docs/guides/accelerators.md": _accelerators,
     "docs/guides/bounds.md": _bounds,
     "docs/guides/compress.md": _compress,
     "docs/guides/fitting.md": _fitting,
