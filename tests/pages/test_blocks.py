@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from attnreg.data.cache import ModelMissingError
 from attnreg.fit import compare_layers, logit_distance
 from attnreg.problems import AttentionRegression, unregister_loss
-from attnreg.solvers import Status
+from attnreg.solvers import NewtonCG, Status
 from experiments.runner.config import Resolved, Run
 from experiments.runner.execute import Settings, execute
 from experiments.runner.store.encoding import read_json
@@ -122,6 +122,8 @@ def _fitting(names, folder):
     assert float(names["result"].value) / names["unit"] == pytest.approx(0.1134, abs=1e-4)
     assert float(names["fitted"].value) < float(names["small"].value(names["small"].start()))
     np.testing.assert_allclose(names["many"].value, float(names["result"].value), rtol=1e-3)
+    alone = [NewtonCG(max_steps=3).run(each, names["first"]).value for each in names["objectives"]]
+    np.testing.assert_allclose(names["fits"].value, alone, rtol=1e-3)
 
 
 def _icl(names, folder):
