@@ -125,7 +125,7 @@ def init(key: jax.Array, model: ModelConfig, dimension: int, dtype: str) -> dict
     if model.start != "random":
         # A logit is minus what its token receives: values added (sign +) are attended away from.
         first = 1 if model.start == "away" else -1
-        signs = jnp.asarray([first * (-1) ** h for h in range(H)], dtype)[:, None, None]
+        signs = jnp.asarray([first * (-1) ** h for h in range(H)], dtype)[None, :, None, None]
         V = draws.normal(keys[-1], (L, H, D, D), dtype) * (_VALUES / (D * model.depth)) ** 0.5
         P = signs * jnp.swapaxes(V, -1, -2)
         weights |= {"P": P, "V": V} if "V" in weights else {"PV": tt.einsum("lhdk,lhke->lhde", P, V)}
