@@ -63,7 +63,7 @@ def against_d(members: Sequence[Cell]) -> bytes:
             band(panel, d, runs, label=f"{kind} attention", color=PALETTE[i], marker=MARKERS[i])
         if name == "loss":
             known = [next(iter(cell.arms.values()))["references"] for cell in members]
-            for key, style, text in (("gd", "k--", "gradient step"), ("zero", "k:", "zero")):
+            for key, style, text in (("gd", "k.--", "gradient step"), ("zero", "k.:", "zero")):
                 panel.plot(d, [losses[key] for losses in known], style, label=text)
         panel.set(title=title, xlabel="d", xscale="log")
         panel.set_xticks(d, [str(value) for value in d])
