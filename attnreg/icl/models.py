@@ -25,6 +25,8 @@ from attnreg.problems.reprs import compact_repr
 
 ATTENTION = ("linear", "softmax", "mix")
 PARAMETRISATIONS = ("merged", "factored")
+STARTS = ("away", "to", "random")
+_VALUES = 4.0  # size of the value paths of a model at the start, all layers together
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,9 @@ class ModelConfig:
             functions represented are the same, the training dynamics are not: see docs/theory/icl.md.
         mlp: hidden units of a gelu MLP after each attention, 0 for none.
         layer_norm: whether tokens are normalised before attention and MLP.
-        init_scale: standard deviation of the initial weights.
+        start: sign of the value path PV at the start, which settles the branch of softmax attention: "away" or "to" for
+            the first head, the next ones in turn; or "random" for weights that are all small (docs/theory/icl.md).
+        init_scale: standard deviation of the initial queries and keys (of all weights where start="random").
         tokens: how a document becomes tokens.
 
     Raises: ProblemError for a field of another type, out of range, or for an unknown name.
@@ -51,6 +55,7 @@ class ModelConfig:
     parametrisation: Literal["merged", "factored"] = "merged"
     mlp: int = 0
     layer_norm: bool = False
+    start: Literal["away", "to", "random"] = "away"
     init_scale: float = 0.05
     tokens: TokenConfig = TokenConfig()  # noqa: RUF009 (frozen, so sharing the default is safe)
 
@@ -67,6 +72,7 @@ class ModelConfig:
         check_choice("parametrisation", self.parametrisation, PARAMETRISATIONS)
         check_integer("mlp", self.mlp, at_least=0)
         check_flag("layer_norm", self.layer_norm)
+        check_choice("start", self.start, STARTS)
         check_number("init_scale", self.init_scale, above=0)
         if not isinstance(self.tokens, TokenConfig):
             raise ProblemError(f"tokens is {self.tokens!r}; it must be a TokenConfig")
@@ -91,7 +97,10 @@ class Attention(NamedTuple):
 
 
 def init(key: jax.Array, model: ModelConfig, dimension: int, dtype: str) -> dict[str, jax.Array]:
-    """Random weights of standard deviation `model.init_scale`: "KQ", "PV", or "Q", "K", "P", "V" when factored.
+    """Initial weights: "KQ", "PV", or "Q", "K", "P", "V" when factored.
+
+    Queries and keys have standard deviation `model.init_scale`. The value path of a head starts as `PV = ±VᵀV`, with V
+    Gaussian and E PV = ±(4/layers) I: no saddle, and the sign decides the branch (docs/theory/icl.md, section 7).
 
     Args:
         key: a typed key.
@@ -113,6 +122,13 @@ def init(key: jax.Array, model: ModelConfig, dimension: int, dtype: str) -> dict
     scale = jnp.asarray(model.init_scale, dtype)
     *keys, of_in, of_out = jax.random.split(key, len(names) + 2)
     weights = {name: scale * draws.normal(k, (L, H, D, D), dtype) for k, name in zip(keys, names, strict=True)}
+    if model.start != "random":
+        # A logit is minus what its token receives: values added (sign +) are attended away from.
+        first = 1 if model.start == "away" else -1
+        signs = jnp.asarray([first * (-1) ** h for h in range(H)], dtype)[None, :, None, None]
+        V = draws.normal(keys[-1], (L, H, D, D), dtype) * (_VALUES / (D * model.depth)) ** 0.5
+        P = signs * jnp.swapaxes(V, -1, -2)
+        weights |= {"P": P, "V": V} if "V" in weights else {"PV": tt.einsum("lhdk,lhke->lhde", P, V)}
     if "mix" in model.attention:
         weights["gate"] = jnp.zeros((L, H), dtype)
     if model.mlp:

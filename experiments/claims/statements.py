@@ -84,26 +84,6 @@ LINEAR = Section(
     ),
     "configs/icl_linear.py",
 )
-SOFTMAX = Section(
-    "The same for softmax regression, n = 25, d = 20",
-    (
-        C("softmax_step", "loss of the best step", "", "arms.linear.references.gd"),
-        C("softmax_linear", "linear attention", "<=0.8506", "arms.linear.final.loss", seeds="arms.linear.groups.",
-          digits=4),
-        C("softmax_linear_cosine", "its cosine to the step", ">=0.999", "arms.linear.final.gd/cosine",
-          seeds="arms.linear.groups."),
-        C("softmax_away", "softmax attention that attends away", "<=0.842", "arms.softmax.final.loss",
-          seeds="arms.softmax.groups.attends away"),
-        C("softmax_away_cosine", "its cosine", "", "arms.softmax.final.gd/cosine",
-          seeds="arms.softmax.groups.attends away"),
-        C("softmax_to", "softmax attention that attends to", "", "arms.softmax.final.loss",
-          seeds="arms.softmax.groups.attends to"),
-        C("softmax_to_cosine", "its cosine", "", "arms.softmax.final.gd/cosine",
-          seeds="arms.softmax.groups.attends to"),
-    ),
-    "configs/icl_softmax_n25.py",
-    note="Four of eight seeds attend *away* from similar rows; these are better than any step.",
-)
 DEPTH = Section(
     "Looped linear layers are GD++",
     (
@@ -150,5 +130,9 @@ TORTURE = Section(
 )
 
 STATEMENTS = (
+<<<<<<< HEAD
     REGION, ROWS, LIPSCHITZ, SHIFT, GREEDY, ALGORITHM, LINEAR, SOFTMAX, DEPTH, SPEED, SCALING, TORTURE,
+=======
+    REGION, ROWS, LIPSCHITZ, SHIFT, GREEDY, LINEAR, DEPTH, SPEED, SCALING, TORTURE,
+>>>>>>> icl
 )

@@ -74,7 +74,7 @@ def _check(config: Any) -> None:
 def _static(config: Any) -> dict[str, Any]:
     n, d = config.length, config.dimension
     task = dict(kind="linear", dimension=d, length=n, queries=1, inputs="uniform", input_scale=config.half_width)
-    model = dict(attention=("linear",), parametrisation="factored", init_scale=config.init_scale)
+    model = dict(attention=("linear",), parametrisation="factored", start="random", init_scale=config.init_scale)
     train = dict(steps=10**6, batch=config.batch, clip=config.clip, decay=1.0)
     return {
         "task": section_of(TaskConfig, "config", task),

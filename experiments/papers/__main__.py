@@ -1,8 +1,8 @@
 """The papers' statements as a page: `python -m experiments.papers` reads finished runs and writes docs/papers.md.
 
-For each run that rows need it looks for its finished folder below `--root`, keeps its numbers in docs/papers.json, and
-writes the page from that file and docs/claims.json. What has no run keeps its numbers, with their date. Exit code 1
-when `--check` finds a page that differs.
+For each run or sweep that rows need it looks for its finished folder below `--root`, keeps its numbers in
+docs/papers.json, and writes the page from that file and docs/claims.json. What has no run keeps its numbers, with their
+date. Exit code 1 when `--check` finds a page that differs.
 """
 
 import argparse
@@ -18,10 +18,12 @@ from experiments.papers.registry import CHAPTERS
 from experiments.papers.row import Run
 from experiments.papers.runs import RUNS
 from experiments.run import default_workdir
+from experiments.runner import results
 from experiments.runner.command import EXIT_FAILED, command
 from experiments.runner.config import UsageError, resolve
 from experiments.runner.store import environment, folder
 from experiments.runner.store.encoding import read_json, write_atomic, write_json
+from experiments.runner.tasks import default_root
 
 HERE = environment.ROOT
 PAGE, NUMBERS, CLAIMS = (HERE / "docs" / name for name in ("papers.md", "papers.json", "claims.json"))
@@ -47,7 +49,7 @@ def _main(options: argparse.Namespace) -> int:
     recorded = read_json(NUMBERS)
     for run in RUNS:
         workdir = workdir_of(run, options.root)
-        if (workdir / folder.RESULT).exists():
+        if finished(run, workdir):
             recorded[run.key] = record(run, workdir)
             print(f"read {workdir.name}")
     write_json(NUMBERS, recorded)
@@ -70,16 +72,27 @@ def numbers(recorded: Mapping[str, Any]) -> dict[str, Measured]:
     return found
 
 
+def finished(run: Run, workdir: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """The folders with a result, each with its overrides: that of the run, or those of the sweep's finished tasks."""
+    tasks = results.listed(workdir) if run.sweep and results.is_sweep(workdir) else [(workdir, None)]
+    return [(path, overrides or {}) for path, overrides in tasks if (path / folder.RESULT).exists()]
+
+
 def record(run: Run, workdir: Path) -> dict[str, Any]:
-    """What a finished run gives: its numbers to six digits, and when which commit made it."""
-    session = read_json(workdir / folder.ENVIRONMENT)[-1]
-    given = {name: float(f"{value:.6g}") for name, value in run.read(folder.result(workdir)).items()}
+    """What a finished run or sweep gives: its numbers to six digits, and when which commit made it (its last task)."""
+    found = finished(run, workdir)
+    session = max((read_json(path / folder.ENVIRONMENT)[-1] for path, _ in found), key=lambda s: str(s["started"]))
+    loaded = [(overrides, folder.result(path)) for path, overrides in found]
+    values = run.read(loaded if run.sweep else loaded[0][1])
+    given = {name: float(f"{value:.6g}") for name, value in values.items()}
     return {"date": str(session["started"])[:10], "commit": reading.commit(session), "numbers": given}
 
 
 def workdir_of(run: Run, root: Path) -> Path:
     """Where the run is by default."""
     path, colon, variant = run.config.partition(":")
+    if run.sweep:
+        return root / default_root(run.config).name
     return root / default_workdir(resolve(f"{HERE / path}{colon}{variant}", run.overrides)).name
 
 

@@ -6,6 +6,32 @@ from attnreg.icl.linear_limit import Proportions, limiting_loss
 from experiments.papers.bounds import SINGLE
 from experiments.papers.row import Chapter, Row, show
 
+PAPER, WIDTHS = "configs/icl_paper.py", (5, 10, 20, 40)
+
+
+def _losses(n: int) -> str:
+    """Loss of the step, and of both kinds of attention with the interval over the seeds, at d = 20."""
+    cell, parts = f"paper {n} 20", [f"step {{paper {n} 20, step:4}}"]
+    for kind in ("linear", "softmax"):
+        name = f"{cell}, {kind}"
+        parts.append(f"{kind} attention {{{name}:4}} ({{{name}, low:4}} to {{{name}, high:4}})")
+    return "; ".join(parts)
+
+
+def _cosines(n: int) -> str:
+    kinds = ("linear", "softmax")
+    cosines, gaps = (
+        " and ".join(f"{{paper {n} 20, {kind}, {what}:3}}" for kind in kinds) for what in ("cosine", "difference")
+    )
+    return f"cosine {cosines} (linear, softmax), prediction difference {gaps}"
+
+
+def _against(n: int) -> str:
+    what = ("step", "linear", "softmax")
+    shown = (f"d = {d}: " + " / ".join(f"{{paper {n} {d}, {name}:3}}" for name in what) for d in WIDTHS)
+    return f"step / linear / softmax, {'; '.join(shown)}"
+
+
 CLOSENESS = Chapter(
     "arXiv 2304.13276: learning in context and moving weights, for softmax regression",
     (
@@ -20,22 +46,21 @@ CLOSENESS = Chapter(
             "both are small moves; not the same move",
             "their cosine has either sign ([target shift](theory/target_shift.md))",
             "false as a statement on directions"),
-        Row("loss, n = 25", "a trained softmax layer has the loss of one step, d = 20", "configs/icl_softmax_n25.py",
-            "equal in a plot", "the step is the limit of one branch only ([theory](theory/icl.md), section 6)",
-            "step {softmax_step:3}; linear attention {softmax_linear:4}; "
-            "softmax {softmax_away:3} (attends away), {softmax_to:3} (attends to)",
-            "true in part: of linear attention, not of softmax"),
-        Row("cosine, n = 25", "its sensitivities are those of the step", "configs/icl_softmax_n25.py",
-            "near 1 in a plot", "–",
-            "linear {softmax_linear_cosine:3}; softmax {softmax_away_cosine:3} and {softmax_to_cosine:3}",
-            "true in part"),
-        Row("n = 200", "the same with 200 words", "configs/icl_softmax_n200.py", "equal in a plot", "–",
-            "no recorded run; the config's docstring has its numbers", "open"),
-        Row("loss against d", "at n = 25 and 200", "configs/icl_softmax_width.py", "equal in a plot", "–",
-            "n = 25 only; no recorded run", "open"),
-        Row("10 repetitions", "all figures with 10 seeds, each past the plateau", "configs/icl_softmax_n25.py",
-            "bands in a plot", "–", "8 seeds, 7 past the plateau with linear attention",
-            "not built: the paper's figures as one sweep"),
+        Row("loss, n = 25", "a trained softmax layer has the loss of one step, d = 20", PAPER, "equal in a plot",
+            "the step is the limit of the worse of two branches ([theory](theory/icl.md), section 6)",
+            _losses(25), "true in part: of linear attention; softmax attention is better than every step"),
+        Row("cosine, n = 25", "its sensitivities are those of the step", PAPER, "near 1 in a plot", "–", _cosines(25),
+            "true in part: of linear attention"),
+        Row("n = 200", "the same with 200 words", PAPER, "equal in a plot", "–",
+            f"{_losses(200)}; {_cosines(200)}",
+            "open: the sweep has not finished"),
+        Row("loss against d, n = 25", "the two losses stay together for every d", PAPER, "equal in a plot", "–",
+            _against(25), "open: the sweep has not finished"),
+        Row("loss against d, n = 200", "the same with 200 words", PAPER, "equal in a plot", "–", _against(200),
+            "open: the sweep has not finished"),
+        Row("10 repetitions", "all figures with 10 seeds, each past the plateau", PAPER, "bands in a plot", "–",
+            "{paper, cells:1} of 8 cells; share of seeds past the plateau, least of all: {paper, past}; "
+            "losses of a cell differ by {paper, spread:1} of their mean at most", "open: the sweep has not finished"),
         *SINGLE,
     ),
 )  # fmt: skip

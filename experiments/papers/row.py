@@ -48,22 +48,27 @@ class Row(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A run whose result has numbers of rows: `read` takes the result and returns name → number."""
+    """A run whose result has numbers of rows: `read` takes the result and returns name → number.
+
+    Of a sweep it takes a list of the finished tasks, each as its overrides and its result.
+    """
 
     config: str
     read: Callable[[Any], dict[str, float]]
     overrides: tuple[str, ...] = ()
+    sweep: bool = False
 
     @property
     def key(self) -> str:
         """Its name in docs/papers.json."""
-        return " ".join((self.config, *self.overrides))
+        return " ".join((self.config, *self.overrides, *["sweep"] * self.sweep))
 
     @property
     def command(self) -> str:
         """As a person types it."""
         flags = (f'"{flag}"' if "'" in flag else flag for flag in self.overrides)
-        return " ".join(("python -m experiments.run --config", self.config, *flags))
+        program = "sweep" if self.sweep else "run"
+        return " ".join((f"python -m experiments.{program} --config", self.config, *flags))
 
 
 class Chapter(NamedTuple):

@@ -130,6 +130,26 @@ def second_order(result: Any) -> dict[str, Any]:
     return found
 
 
+def closeness(tasks: Any) -> dict[str, Any]:
+    """The experiment of arXiv 2304.13276 by cell: losses; at d = 20 intervals, cosines and differences; plateaus."""
+    found, shares, spreads = {}, [], []
+    for overrides, result in tasks:
+        n, d = overrides["task.length"], overrides["task.dimension"]
+        cell, arms = f"paper {n} {d}", result["arms"]
+        found[f"{cell}, step"] = next(iter(arms.values()))["references"]["gd"]
+        for kind, arm in arms.items():
+            losses = np.array(arm["final"]["loss"], float)
+            mean, low, high = (float(edge[0]) for edge in bootstrap_band(losses[:, None], level=0.95))
+            found[f"{cell}, {kind}"] = mean
+            shares.append(arm["past_plateau"])
+            spreads.append(float(np.ptp(losses)) / mean)
+            if d == 20:
+                found |= {f"{cell}, {kind}, low": low, f"{cell}, {kind}, high": high}
+                for short, name in (("cosine", "cosine"), ("difference", "prediction_difference")):
+                    found[f"{cell}, {kind}, {short}"] = np.mean(arm["final"][f"gd/{name}"])
+    return found | {"paper, cells": len(tasks), "paper, past": min(shares), "paper, spread": max(spreads)}
+
+
 def pools(result: Any) -> dict[str, Any]:
     """Pools of tasks: where the learner leaves dMMSE for ridge, and its loss on fresh tasks with the most tasks."""
     last = result["rows"][-1]
@@ -156,6 +176,7 @@ RUNS = (
     Run("configs/published_greedy.py", sketches, ("--config.parts=('embedding',)",)),
     Run("configs/published_greedy.py", weights, ("--config.parts=('weights',)",)),
     Run("configs/published_greedy.py", costs, ("--config.parts=('costs',)",)),
+    Run("configs/icl_paper.py", closeness, sweep=True),
     Run("configs/icl_limit.py", limits),
     Run("configs/icl_heads.py", heads),
     Run("configs/icl_depth.py:references", second_order),

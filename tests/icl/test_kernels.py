@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attnreg.icl import constructions, descent, kernels, models
+from attnreg.icl import constructions, descent, kernels, models, tuning
 from attnreg.icl.models import ModelConfig
 from attnreg.icl.tasks import TaskConfig, sample
 from attnreg.icl.tokens import TokenConfig
@@ -87,3 +87,18 @@ def test_anatomy_of_a_linear_and_of_a_curved_learner(key):
     np.testing.assert_allclose(bent["cosine_odd_part"], 1)
     assert 0 < bent["even_part"] < 1
     assert abs(sum(v for k, v in bent.items() if k.startswith("variation")) - 1) < 1e-12
+
+
+def test_the_best_loss_falls_from_attending_to_through_the_step_to_attending_away(key):
+    """docs/theory/icl.md, section 7: the branch β > 0 has no minimum but the step, its end at β = 0."""
+    task = TaskConfig(kind="softmax", dimension=10, length=20, queries=20, weight_scale=0.1**0.5, dtype="float64")
+    batch = sample(key, task, 100)
+
+    @jax.jit
+    def loss(beta, gain):
+        found = jax.vmap(lambda document: kernels.kernel_logits("softmax", beta, gain, MODEL, document))(batch)
+        return tuning.mean_loss(task, batch, found)
+
+    gains = np.geomspace(0.1, 1.5, 25)
+    best = [min(float(loss(beta, gain)) for gain in gains) for beta in (0.3, 0.1, 0.03, 0.003, -0.003, -0.03, -0.1)]
+    assert (np.diff(best) < 0).all()

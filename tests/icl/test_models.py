@@ -124,6 +124,24 @@ def test_sensitivities_are_the_gradients(key):
         np.testing.assert_allclose(found[q, k], (up - down)[q] / 2e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize("parametrisation", models.PARAMETRISATIONS)
+def test_value_paths_start_definite_with_signs_in_turn(key, parametrisation):
+    """NumPy's eigenvalues of PV: all of one sign a head, the first head's as asked; small ones where it is random."""
+    for start, first_sign in (("away", 1), ("to", -1)):
+        config = ModelConfig(attention=("softmax",) * 2, heads=3, parametrisation=parametrisation, start=start)
+        weights = models.init(key, config, 9, "float64")
+        values = np.linalg.eigvalsh(np.asarray(models.merge(weights).PV))  # symmetric, (2, 3, 10)
+        signs = first_sign * np.array([1, -1, 1])
+        assert (values * signs[:, None] > 0).all()
+        np.testing.assert_allclose(abs(values).mean(), 2.0, rtol=0.2)  # the mean trace of Wishart matrices over D
+        keys = weights["KQ" if parametrisation == "merged" else "K"]
+        np.testing.assert_allclose(np.std(keys), config.init_scale, rtol=0.15)
+    small = models.init(
+        key, ModelConfig(attention=("softmax",), parametrisation=parametrisation, start="random"), 9, "float64"
+    )
+    assert max(float(jnp.std(leaf)) for leaf in small.values()) < 0.07
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -134,6 +152,7 @@ def test_sensitivities_are_the_gradients(key):
         ({"attention": ("linear",), "shared": 1}, "shared is 1, a int"),
         ({"attention": ("linear",), "parametrisation": "low_rank"}, "parametrisation"),
         ({"attention": ("linear",), "heads": 0}, "heads is 0; it must be at least 1"),
+        ({"attention": ("linear",), "start": "both"}, "start is 'both'"),
         ({"attention": ("linear",), "init_scale": 0.0}, "init_scale is 0.0; it must be above 0"),
         ({"attention": ("linear",), "mlp": -1}, "mlp is -1; it must be at least 0"),
         ({"attention": ("linear",), "layer_norm": "yes"}, "layer_norm is 'yes'"),

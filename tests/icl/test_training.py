@@ -85,6 +85,19 @@ def test_a_diverging_run_stops_alone_and_says_when():
     assert all(np.isfinite(leaf[1]).all() for leaf in jax.tree.leaves(state.weights))
 
 
+def test_the_start_settles_the_branch_of_every_seed():
+    """docs/theory/icl.md, section 7: the sharpness of a softmax head takes the sign that the value path begins with."""
+    task = TaskConfig(kind="softmax", dimension=4, length=10, queries=10, weight_scale=0.5)
+    for branch, sign in (("away", -1), ("to", 1)):
+        tokens = TokenConfig(targets="simplex")
+        model = ModelConfig(attention=("softmax",), parametrisation="factored", start=branch, tokens=tokens)
+        static = {"task": task, "model": model, "train": TrainConfig(steps=60, batch=32)}
+        runs = make_runs(task, seeds=range(6), learning_rates=(1e-2,))
+        state, _ = train_chunk(begin(runs, **static), runs, length=60, **static)
+        M = np.einsum("slhki,slhkj->slhij", state.weights["Q"], state.weights["K"])[:, 0, 0, :4, :4]
+        assert (sign * np.trace(M, axis1=1, axis2=2) > 0.1).all()
+
+
 def test_float64_is_kept():
     task = TaskConfig(kind="softmax", dimension=3, length=6, queries=4, dtype="float64")
     static = STATIC | {"task": task, "train": TrainConfig(steps=4, batch=4, decay=0.1)}
