@@ -116,10 +116,11 @@ def write_list(root: Path, spec: str, overrides: Sequence[str], listed: Sequence
     rows = [{"index": t.number, "overrides": t.overrides, "folder": t.workdir.name} for t in listed]
     content = {"config": spec, "overrides": list(overrides), "tasks": rows}
     path = root / SWEEP
-    if root.is_dir() and not path.exists() and any(p.name != "logs" for p in root.iterdir()):
+    kept = {task.workdir.name for task in listed}
+    # `--index` makes the folder of a task alone.
+    if root.is_dir() and not path.exists() and any(p.name not in {"logs", *kept} for p in root.iterdir()):
         raise folder.FolderError(f"{root} is not empty and holds no sweep (no {SWEEP}); choose another --workdir")
     before = _listed(path)
-    kept = {task.workdir.name for task in listed}
     lost = [name for name in _folders(before) if name not in kept and (root / name).exists()]
     if lost:
         flags = " ".join(map(str, before.get("overrides", ()))) or "no overrides"

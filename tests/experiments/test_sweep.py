@@ -110,6 +110,8 @@ def test_one_task_alone_gives_the_same_numbers(config, tmp_path):
     _, listed = work(spec, tmp_path / "s")
     assert sweep.main(["--config", spec, "--workdir", str(tmp_path / "alone"), "--index", "1"]) == 0
     assert torture.same(listed[1].workdir, tmp_path / "alone" / listed[1].workdir.name) == (True, True)
+    _, listed = work(spec, tmp_path / "alone")  # the other task joins it
+    assert [tasks.status(t).state for t in listed] == ["finished", "finished"]
 
 
 def test_a_failed_task_is_reported_skipped_and_retried(config, tmp_path, capsys):
