@@ -130,6 +130,15 @@ COMPRESS_ROTARY = Section(
     ),
     "configs/compress_heads.py:smollm2",
 )
+COMPRESS_OUTPUTS = Section(
+    "The same, fitted to what heads write",
+    (
+        C("compress_outputs_8", "all heads at rank 8: perplexity", "<=224", "ranks.8.whole.ours.perplexity"),
+        C("compress_outputs_8_closed", "the best closed form", "", "ranks.8.whole.logits.perplexity"),
+        C("compress_outputs_32", "all heads at rank 32: perplexity", "<=54.7", "ranks.32.whole.ours.perplexity"),
+    ),
+    "configs/compress_heads.py:smollm2_outputs",
+)
 MODELS = Section(
     "Forward passes of five families against transformers",
     (
@@ -140,5 +149,5 @@ MODELS = Section(
 )
 
 HEADS = (
-    QUICKSTART, OUTPUTS, OUTPUTS_MORE, LAYER, SWEEP, FULL_HEAD, REDUCED, COMPRESS, COMPRESS_ROTARY, MODELS,
+    QUICKSTART, OUTPUTS, OUTPUTS_MORE, LAYER, SWEEP, FULL_HEAD, REDUCED, COMPRESS, COMPRESS_ROTARY, COMPRESS_OUTPUTS, MODELS,
 )
