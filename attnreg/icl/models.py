@@ -99,8 +99,8 @@ class Attention(NamedTuple):
 def init(key: jax.Array, model: ModelConfig, dimension: int, dtype: str) -> dict[str, jax.Array]:
     """Initial weights: "KQ", "PV", or "Q", "K", "P", "V" when factored.
 
-    Queries and keys have standard deviation `model.init_scale`. The value path of a head starts as `PV = ±VᵀV`, with V
-    Gaussian and E PV = ±(4/layers) I: no saddle, and the sign decides the branch (docs/theory/icl.md, section 7).
+    Queries and keys have standard deviation `model.init_scale`. The value path of a head starts as `PV = ±(4/layers) I`
+    with a random rotation for V: no saddle, and the sign decides the branch (docs/theory/icl.md, section 7).
 
     Args:
         key: a typed key.
@@ -110,7 +110,7 @@ def init(key: jax.Array, model: ModelConfig, dimension: int, dtype: str) -> dict
 
     Returns: dict of arrays (L, H, D, D), D = `model.tokens.width(d)`; with "mix" also "gate" (L, H), zero: half of
         either kind; with an MLP of k units "mlp_in" (L, D, k), of standard deviation 1/√D, and "mlp_out" (L, k, D).
-    Cost: 2 L H D² (merged) or 4 L H D² (factored) draws.
+    Cost: 2 L H D² (merged) or 4 L H D² (factored) draws, and L H QR decompositions of size D (factored).
 
     >>> import jax
     >>> weights = init(jax.random.key(0), ModelConfig(attention=("linear",)), 3, "float32")
@@ -126,9 +126,12 @@ def init(key: jax.Array, model: ModelConfig, dimension: int, dtype: str) -> dict
         # A logit is minus what its token receives: values added (sign +) are attended away from.
         first = 1 if model.start == "away" else -1
         signs = jnp.asarray([first * (-1) ** h for h in range(H)], dtype)[None, :, None, None]
-        V = draws.normal(keys[-1], (L, H, D, D), dtype) * (_VALUES / (D * model.depth)) ** 0.5
-        P = signs * jnp.swapaxes(V, -1, -2)
-        weights |= {"P": P, "V": V} if "V" in weights else {"PV": tt.einsum("lhdk,lhke->lhde", P, V)}
+        size = jnp.asarray(_VALUES / model.depth, dtype)
+        if "V" in weights:
+            V = jnp.sqrt(size) * jnp.linalg.qr(draws.normal(keys[-1], (L, H, D, D), dtype))[0]
+            weights |= {"P": signs * jnp.swapaxes(V, -1, -2), "V": V}
+        else:
+            weights |= {"PV": jnp.broadcast_to(signs * size * jnp.eye(D, dtype=dtype)[None, None], (L, H, D, D))}
     if "mix" in model.attention:
         weights["gate"] = jnp.zeros((L, H), dtype)
     if model.mlp:
