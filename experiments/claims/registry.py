@@ -17,7 +17,7 @@ HEADLINES = (
              "[`configs/compress_heads.py`](docs/guides/compress.md)"),
     Headline("the exact Hessian of 256 unknowns, 512 queries", "", "", "`jax.hessian`", "hessian",
              "[`configs/benchmark_closed_forms.py`](docs/guides/benchmarks.md)"),
-    Headline("least weight of the regulariser that makes every softmax regression convex", "convex_sharp",
+    Headline("smallest weight of the regulariser that guarantees convexity", "convex_sharp",
              "convex_published", "published", "less", "[`configs/newton_region.py`](docs/theory/bounds.md)"),
 )  # fmt: skip
 
