@@ -23,7 +23,7 @@ def model(folder: Path, family: str = "gpt2") -> None:
     letters = "abcdefghijklmnopqrstuvw"
     backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocab={c: i for i, c in enumerate(letters)}, merges=[]))
     backend.save(str(folder / "my-model" / "tokenizer.json"))
-    text = np.random.default_rng(5).choice(list(letters), 8 * tiny.LONGEST)
+    text = np.random.default_rng(5).choice(list(letters), 20 * tiny.LONGEST)
     (folder / "my-text.txt").write_text("".join(text))
 
 

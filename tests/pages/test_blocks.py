@@ -146,7 +146,7 @@ def _many_devices(names, folder):
 
 
 def _models(names, folder):
-    assert names["A"].shape == (8, tiny.LONGEST, tiny.D)
+    assert names["A"].shape == (20, tiny.LONGEST, tiny.D)
     assert names["fit"].weights.Q.shape == (tiny.D, 4)
     assert names["fit"].heldout < 1e-6
 
