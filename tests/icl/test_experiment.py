@@ -185,7 +185,8 @@ def test_a_batch_gives_the_numbers_of_its_members(tmp_path):
     for name in ("alone0", "batch0", "batch1", "other0"):
         (tmp_path / name).mkdir()
     with process.precision("float32"), jax.numpy_dtype_promotion("standard"):
-        alone = [icl.run(config, records(name, 1)[0]) for config, name in zip(configs, ("alone", "other"), strict=True)]
+        names = zip(configs, ("alone", "other"), strict=True)
+        alone = [icl.run_batch([config], Records(records(name, 1)))[0] for config, name in names]
         together = icl.run_batch(configs, Records(records("batch", 2)))
     for one, other in zip(alone, together, strict=True):
         a, b = (plain(r)["arms"]["softmax_softmax2"]["curves"]["loss"] for r in (one, other))
