@@ -20,7 +20,7 @@ from attnreg.fit.determined import determined_maps
 from attnreg.fit.gauss_newton import Options, checked_options, gauss_newton_steps
 from attnreg.fit.layer_fit import MapFit, checked_logits
 from attnreg.fit.map_phases import every_phase, trusted
-from attnreg.fit.watch import Progress, Watch, check_limits, unseen
+from attnreg.fit.watch import Progress, Watch, check_limits, judged, unseen
 from attnreg.lift import tensor_trick as tt
 from attnreg.objectives.factored import FactoredObjective
 from attnreg.objectives.factors import Factors
@@ -172,7 +172,7 @@ def fit_attention(
     if heldout is not None:
         Ah, maps_h, mask_h = unseen(heldout, "maps", A)
         documents = AttentionRegression(Ah, Ah, maps_h, mask=mask_h, **options)
-        judge = _judge(documents, rank, mesh)
+        judge = judged(FactoredObjective(documents, rank), float(jnp.sum(jnp.asarray(documents.B) ** 2)), mesh)
     reads = LayerRegression(problem.A1, problem.A1, problem.mask, causal)
     coordinates, input_rank = whitened(reads)
     white = coordinates.problem(reads).A
@@ -203,10 +203,3 @@ def _run(objective: Any, watch: Watch, coordinates, options: Options) -> None:
     for number, step in enumerate(gauss_newton_steps(objective, x, options, watch.expired), 1):
         if watch.note("gauss_newton", number, step.value / watch.unit, back(step.params)):
             return
-
-
-def _judge(problem: AttentionRegression, rank: int, mesh: Mesh | None):
-    objective, unit = FactoredObjective(problem, rank), float(jnp.sum(jnp.asarray(problem.B) ** 2))
-    if mesh is None or not isinstance(shared := spread(objective, mesh, strict=False), Spread):
-        return lambda weights: float(objective.value(weights)) / unit
-    return lambda weights: float(shared.value(shared.place(weights))) / unit

@@ -15,7 +15,7 @@ from attnreg.fit.first_phase import Stochastic, checked_stochastic, phase_steps,
 from attnreg.fit.gauss_newton import Options, announce_steps, checked_options, gauss_newton_steps
 from attnreg.fit.layer import fit_one_layer
 from attnreg.fit.layer_fit import LayerFit, checked_logits
-from attnreg.fit.watch import Progress, Watch, check_limits, unseen
+from attnreg.fit.watch import Progress, Watch, check_limits, judged, unseen
 from attnreg.objectives.factors import Factors
 from attnreg.objectives.layer import LayerObjective
 from attnreg.parallel import Spread, agree, spread
@@ -116,9 +116,9 @@ def fit_layer(
         documents = LayerRegression(*unseen(heldout, "outputs", problem.A), causal, rotary, scale, soft_cap)
         if documents.sizes[3] != problem.sizes[3]:
             raise ProblemError(f"heldout outputs are {documents.sizes[3]} wide; they must be {problem.sizes[3]}")
-        judge = dataclasses.replace(objective, problem=documents)
+        judge = judged(dataclasses.replace(objective, problem=documents), variation(documents) or 1.0, mesh)
     alike = bool if mesh is None else agree
-    watch = Watch(variation(problem), _judge(judge, mesh), tol, seconds, callback, alike, progress)
+    watch = Watch(variation(problem), judge, tol, seconds, callback, alike, progress)
     if start is not None:
         if isinstance(start, LayerWeights):
             start = jax.tree.map(lambda W: jnp.asarray(W, problem.dtype), start)
@@ -130,16 +130,6 @@ def fit_layer(
     host = jax.tree.map(np.asarray, weights)
     known = determined(objective, input_rank, rotary)
     return LayerFit(host, train, held, watch.reason or "stalled", known, watch.elapsed(), tuple(watch.trace), logits)
-
-
-def _judge(objective: LayerObjective | None, mesh: Mesh | None):
-    """The held-out loss of weights, or None."""
-    if objective is None:
-        return None
-    unit = variation(objective.problem) or 1.0
-    if mesh is None or not isinstance(shared := spread(objective, mesh, strict=False), Spread):
-        return lambda weights: float(objective.value(weights)) / unit
-    return lambda weights: float(shared.value(shared.place(weights))) / unit
 
 
 def _run(

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
+from attnreg.parallel import Spread, spread
 from attnreg.problems.checks import ProblemError, check_flag, check_number
 from attnreg.problems.reprs import compact_repr
 
@@ -42,6 +44,14 @@ def unseen(heldout: Any, target: str, A: Any) -> tuple[Any, Any, Any]:
     if reads.ndim and reads.shape[-1] != A.shape[-1]:
         raise ProblemError(f"heldout A is {reads.shape[-1]} wide; it must be {A.shape[-1]}, as A")
     return reads, B, mask[0] if mask else None
+
+
+def judged(objective: Any, unit: float, mesh: Mesh | None) -> Callable[[Any], float]:
+    """The loss of weights in a unit, by an objective of held-out documents, spread over a mesh where they divide."""
+    shared = objective if mesh is None else spread(objective, mesh, strict=False)
+    if isinstance(shared, Spread):
+        return lambda weights: float(shared.value(shared.place(weights))) / unit
+    return lambda weights: float(objective.value(weights)) / unit
 
 
 def check_limits(tol: float, seconds: float, callback: Any, progress: Any) -> None:

@@ -114,8 +114,3 @@ class StoredRows:
             half = half.at[places.reshape(-1)].add(products.reshape(-1))
         upper = half.reshape(d, d)
         return upper + upper.T - jnp.diag(jnp.diagonal(upper))
-
-
-def as_stored(A: Any) -> StoredRows:
-    """A `StoredRows` as it is, or that of a `jax.experimental.sparse.BCOO` (n, d)."""
-    return A if isinstance(A, StoredRows) else StoredRows.of(A)

@@ -28,6 +28,7 @@ from attnreg.objectives.row_terms import (
     fresh_value,
     kronecker_sums,
     normalised_kronecker,
+    over_devices,
     rounding_of_rows,
     row_terms,
 )
@@ -96,7 +97,7 @@ class AttentionObjective(SecondOrderObjective):
         return self._reduced(sum_over_blocks(self.problem, emit, block_rows=self.block_rows))
 
     def _reduced(self, total: Any) -> Any:
-        return total if self.axis_name is None else jax.lax.psum(total, self.axis_name)
+        return over_devices(total, self.axis_name)
 
     def differentiable(self) -> "AttentionObjective":
         """Streamed: JAX has no derivatives of kernels."""

@@ -25,6 +25,7 @@ from attnreg.objectives.row_terms import (
     check_streaming,
     curvature_of,
     fresh_value,
+    over_devices,
     rounding_of_rows,
     row_terms,
 )
@@ -140,7 +141,7 @@ class FactoredObjective(SecondOrderObjective):
         return rows if turns is None else Factors(turns.queries(rows.Q, back=back), turns.keys(rows.K, back=back))
 
     def _reduced(self, total: Any) -> Any:
-        return total if self.axis_name is None else jax.lax.psum(total, self.axis_name)
+        return over_devices(total, self.axis_name)
 
     @compiled()
     def value(self, x: Factors) -> jax.Array:

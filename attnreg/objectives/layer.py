@@ -12,7 +12,7 @@ from attnreg.objectives import layer_documents as ld
 from attnreg.objectives.base import Cache, Costs, SecondOrderObjective, by_products, compiled
 from attnreg.objectives.layer_linearized import LayerLinearization
 from attnreg.objectives.layer_preconditioner import LayerPreconditioner, signs, sums
-from attnreg.objectives.row_terms import all_devices
+from attnreg.objectives.row_terms import all_devices, over_devices
 from attnreg.problems.checks import ProblemError, check_integer, pytree_dataclass
 from attnreg.problems.layer import LayerRegression, LayerWeights
 from attnreg.problems.rotary import check_rotary_width
@@ -124,7 +124,7 @@ class LayerObjective(SecondOrderObjective):
     def _sum(self, emit: Callable[[Any, Any], Any], kept: Any = None) -> Any:
         """`Σ emit(documents, kept of the block)` over all blocks of all devices."""
         total = ld.sum_over_documents(self.problem, self._per_block(), emit, kept)
-        return total if self.axis_name is None else jax.lax.psum(total, self.axis_name)
+        return over_devices(total, self.axis_name)
 
     @compiled()
     def predict(self, weights: LayerWeights) -> jax.Array:

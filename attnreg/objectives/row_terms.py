@@ -23,9 +23,14 @@ def row_terms(problem: AttentionRegression, block: Block, s: jax.Array) -> RowTe
     else:
         seen = capped(s, problem.scale, problem.soft_cap)
         terms = through(row(seen.logits, block.b, block.mask), seen)
-    if block.weight is None:
+    return regularized(terms, s, block.weight, block.mask)
+
+
+def regularized(terms: RowTerms, s: jax.Array, weight: jax.Array | None, mask: jax.Array | None) -> RowTerms:
+    """Some rows with the regularizer `½‖w∘s‖²` of their logits s (r, m); as they are without a weight."""
+    if weight is None:
         return terms
-    extra = logit_regularizer(s, block.weight, block.mask)
+    extra = logit_regularizer(s, weight, mask)
 
     def plus(curvature: Curvature) -> Curvature:
         return curvature._replace(diag=curvature.diag + extra.hessian.diag)
@@ -67,6 +72,11 @@ def check_streaming(objective: Any) -> None:
 def all_devices(axis_name: str | None) -> int:
     """How many devices share the rows: 1 outside `shard_map`."""
     return 1 if axis_name is None else jax.lax.psum(1, axis_name)
+
+
+def over_devices(total: Any, axis_name: str | None) -> Any:
+    """A pytree of sums over the rows of a device, any shape (…), summed over all devices that share the rows."""
+    return total if axis_name is None else jax.lax.psum(total, axis_name)
 
 
 def rounding_of_rows(terms: RowTerms, s: jax.Array) -> jax.Array:

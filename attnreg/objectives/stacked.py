@@ -24,6 +24,7 @@ from attnreg.objectives.row_terms import (
     fresh_value,
     kronecker_sums,
     normalised_kronecker,
+    over_devices,
     row_terms,
 )
 from attnreg.problems.attention import AttentionRegression
@@ -90,7 +91,7 @@ class StackedObjective(SecondOrderObjective):
 
     def _sum(self, emit: Any) -> Any:
         total = sum_over_blocks(self.problem, emit, block_rows=self.block_rows)
-        return total if self.axis_name is None else jax.lax.psum(total, self.axis_name)
+        return over_devices(total, self.axis_name)
 
     def _angles(self, block: Block) -> Angles:
         return angles_of(self._turns(), block.document, block.start, block.fresh.shape[0])

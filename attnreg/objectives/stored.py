@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import sparse
 
-from attnreg.lift.stored import StoredRows, as_stored
+from attnreg.lift.stored import StoredRows
 from attnreg.objectives.base import Objective, compiled
+from attnreg.objectives.row_terms import regularized
 from attnreg.problems.checks import ProblemError, pytree_dataclass
 from attnreg.problems.registry import find_loss
-from attnreg.rows import logit_regularizer
 from attnreg.rows.curvature import RowTerms
 
 
@@ -40,7 +40,7 @@ class StoredObjective(Objective):
 
     def __post_init__(self) -> None:
         if isinstance(self.A, sparse.BCOO):
-            object.__setattr__(self, "A", as_stored(self.A))
+            object.__setattr__(self, "A", StoredRows.of(self.A))
         if not isinstance(self.A, StoredRows):
             raise ProblemError(f"A is a {type(self.A).__name__}; it must be a BCOO matrix or the StoredRows of one")
         n, dtype = self.A.shape[0], self.A.dtype
@@ -61,12 +61,8 @@ class StoredObjective(Objective):
     def _terms(self, x: jax.Array) -> RowTerms:
         """The row function at the logits A x, the one row being a batch of one."""
         s = self.A.times(x)[None]
-        terms = find_loss(self.loss).row(s, self.b[None], None)
-        if self.weight is None:
-            return terms
-        extra = logit_regularizer(s, jnp.broadcast_to(self.weight, s.shape), None)
-        hessian = terms.hessian._replace(diag=terms.hessian.diag + extra.hessian.diag)
-        return RowTerms(terms.value + extra.value, terms.gradient + extra.gradient, hessian, terms.gauss_newton)
+        weight = None if self.weight is None else jnp.broadcast_to(self.weight, s.shape)
+        return regularized(find_loss(self.loss).row(s, self.b[None], None), s, weight, None)
 
     @compiled()
     def value(self, x: jax.Array, /) -> jax.Array:

@@ -9,6 +9,7 @@ from attnreg.parallel.mesh import (
     place,
     problem_specs,
     sharded,
+    shared_mesh,
 )
 from attnreg.parallel.processes import agree, gathered
 from attnreg.parallel.spread import Spread, SpreadLinearization, split, spread
@@ -26,6 +27,7 @@ __all__ = [
     "place",
     "problem_specs",
     "sharded",
+    "shared_mesh",
     "split",
     "spread",
 ]

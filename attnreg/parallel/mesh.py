@@ -50,6 +50,16 @@ def make_mesh(axes: Mapping[str, int] | None = None) -> Mesh:
     return jax.make_mesh(sizes, tuple(axes), axis_types=(AxisType.Auto,) * len(sizes))
 
 
+def shared_mesh() -> Mesh | None:
+    """`make_mesh()` where there are several devices to share the work, else None: what a fit takes as `mesh`.
+
+    Example:
+        >>> (shared_mesh() is None) == (jax.device_count() == 1)
+        True
+    """
+    return make_mesh() if jax.device_count() > 1 else None
+
+
 def problem_specs(problem: AttentionRegression | LayerRegression, *, over: Over = "documents", axis: str = DATA) -> Any:
     """A pytree like `problem` of the `PartitionSpec` of each leaf.
 

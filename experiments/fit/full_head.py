@@ -116,7 +116,7 @@ def recover(config: Any, data: Data, emit: Emit) -> None:
         emit(now.seconds, now.train, now.heldout, now.weights)
 
     options = dict(config.fit)
-    mesh = parallel.make_mesh() if jax.device_count() > 1 else None
+    mesh = parallel.shared_mesh()
     fit = fit_attention(A, maps, rank=config.rank, heldout=unseen, callback=told, mesh=mesh, **options)
     if fit.heldout < fit.trace[-1][-1]:  # it keeps the best, which need not be the last
         emit(fit.seconds, fit.train, fit.heldout, fit.weights)

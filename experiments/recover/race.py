@@ -129,7 +129,7 @@ class Race:
         config = self.config
         more |= dict(heldout=heldout, rank=config.rank, tol=config.fit.tol, **self.data.logits)
         more["seconds"] = max(config.fit.seconds - spent, 1e-3)
-        more["mesh"] = parallel.make_mesh() if jax.device_count() > 1 else None
+        more["mesh"] = parallel.shared_mesh()
         if job.targets == "maps":
             return fit_attention(*train, **more)
         more |= dict(heads=self.heads, key_heads=len(self.data.like.K), value_rank=None if self.whole else config.rank)
