@@ -73,7 +73,8 @@ def say_error(error: Exception) -> int:
         code = EXIT_FILES
     else:
         raise error
-    print(f"error: {clean(' '.join(message.split()))}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"error: {clean(' '.join(message.split()))}\n")  # in one piece, whatever other threads say
+    sys.stderr.flush()
     return code
 
 

@@ -45,6 +45,7 @@ def test_a_damaged_checkpoint_says_one_thing_and_no_more(tmp_path, monkeypatch):
     """Of many arrays the first unreadable one ends the restore; what the others report later is not printed."""
     printed = []
     monkeypatch.setattr(sys, "unraisablehook", lambda event: printed.append(event.exc_value))
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: printed.append(error))
     state = {str(i): jnp.full(1000, i) for i in range(30)}
     saved = Checkpoints(tmp_path)
     saved.save(1, state, {})
@@ -63,6 +64,10 @@ def test_a_damaged_checkpoint_says_one_thing_and_no_more(tmp_path, monkeypatch):
         sys.unraisablehook(type("Event", (), {"exc_value": ValueError(where), "object": coroutine}))  # pyright: ignore[reportArgumentType]
         coroutine.close()
     assert [str(error) for error in printed] == ["experiments/run.py"]
+    # After a failed save tensorstore's threads print by way of the other hook.
+    for error in (RuntimeError("Event loop is closed"), RuntimeError("Event loop is open")):
+        sys.excepthook(RuntimeError, error, None)
+    assert [str(error) for error in printed[1:]] == ["Event loop is open"]
 
 
 def test_only_damaged_checkpoints_are_an_error_and_no_silent_restart(start, interrupted, capsys):

@@ -66,6 +66,7 @@ class Checkpoints:
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(stored), beside=ocp.args.JsonSave(beside | {"step": step})
         )
+        _quiet_closed_loops()
         with _disk_errors(self._directory / str(step)):
             manager = self._open()
             manager.save(step, args=items, force=True)
@@ -77,7 +78,7 @@ class Checkpoints:
 
         target = jax.tree.map(_abstract, template)
         items = ocp.args.Composite(state=ocp.args.StandardRestore({"state": target}), beside=ocp.args.JsonRestore())
-        sys.unraisablehook = _but_closed_loops(sys.unraisablehook)
+        _quiet_closed_loops()
         try:
             found = self._open().restore(step, args=items)
         except Exception as error:  # orbax and tensorstore raise many types for damage
@@ -121,24 +122,32 @@ def _disk_errors(path: Path) -> Iterator[None]:
         absl.disabled, threading.excepthook = was_disabled, hook
 
 
-def _but_closed_loops(hook: Any) -> Any:
-    """`hook` without what tensorstore says after a failed restore; it stays, since that comes late.
+def _quiet_closed_loops() -> None:
+    """Keep from the terminal what tensorstore says after a failed save or restore; it stays so, since that comes late.
 
-    When one array of a damaged checkpoint cannot be read, orbax closes its event loop. The other arrays then report to
-    a closed loop, or end as coroutines that nobody awaits, each with a traceback on the terminal. The restore itself
-    has raised the cause by then.
+    When one array cannot be written or read, orbax closes its event loop. The other arrays then report to a closed
+    loop, or end as coroutines that nobody awaits, each with a traceback, some in the middle of our own line. The cause
+    has been raised by then.
     """
-    if getattr(hook, "__name__", "") == _but_closed_loops.__name__:
-        return hook
+    unraisable, uncaught = sys.unraisablehook, sys.excepthook
 
-    def filtered(event: Any) -> None:
-        closed = isinstance(event.exc_value, RuntimeError) and str(event.exc_value) == "Event loop is closed"
+    def filtered_unraisable(event: Any) -> None:
         code = getattr(event.object, "cr_code", None)
-        if not closed and (code is None or "orbax" not in code.co_filename):
-            hook(event)
+        if not _of_closed_loop(event.exc_value) and (code is None or "orbax" not in code.co_filename):
+            unraisable(event)
 
-    filtered.__name__ = _but_closed_loops.__name__
-    return filtered
+    def filtered_uncaught(kind: Any, error: Any, trace: Any) -> None:
+        if not _of_closed_loop(error):
+            uncaught(kind, error, trace)
+
+    if getattr(unraisable, "__name__", "") != filtered_unraisable.__name__:
+        sys.unraisablehook = filtered_unraisable
+    if getattr(uncaught, "__name__", "") != filtered_uncaught.__name__:
+        sys.excepthook = filtered_uncaught
+
+
+def _of_closed_loop(error: Any) -> bool:
+    return isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
 
 
 def _own(leaf: Any) -> bool:
