@@ -7,14 +7,14 @@ weights decay, and queries and keys move slower than values. On a layer of 12 he
 logits 10 to 50 wide where the true ones are 0.7 to 3.6; held out, 1,600 steps ended at 0.25, and with both at 0.083.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
-import optax.contrib
 from jax.sharding import Mesh, PartitionSpec
 
 from attnreg.fit.coordinates import OUTPUT_SIZE, batch
@@ -22,6 +22,9 @@ from attnreg.objectives.layer import LayerObjective
 from attnreg.parallel import Spread, place
 from attnreg.parallel.mesh import DATA
 from attnreg.problems.checks import ProblemError, check_integer, check_number, replaced
+
+if TYPE_CHECKING:
+    import optax  # imported where it is used: see attnreg.solvers.optax
 
 # Passes over the documents, and the fewest steps.
 PASSES, LEAST = 64, 1800
@@ -88,6 +91,9 @@ def phase_steps(options: Stochastic, documents: int) -> int:
 
 
 def _optimizer(options: Stochastic, width: int) -> optax.GradientTransformation:
+    import optax
+    import optax.contrib
+
     assert options.steps is not None  # `stochastic_slices` has put it in
     schedule = optax.cosine_decay_schedule(options.learning_rate, options.steps)
     each_head = optax.contrib.MuonDimensionNumbers(reduction_axis=(1,), output_axis=(2,))
@@ -107,6 +113,8 @@ def _optimizer(options: Stochastic, width: int) -> optax.GradientTransformation:
 
 @jax.jit(static_argnames=("options", "mesh"))
 def _slice(objective: LayerObjective, x, state, key, options: Stochastic, mesh: Mesh | None):
+    import optax
+
     problem = objective.problem
     k, n, d, c = problem.sizes
     documents = min(options.documents, k)

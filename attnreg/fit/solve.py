@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from typing import Any
+from typing import Any, Literal
 
 from attnreg.objectives.attention import AttentionObjective
 from attnreg.objectives.base import Objective
@@ -10,7 +10,7 @@ from attnreg.objectives.one_layer import OneLayerObjective
 from attnreg.problems.attention import AttentionRegression
 from attnreg.problems.checks import ProblemError, check_choice, check_number
 from attnreg.problems.one_layer import OneLayerRegression
-from attnreg.solvers.base import Solver
+from attnreg.solvers.base import Effort, Solver
 from attnreg.solvers.gradient_descent import GradientDescent
 from attnreg.solvers.lbfgs import LBFGS
 from attnreg.solvers.newton import Newton
@@ -29,6 +29,11 @@ _COMMON = ("curvature", "max_steps", "tol")
 DENSE_UNKNOWNS = 8192
 # Gradients that a Newton-CG step is taken to cost: its value and gradient, a preconditioner, and a dozen products.
 NEWTON_CG_STEP = 30
+
+
+# Below so many flops of `QUICK_WORK` a solve takes less than 0.2 s however it is compiled.
+QUICK_FLOPS = 2e9
+QUICK_WORK = (50, 10)  # gradients, and Hessians with their factors: a solve's, more or less
 
 
 def choose_method(objective: Any) -> tuple[str, str]:
@@ -66,6 +71,26 @@ def choose_method(objective: Any) -> tuple[str, str]:
     if step <= NEWTON_CG_STEP or costs.unknowns <= 64:
         return "newton", f"{costs.unknowns} unknowns: a dense Newton step costs {step:.1f} gradients"
     return "newton_cg", f"a dense Newton step would cost {step:.0f} gradients, more than {NEWTON_CG_STEP}"
+
+
+def choose_effort(objective: Any) -> Effort:
+    """The compiler's effort that "auto" stands for: "quick" where the cost model says that solving is the lesser part.
+
+    A solve of `QUICK_WORK` is compared with `QUICK_FLOPS`. Without a cost model it is "full".
+
+    >>> import jax.numpy as jnp
+    >>> from attnreg.problems.vector import LinearRegression
+    >>> choose_effort(AttentionObjective(LinearRegression(jnp.ones((2, 1)), jnp.ones(2))))
+    'quick'
+    """
+    costs = objective.costs()
+    if costs is None:
+        return "full"
+    gradients, hessians = QUICK_WORK
+    work = gradients * costs.gradient
+    if costs.unknowns <= DENSE_UNKNOWNS:
+        work += hessians * (costs.hessian + costs.unknowns**3 / 3)
+    return "quick" if work <= QUICK_FLOPS else "full"
 
 
 def make_solver(method: str, **options: Any) -> Solver:
@@ -134,7 +159,14 @@ def objective_of(problem: Any) -> Any:
     )
 
 
-def solve(problem: Any, start: Any = None, *, method: str = "auto", **options: Any) -> Result:
+def solve(
+    problem: Any,
+    start: Any = None,
+    *,
+    method: str = "auto",
+    effort: Literal["auto", "full", "quick"] = "auto",
+    **options: Any,
+) -> Result:
     """Minimise the loss of a problem.
 
     Args:
@@ -142,6 +174,9 @@ def solve(problem: Any, start: Any = None, *, method: str = "auto", **options: A
             of your choice, for example `FactoredObjective(problem, rank)`.
         start: unknowns to start from; None is `objective.start()`.
         method: one of `METHODS`. options: see `make_solver`; "auto" takes tol, max_steps and curvature.
+        effort: the compiler's: "quick" compiles three times faster on a CPU, and runs two to three times longer. "auto"
+            takes it for a problem that is solved in less than about 0.2 s (`choose_effort`). Where you solve many
+            problems of one shape, take "full".
 
     Returns:
         `Result`: `params` is the answer, `converged` says whether to trust it, `message` what happened.
@@ -162,9 +197,12 @@ def solve(problem: Any, start: Any = None, *, method: str = "auto", **options: A
     """
     objective = objective_of(problem)
     check_choice("method", method, METHODS)
+    check_choice("effort", effort, ("auto", "full", "quick"))
     check_options(method, options)
     if method == "auto":
         method, _ = choose_method(objective)
-        if method == "lbfgs":
-            return LBFGS(**options).run(objective, objective.start() if start is None else start)
-    return make_solver(method, **options).run(objective, objective.start() if start is None else start)
+        solver = LBFGS(**options) if method == "lbfgs" else make_solver(method, **options)
+    else:
+        solver = make_solver(method, **options)
+    how = choose_effort(objective) if effort == "auto" else effort
+    return solver.run(objective, objective.start() if start is None else start, effort=how)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from attnreg.icl.tasks import Documents, TaskConfig
 from attnreg.lift import tensor_trick as tt
+from attnreg.lift.triangular import cholesky_solve, triangular_solve
 from attnreg.rows import linear, normalized
 
 _ROW = {"linear": linear, "softmax": normalized}
@@ -133,7 +134,7 @@ def ridge(document: Documents, strength: Any) -> jax.Array:
     stacked = jnp.concatenate([A, jnp.sqrt(jnp.asarray(strength, A.dtype)) * jnp.eye(d, dtype=A.dtype)])
     Q, R = jnp.linalg.qr(stacked)
     projected = tt.matmul(Q.T, jnp.concatenate([b, jnp.zeros(d, A.dtype)]))
-    return jax.scipy.linalg.solve_triangular(R, projected)
+    return triangular_solve(R, projected, lower=False)
 
 
 def spectral_norm(S: jax.Array) -> jax.Array:
@@ -250,7 +251,7 @@ def newton(task: TaskConfig, document: Documents, steps: int, strength: Any) -> 
         centred = A - tt.matmul(f, A)[None, :]
         H = tt.matmul(centred.T * f[None, :], centred) + strength * jnp.eye(A.shape[1], dtype=A.dtype)
         slope = tt.matmul(A.T, f - b) + strength * w
-        direction = jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(H), slope)
+        direction = cholesky_solve(jnp.linalg.cholesky(H), slope)
         trials = w[None, :] - halvings[:, None] * direction[None, :]
         return trials[jnp.argmin(jax.vmap(entropy)(trials))], None
 

@@ -13,7 +13,9 @@ from attnreg.problems.checks import pytree_dataclass
 
 # One matrix after the other, under vmap too: on the CPU a program with two or more *batched* factorisations of a few
 # hundred columns waits for itself for ever (jaxlib 0.10.2, two cores; tests/lift/test_kronecker.py).
-_eigh = jax.custom_batching.sequential_vmap(lambda matrix: tuple(jnp.linalg.eigh(matrix)))
+_eigh = jax.custom_batching.sequential_vmap(
+    lambda matrix: tuple(jax.lax.linalg.eigh(matrix, symmetrize_input=False)[::-1])
+)
 
 
 class Preconditioner(Protocol):

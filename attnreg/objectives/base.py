@@ -19,6 +19,7 @@ from jax.flatten_util import ravel_pytree
 
 from attnreg.lift.kronecker import Preconditioner
 from attnreg.objectives.derivatives import with_rule
+from attnreg.problems.arrays import placed
 from attnreg.problems.checks import ProblemError, check_choice, check_flag
 
 Cache = Literal["auto", "none", "entries", "blocks"]
@@ -113,7 +114,8 @@ class Objective(abc.ABC):
 
     def start(self) -> Any:
         """Where a solver starts when it is not told; zeros, unless they are a saddle."""
-        return self.zeros()
+        # From the host: eager `jnp.zeros` compiles a program for each new shape.
+        return jax.tree.map(lambda like: placed(np.zeros(like.shape, like.dtype)), jax.eval_shape(self.zeros))
 
     def check(self, x: Any, name: str = "") -> None:
         """Refuse unknowns of another structure, shape or dtype; `name` is what the message calls them."""

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from attnreg.lift import tensor_trick as tt
+from attnreg.lift.triangular import cholesky_solve
 from attnreg.objectives.base import Objective, compiled
 from attnreg.problems.checks import pytree_dataclass
 from attnreg.problems.one_layer import OneLayerRegression, Unknowns
@@ -69,7 +70,7 @@ def jet_of(A1: jax.Array, B: jax.Array, scale: jax.Array, nugget: jax.Array) -> 
     kernel = jnp.exp(scale * tt.matmul(A1, A1.T))
     level = nugget * jnp.trace(kernel) / A1.shape[0]
     factor = jnp.linalg.cholesky(kernel + level * jnp.eye(A1.shape[0], dtype=A1.dtype))
-    alpha = jax.scipy.linalg.cho_solve((factor, True), B)
+    alpha = cholesky_solve(factor, B)
     pairs = (A1[:, :, None] * A1[:, None, :]).reshape(A1.shape[0], -1)
     second = scale**2 * tt.matmul(pairs.T, alpha)
     return Jet(jnp.sum(alpha, axis=0), scale * tt.matmul(A1.T, alpha), second.reshape(A1.shape[1], A1.shape[1], -1))

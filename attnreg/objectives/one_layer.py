@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from attnreg.lift import tensor_trick as tt
 from attnreg.lift.kronecker import Blocks, Kronecker
 from attnreg.lift.streaming import Block, BlockRows, map_over_blocks, sum_over_blocks
+from attnreg.lift.triangular import triangular_solve
 from attnreg.objectives import fused, one_layer_fused
 from attnreg.objectives import one_layer_rows as ol
 from attnreg.objectives.base import CACHE_BYTES, Cache, Linearization, SecondOrderObjective, compiled
@@ -241,4 +242,4 @@ def best_values(problem: OneLayerRegression, Z: jax.Array) -> tuple[jax.Array, j
     floor = jnp.finfo(Z.dtype).eps ** 0.5 * jnp.linalg.norm(Z) + jnp.finfo(Z.dtype).tiny ** 0.5
     shift = jnp.sqrt(jnp.maximum(problem.ridge_y / 2, floor**2))
     Q, R = jnp.linalg.qr(jnp.concatenate([Z, shift * jnp.eye(d3, dtype=Z.dtype), *below]))
-    return jax.scipy.linalg.solve_triangular(R, tt.matmul(Q[: Z.shape[0]].T, B)), R
+    return triangular_solve(R, tt.matmul(Q[: Z.shape[0]].T, B), lower=False), R

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from attnreg.lift import tensor_trick as tt
 from attnreg.lift.kronecker import Kronecker
 from attnreg.lift.streaming import BlockRows
+from attnreg.lift.triangular import cholesky_solve, triangular_solve
 from attnreg.objectives.base import Cache, Linearization, SecondOrderObjective, compiled
 from attnreg.objectives.one_layer import OneLayerObjective, best_values
 from attnreg.objectives.row_terms import check_streaming
@@ -101,7 +102,7 @@ class VariableProjection(SecondOrderObjective):
         p, (d3, c) = parts.xx.shape[0], Y.shape
         # xy K⁻¹ yx with K = 2 RᵀR: one triangular solve and one product.
         sides = parts.xy.reshape(p, d3, c).transpose(1, 0, 2).reshape(d3, p * c)
-        half = jax.scipy.linalg.solve_triangular(R, sides, trans="T")
+        half = triangular_solve(R, sides, lower=False, transpose=True)
         half = half.reshape(d3, p, c).transpose(1, 0, 2).reshape(p, d3 * c)
         return value, gradient.X, parts.xx - tt.matmul(half, half.T) / 2
 
@@ -137,5 +138,5 @@ class ReducedLinearization(Linearization):
     def hvp(self, v: jax.Array) -> jax.Array:
         """Two joint products: L_xx V and L_yx V, then the answer of Y."""
         first = self.joint.hvp(Unknowns(v, jnp.zeros_like(self.Y)))
-        w = -jax.scipy.linalg.cho_solve((self.R.T, True), first.Y) / 2
+        w = -cholesky_solve(self.R.T, first.Y) / 2
         return first.X + self.joint.hvp(Unknowns(jnp.zeros_like(v), w)).X

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from attnreg.lift import tensor_trick as tt
 from attnreg.lift.streaming import fold_blocks, rows_of, sum_over_blocks
+from attnreg.lift.triangular import triangular_solve
 from attnreg.objectives import one_layer_rows as ol
 from attnreg.objectives.attention import AttentionObjective
 from attnreg.objectives.one_layer import OneLayerObjective, value_curvature
@@ -152,8 +153,8 @@ def draw(weights: jax.Array, uniform: jax.Array) -> jax.Array:
 def spectral_error(estimate: jax.Array, exact: jax.Array) -> jax.Array:
     """Smallest ε with `(1−ε) H ≼ H̃ ≼ (1+ε) H`, H positive definite (p, p): the largest |eigenvalue| of L⁻¹(H̃−H)L⁻ᵀ."""
     factor = jnp.linalg.cholesky(exact)
-    half = jax.scipy.linalg.solve_triangular(factor, estimate - exact, lower=True)
-    whole = jax.scipy.linalg.solve_triangular(factor, half.T, lower=True)
+    half = triangular_solve(factor, estimate - exact, lower=True)
+    whole = triangular_solve(factor, half.T, lower=True)
     return jnp.max(jnp.abs(jnp.linalg.eigvalsh((whole + whole.T) / 2)))
 
 

@@ -44,13 +44,18 @@ def _from_host(name: str, value: Any, shape: str) -> jax.Array | np.ndarray:
         raise ProblemError(f"{name} is {_short(value)}, not an array of numbers; it must be an array {shape}")
     if host.dtype.newbyteorder("=") not in (np.float32, np.float64):
         return host
-    array = jnp.asarray(host.astype(host.dtype.newbyteorder("="), copy=False))
+    array = placed(host.astype(host.dtype.newbyteorder("="), copy=False))
     if array.dtype != host.dtype.newbyteorder("=") and not _is_python(value):
         raise ProblemError(
             f"{name} has dtype float64, but JAX computes in float32 unless told otherwise; pass "
             f"{name}.astype(np.float32), or call jax.config.update('jax_enable_x64', True) before anything else"
         )
     return array
+
+
+def placed(host: np.ndarray) -> jax.Array:
+    """A copy of a NumPy array as a JAX array. `jnp.asarray` compiles a program for each new shape, 20 ms a time."""
+    return jax.device_put(np.array(host))  # a copy, since on a CPU JAX would go on reading the caller's memory
 
 
 def _is_python(value: Any) -> bool:
@@ -128,16 +133,30 @@ def check_finite(**arrays: jax.Array) -> None:
     for name, array in arrays.items():
         if isinstance(array, jax.core.Tracer):
             continue
-        if not bool(jnp.all(jnp.isfinite(array))):
-            bad = int(jnp.sum(~jnp.isfinite(array)))
+        xp, values = _looked_at(array)
+        with np.errstate(over="ignore", invalid="ignore"):
+            fine = bool(xp.isfinite(xp.sum(values)))  # no array of flags, where a sum can tell
+        if not fine and not xp.all(xp.isfinite(values)):
+            bad = int(xp.sum(~xp.isfinite(values)))
             raise ProblemError(f"{name} has {bad} NaN or infinite entries of {array.size}; clean the data first")
 
 
 def check_nonnegative(name: str, array: jax.Array, why: str) -> None:
     """Refuse negative entries in a concrete array (tracers pass)."""
-    if not isinstance(array, jax.core.Tracer) and bool(jnp.any(array < 0)):
-        bad, low = int(jnp.sum(array < 0)), float(jnp.min(array))
+    if isinstance(array, jax.core.Tracer):
+        return
+    xp, values = _looked_at(array)
+    if xp.any(values < 0):
+        bad, low = int(xp.sum(values < 0)), float(xp.min(values))
         raise ProblemError(f"{name} has {bad} negative entries of {array.size}, down to {low:g}; {why}")
+
+
+def _looked_at(array: jax.Array) -> tuple[Any, Any]:
+    """What to look at values with, and the array for it: NumPy on a CPU, where that neither copies nor compiles."""
+    devices = array.devices()
+    if len(devices) == 1 and next(iter(devices)).platform == "cpu":
+        return np, np.asarray(array)
+    return jnp, array
 
 
 def check_same_dtype(**arrays: jax.Array) -> None:
@@ -174,7 +193,7 @@ def number_or_array(name: str, value: Any, shape: tuple[int, ...], dtype: Any) -
     if _is_scalar(value):
         check_number(name, value)
         _check_representable(name, value, dtype)
-        return jnp.asarray(value, dtype)
+        return _scalar(value, dtype)
     weight = as_array(name, value, f"that broadcasts to {shape}")
     if _is_python(value):
         weight = weight.astype(dtype)
@@ -189,6 +208,10 @@ def _is_scalar(value: Any) -> bool:
     if isinstance(value, np.generic):
         return True
     return not isinstance(value, jax.Array | np.ndarray | list | tuple) and not hasattr(value, "__array__")
+
+
+def _scalar(value: Any, dtype: Any) -> jax.Array:
+    return jnp.asarray(value, dtype) if isinstance(value, jax.core.Tracer) else placed(np.asarray(value, dtype))
 
 
 def _check_representable(name: str, value: Any, dtype: Any) -> None:
@@ -253,4 +276,4 @@ def _checked_scalar(
         _check_representable(name, value, dtype)
     elif value.ndim != 0 or not jnp.issubdtype(value.dtype, jnp.floating):
         raise ProblemError(f"{name} has shape {value.shape} and dtype {value.dtype}; it must be a floating scalar")
-    return jnp.asarray(value, dtype)
+    return _scalar(value, dtype)

@@ -4,9 +4,8 @@ A solver is a frozen dataclass of options (hashable, so it is static under jit).
 """
 
 import abc
-import functools
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.core
@@ -14,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from attnreg.objectives.base import Objective
-from attnreg.problems.checks import LARGEST, ProblemError, check_integer, check_number
+from attnreg.problems.checks import LARGEST, ProblemError, check_choice, check_integer, check_number
 from attnreg.solvers.host import Stopwatch, chunks
 from attnreg.solvers.implicit import differentiable
 from attnreg.solvers.result import Counts, History, Result, Status, status_of
@@ -23,6 +22,17 @@ from attnreg.solvers.verdict import settled
 
 # Gradient norm, relative to the start's, that counts as solved when `tol` is None.
 TOLERANCES = {8: 1e-8, 4: 1e-4}
+
+Effort = Literal["full", "quick"]
+# Most of a CPU's compiling is LLVM's optimisation and XLA's newer way of writing fused kernels. Without both a solver
+# compiles in a quarter of the time, and its program runs two to three times longer. A module in one piece and loops as
+# they are written save another fifth, and cost nothing.
+QUICK: dict[str, int | bool | str] = {
+    "xla_backend_optimization_level": 0,
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,
+    "xla_disable_hlo_passes": "while-loop-invariant-code-motion",
+}
 
 
 class Solver(abc.ABC):
@@ -121,18 +131,23 @@ class Solver(abc.ABC):
         done = (state.status == Status.RUNNING) & (state.gradient_norm <= self.goal(state))
         return state._replace(status=status_of(done, Status.CONVERGED, state.status))
 
-    def run(self, objective: Any, params: Any) -> Result:
+    def run(self, objective: Any, params: Any, *, effort: Effort = "full") -> Result:
         """Solve from `params` in one compiled loop; can be jitted and vmapped over objectives and starts.
+
+        effort: the compiler's. "quick" compiles three times faster a program that runs two to three times longer, for
+        what is solved once and is small. It does nothing on accelerators, and inside `jit` and `vmap`.
 
         Inside `jit` or `vmap` the status is the first verdict; see `attnreg.solvers.settled`. `params` and `value` are
         differentiable in the arrays of the objective by the implicit function theorem, not through the loop; see
         `attnreg.solvers.implicit_solution`.
         """
+        check_choice("effort", effort, ("full", "quick"))
         self.accept(objective, params)
         start = jax.lax.stop_gradient(params)
 
         def solve(objective):
-            result = _run(self, objective, start)
+            quick = effort == "quick" and _on_cpu((objective, start))
+            result = (_run_quickly if quick else _run)(self, objective, start)
             return result if isinstance(result.status, jax.core.Tracer) else settled(objective, start, result)
 
         return differentiable(objective, solve)
@@ -183,8 +198,25 @@ def finished(state: State, history: History) -> Result:
     return Result(state.params, state.value, state.gradient_norm, status, state.steps, state.counts, history)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _run(solver: Solver, objective: Any, params: Any) -> Result:
+def _on_cpu(tree: Any) -> bool:
+    """Whether all arrays are concrete, and none is on another device than CPUs."""
+    leaves = jax.tree.leaves(tree)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        return False
+    devices = [device for leaf in leaves if isinstance(leaf, jax.Array) for device in leaf.devices()]
+    return {device.platform for device in devices or jax.devices()} == {"cpu"}
+
+
+def _run_quickly(solver: Solver, objective: Any, params: Any) -> Result:
+    try:
+        return _quick(solver, objective, params)
+    except jax.errors.JaxRuntimeError as error:
+        if "compile option" not in str(error):
+            raise
+        return _run(solver, objective, params)  # a release of XLA without one of these options
+
+
+def _loop(solver: Solver, objective: Any, params: Any) -> Result:
     state = solver.ended(solver.init(objective, params))
     nan = jnp.full((solver.max_steps + 1,), jnp.nan, state.value.dtype)
     history = _record(solver, History(nan, nan, nan, nan), state)
@@ -200,6 +232,10 @@ def _run(solver: Solver, objective: Any, params: Any) -> Result:
 
     state, history = jax.lax.while_loop(unfinished, advance, (state, history))
     return finished(state, history)
+
+
+_run = jax.jit(_loop, static_argnums=0)
+_quick = jax.jit(_loop, static_argnums=0, compiler_options=QUICK)
 
 
 def _record(solver: Solver, history: History, state: State) -> History:

@@ -1,19 +1,26 @@
-"""Any optax optimiser as a solver."""
+"""Any optax optimiser as a solver.
+
+optax is imported where it is used: it takes a seventh of a second, which a process without it need not pay.
+"""
+
+from __future__ import annotations
 
 import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from attnreg.problems.checks import ProblemError
 from attnreg.solvers.base import Solver
 from attnreg.solvers.result import Status, status_of
 from attnreg.solvers.state import State, count, counted, moved, tree_norm
+
+if TYPE_CHECKING:
+    import optax
 
 
 class Inner(NamedTuple):
@@ -26,6 +33,8 @@ class Inner(NamedTuple):
 @functools.cache
 def _optimizer(name: str, options: tuple[tuple[str, Any], ...]) -> optax.GradientTransformationExtraArgs:
     """One object for equal arguments: optimisers are compared by identity, and a new one is a new program."""
+    import optax
+
     make: Callable[..., Any] | None = getattr(optax, name, None)
     if make is None:
         raise ProblemError(f"optax has no optimiser {name!r}; examples are 'adam' and 'lbfgs'")
@@ -58,6 +67,8 @@ class Optax(Solver):
     max_steps: int = 1000
 
     def __post_init__(self) -> None:
+        import optax
+
         super().__post_init__()
         if not isinstance(self.optimizer, optax.GradientTransformation):
             raise ProblemError(
@@ -65,7 +76,7 @@ class Optax(Solver):
             )
 
     @classmethod
-    def named(cls, name: str, *, tol: float | None = None, max_steps: int = 1000, **options: Any) -> "Optax":
+    def named(cls, name: str, *, tol: float | None = None, max_steps: int = 1000, **options: Any) -> Optax:
         """The solver around `optax.<name>(**options)`; equal calls give equal solvers, which compile once.
 
         >>> Optax.named("adam", learning_rate=0.1) == Optax.named("adam", learning_rate=0.1)
@@ -87,6 +98,8 @@ class Optax(Solver):
 
     def advance(self, objective: Any, state: State) -> State:
         """One update of the optimiser."""
+        import optax
+
         scale = jnp.where(state.start_value > 0, state.start_value, jnp.ones_like(state.start_value))
         value_fn = _with_closed_form_gradient(objective, scale, state.params)
         gradient = jax.tree.map(lambda g: g / scale, state.gradient)
@@ -109,6 +122,8 @@ class Optax(Solver):
 
     def _evaluate(self, objective, inner, params, scale):
         """Value and gradient at the new point, from the line search when it left them behind."""
+        import optax
+
         value = optax.tree_utils.tree_get(inner, "value")
         gradient = optax.tree_utils.tree_get(inner, "grad")
         if value is None or gradient is None:

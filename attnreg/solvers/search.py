@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from attnreg.lift.triangular import cholesky_solve
 from attnreg.solvers.secant import Pairs, corrected_solve, no_pairs, push
 from attnreg.solvers.state import State
 from attnreg.solvers.trial import flat_gradient, interpolate, move
@@ -128,7 +129,7 @@ def _solve(model: Model, v: jax.Array, like: Any, warm: Any) -> jax.Array:
         size = jnp.where(size > 0, size, jnp.ones_like(size))
         # In the factor's precision, whatever the size of v.
         scaled = (v / size).astype(model.factor.dtype)
-        return jax.scipy.linalg.cho_solve((model.factor, True), scaled).astype(v.dtype) * size
+        return cholesky_solve(model.factor, scaled).astype(v.dtype) * size
 
     def by_kronecker():
         # Undetermined directions have no gradient; a little damping keeps rounding from moving along them.

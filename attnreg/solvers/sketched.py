@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from attnreg.lift.triangular import cholesky_solve
 from attnreg.problems.checks import ProblemError, check_flag, check_integer
 from attnreg.solvers.base import Solver
 from attnreg.solvers.result import Status, status_of
@@ -78,7 +79,7 @@ class SketchedNewton(Solver):
         flat, unravel = ravel_pytree(state.params)
         g = ravel_pytree(state.gradient)[0]
         factor = jnp.linalg.cholesky(hessian)
-        delta = -jax.scipy.linalg.cho_solve((factor, True), g)
+        delta = -cholesky_solve(factor, g)
         # A draw that is not positive definite says nothing about the curvature: take the gradient scaled by its
         # diagonal.
         scaled = -g / jnp.maximum(jnp.mean(jnp.abs(jnp.diagonal(hessian))), jnp.finfo(g.dtype).tiny)

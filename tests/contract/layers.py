@@ -34,7 +34,7 @@ LAYERS = (
     Layer("attnreg.objectives", _BELOW[:3], _ARRAYS, "value, gradient, Hessian and its products, in closed form"),
     Layer(
         "attnreg.solvers",
-        ("attnreg.objectives.base", "attnreg.problems.checks", "attnreg.problems.reprs"),
+        ("attnreg.lift.triangular", "attnreg.objectives.base", "attnreg.problems.checks", "attnreg.problems.reprs"),
         (*_ARRAYS, "optax"),
         "one algorithm a file; they see the interface of objectives, and no loss or problem by name",
     ),
@@ -55,7 +55,12 @@ LAYERS = (
         "transformers from their files; optional packages only by name, through `attnreg.data.models.extras`",
     ),
     Layer("attnreg.data.tools", ("attnreg.data", "attnreg.problems.checks"), _ARRAYS, "the commands that make data"),
-    Layer("attnreg.icl", (*_BELOW[:2], "attnreg.lift.tensor_trick"), (*_ARRAYS, "optax"), "learning in context"),
+    Layer(
+        "attnreg.icl",
+        (*_BELOW[:2], "attnreg.lift.tensor_trick", "attnreg.lift.triangular"),
+        (*_ARRAYS, "optax"),
+        "learning in context",
+    ),
     Layer(
         "attnreg",
         ("attnreg.problems", "attnreg.objectives", "attnreg.solvers", "attnreg.fit"),

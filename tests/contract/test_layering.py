@@ -95,6 +95,13 @@ def test_importing_the_package_changes_no_jax_setting_and_loads_no_flags():
     assert done.returncode == 0, done.stderr
 
 
+def test_importing_attnreg_does_not_load_what_few_need():
+    """optax and scipy take a fifth of a second of every process; whoever uses them loads them."""
+    program = "import sys, attnreg\nassert not {'optax', 'scipy', 'matplotlib'} & set(sys.modules)\n"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("folder", ["attnreg", "experiments", "configs"])
 def test_no_drawer_modules(folder):
     drawers = {"utils", "helpers", "common", "misc"}

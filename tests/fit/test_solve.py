@@ -7,12 +7,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attnreg.fit.solve import DENSE_UNKNOWNS, METHODS, NEWTON_CG_STEP, choose_method, make_solver, solve
+from attnreg.fit.solve import (
+    DENSE_UNKNOWNS,
+    METHODS,
+    NEWTON_CG_STEP,
+    choose_effort,
+    choose_method,
+    make_solver,
+    solve,
+)
 from attnreg.objectives.attention import AttentionObjective
 from attnreg.objectives.base import Costs
 from attnreg.objectives.factored import FactoredObjective
 from attnreg.problems.attention import AttentionRegression
-from attnreg.solvers import Newton, NewtonCG, Optax, Status
+from attnreg.problems.checks import ProblemError
+from attnreg.solvers import Newton, NewtonCG, Optax, Status, base
 from tests.solvers import table
 
 
@@ -82,7 +91,77 @@ def test_options_reach_the_solver():
 
 def test_solve_starts_at_zero_and_takes_the_best_method():
     objective = table.objective(table.stack()["noisy"])
-    result = solve(objective)
+    result = solve(objective, effort="full")
     explicit = Newton().run(objective, objective.zeros())
     assert int(result.status) == Status.CONVERGED
     np.testing.assert_array_equal(result.params, explicit.params)
+
+
+@pytest.mark.parametrize(
+    ("objective", "effort"),
+    [
+        (sized(64, 17, k=8), "quick"),
+        (sized(256, 8), "quick"),
+        (sized(1024, 8), "full"),
+        (sized(512, 384, k=4), "full"),
+    ],
+    ids=lambda x: x if isinstance(x, str) else "x".join(map(str, x.problem.sizes)),
+)
+def test_small_problems_are_compiled_quickly(objective, effort):
+    assert choose_effort(objective) == effort
+
+
+def test_without_a_cost_model_the_effort_is_full():
+    class Unpriced(AttentionObjective):
+        def costs(self):
+            return None
+
+    assert choose_effort(Unpriced(table.stack()["noisy"])) == "full"
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "auto"])
+def test_the_effort_of_the_compiler_changes_a_solution_by_rounding_only(method):
+    objective = table.objective(table.stack()["noisy"])
+    limits = dict(tol=1e-6, max_steps=3000)
+    quick, full = (solve(objective, method=method, effort=effort, **limits) for effort in ("quick", "full"))
+    assert int(quick.status) == int(full.status) == Status.CONVERGED
+    np.testing.assert_allclose(quick.value, full.value, rtol=1e-9)
+
+
+def test_quick_programs_are_those_of_the_options(monkeypatch):
+    """ "auto" takes them, "full" does not, and neither does a solve inside another program."""
+    taken = []
+    monkeypatch.setattr(base, "_run_quickly", lambda *arguments: taken.append(1) or base._run(*arguments))
+    objective = table.objective(table.stack()["noisy"])
+    solve(objective)
+    assert taken == [1]
+    solve(objective, effort="full")
+    Newton().run(objective, objective.start())
+    jax.jit(lambda o: solve(o, effort="quick").value)(objective)
+    jax.vmap(lambda x: solve(objective, x, effort="quick").value)(jnp.stack([objective.start()] * 2))
+    assert taken == [1]
+
+
+def test_a_compiler_without_the_options_of_quick_is_used_as_it_is(monkeypatch):
+    unknown = jax.jit(base._loop, static_argnums=0, compiler_options={"xla_no_such_option": 1})
+    monkeypatch.setattr(base, "_quick", unknown)
+    objective = table.objective(table.stack()["noisy"])
+    assert bool(solve(objective, effort="quick").converged)
+
+
+def test_other_failures_of_the_compiler_are_raised(monkeypatch):
+    def fail(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    monkeypatch.setattr(base, "_quick", fail)
+    objective = table.objective(table.stack()["noisy"])
+    with pytest.raises(jax.errors.JaxRuntimeError, match="out of memory"):
+        solve(objective, effort="quick")
+
+
+def test_an_unknown_effort_is_refused():
+    objective = table.objective(table.stack()["noisy"])
+    with pytest.raises(ProblemError, match="effort is 'fast'; it must be one of 'auto', 'full', 'quick'"):
+        solve(objective, effort="fast")  # type: ignore[arg-type]
+    with pytest.raises(ProblemError, match="effort is 'auto'; it must be one of 'full', 'quick'"):
+        Newton().run(objective, objective.start(), effort="auto")  # type: ignore[arg-type]
