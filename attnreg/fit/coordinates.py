@@ -1,11 +1,12 @@
 """Coordinates of a layer's inputs and outputs in which its weights are well scaled, and the way back."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from attnreg.problems.arrays import placed
 from attnreg.problems.checks import replaced
 from attnreg.problems.layer import LayerRegression, LayerWeights
 
@@ -32,6 +33,11 @@ def variation(problem: LayerRegression) -> float:
     return float(np.sum((rows - rows.mean(axis=0)) ** 2)) if rows.size else 0.0
 
 
+def squared_norm(x: Any) -> float:
+    """`‖x‖²` of an array with a leading axis, on the host, added up in float64."""
+    return sum(float(np.vdot(part, part)) for part in np.asarray(x))
+
+
 class Coordinates(NamedTuple):
     """Inputs are read as A `into`, outputs in units of `size`; weights for them become true ones by `weights_back`."""
 
@@ -41,12 +47,11 @@ class Coordinates(NamedTuple):
 
     def problem(self, problem: LayerRegression) -> LayerRegression:
         """The same problem in these coordinates."""
-        dtype = problem.dtype
-        return replaced(
-            problem,
-            A=jnp.matmul(problem.A, jnp.asarray(self.into, dtype), precision="highest"),
-            B=problem.B / jnp.asarray(self.size, dtype),
-        )
+        return replaced(problem, A=self.inputs(problem.A), B=problem.B / jnp.asarray(self.size, problem.dtype))
+
+    def inputs(self, A: jax.Array) -> jax.Array:
+        """Inputs in these coordinates, shaped like A (…, d)."""
+        return jnp.matmul(A, placed(self.into.astype(A.dtype)), precision="highest")
 
     def weights_back(self, weights: LayerWeights) -> LayerWeights:
         """Weights for these coordinates as weights for the inputs and outputs themselves."""
@@ -59,12 +64,12 @@ class Coordinates(NamedTuple):
     @staticmethod
     def _moved(weights: LayerWeights, matrix: np.ndarray, size: float) -> LayerWeights:
         def move(W, factor=1.0):
-            return jnp.asarray(matrix @ np.asarray(W, np.float64) * factor, W.dtype)
+            return placed((matrix @ np.asarray(W, np.float64) * factor).astype(W.dtype))
 
         Q, K, V, O = weights
         if O is None:
             return LayerWeights(move(Q), move(K), move(V, size))
-        return LayerWeights(move(Q), move(K), move(V), jnp.asarray(np.asarray(O, np.float64) * size, O.dtype))
+        return LayerWeights(move(Q), move(K), move(V), placed((np.asarray(O, np.float64) * size).astype(O.dtype)))
 
 
 def _outputs(problem: LayerRegression) -> float:

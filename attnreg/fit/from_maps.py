@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
-from attnreg.fit.coordinates import whitened
+from attnreg.fit.coordinates import squared_norm, whitened
 from attnreg.fit.determined import determined_maps
 from attnreg.fit.gauss_newton import Options, checked_options, gauss_newton_steps
 from attnreg.fit.layer_fit import MapFit, checked_logits
@@ -25,6 +25,7 @@ from attnreg.lift import tensor_trick as tt
 from attnreg.objectives.factored import FactoredObjective
 from attnreg.objectives.factors import Factors
 from attnreg.parallel import Spread, agree, spread
+from attnreg.problems.arrays import placed
 from attnreg.problems.attention import AttentionRegression
 from attnreg.problems.checks import ProblemError, check_integer, replaced
 from attnreg.problems.layer import LayerRegression
@@ -162,22 +163,22 @@ def fit_attention(
     check_limits(tol, seconds, callback, progress)
     check_integer("rank", rank, at_least=1)
     second = checked_options(second)
-    A = jnp.asarray(A)
+    A = placed(A)
     logits = checked_logits(causal, rotary, scale, soft_cap)
     options: dict[str, Any] = dict(causal=causal, rotary=rotary, scale=scale, soft_cap=soft_cap)
-    problem = AttentionRegression(A, A, jnp.asarray(maps), mask=mask, **options)
+    problem = AttentionRegression(A, A, placed(maps), mask=mask, **options)
     if mesh is not None and (rotary is not None or soft_cap is not None):
         raise ProblemError("mesh: fits with rotary positions or a soft cap run on one device; leave mesh out")
     judge = None
     if heldout is not None:
         Ah, maps_h, mask_h = unseen(heldout, "maps", A)
         documents = AttentionRegression(Ah, Ah, maps_h, mask=mask_h, **options)
-        judge = judged(FactoredObjective(documents, rank), float(jnp.sum(jnp.asarray(documents.B) ** 2)), mesh)
+        judge = judged(FactoredObjective(documents, rank), squared_norm(documents.B), mesh)
     reads = LayerRegression(problem.A1, problem.A1, problem.mask, causal)
     coordinates, input_rank = whitened(reads)
-    white = coordinates.problem(reads).A
+    white = coordinates.inputs(reads.A)
     alike = bool if mesh is None else agree
-    watch = Watch(float(jnp.sum(jnp.asarray(problem.B) ** 2)), judge, tol, seconds, callback, alike, progress)
+    watch = Watch(squared_norm(problem.B), judge, tol, seconds, callback, alike, progress)
     objective = FactoredObjective(replaced(problem, A1=white, A2=white), rank)
     objective = objective if mesh is None else spread(objective, mesh)
     _run(objective, watch, coordinates, second)
@@ -191,7 +192,7 @@ def _run(objective: Any, watch: Watch, coordinates, options: Options) -> None:
     """The start and the steps, until the watch says stop."""
 
     def back(x: Factors) -> Factors:
-        return jax.tree.map(lambda W: jnp.asarray(coordinates.into @ np.asarray(W, np.float64), W.dtype), x)
+        return jax.tree.map(lambda W: placed((coordinates.into @ np.asarray(W, np.float64)).astype(W.dtype)), x)
 
     shared = isinstance(objective, Spread)
     if not shared and (objective.problem.rotary is not None or objective.problem.soft_cap is not None):

@@ -19,6 +19,7 @@ from attnreg.fit.watch import Progress, Watch, check_limits, judged, unseen
 from attnreg.objectives.factors import Factors
 from attnreg.objectives.layer import LayerObjective
 from attnreg.parallel import Spread, agree, spread
+from attnreg.problems.arrays import placed
 from attnreg.problems.checks import ProblemError
 from attnreg.problems.layer import LayerRegression, LayerWeights
 from attnreg.problems.one_layer import OneLayerRegression
@@ -109,7 +110,7 @@ def fit_layer(
     check_limits(tol, seconds, callback, progress)
     first, second = checked_stochastic(first), checked_options(second)
     logits = checked_logits(causal, rotary, scale, soft_cap)
-    problem = LayerRegression(jnp.asarray(A), jnp.asarray(outputs), mask, causal, rotary, scale, soft_cap)
+    problem = LayerRegression(placed(A), placed(outputs), mask, causal, rotary, scale, soft_cap)
     objective = LayerObjective(problem, heads, rank, value_rank, key_heads=key_heads)
     judge = None
     if heldout is not None:

@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from attnreg.parallel import Spread, spread
+from attnreg.problems.arrays import placed
 from attnreg.problems.checks import ProblemError, check_flag, check_number
 from attnreg.problems.reprs import compact_repr
 
@@ -40,7 +40,7 @@ def unseen(heldout: Any, target: str, A: Any) -> tuple[Any, Any, Any]:
         raise ProblemError(f"heldout is a {type(heldout).__name__}; it must be (A, {target}) or (A, {target}, mask)")
     if len(heldout) not in (2, 3):
         raise ProblemError(f"heldout has {len(heldout)} parts; it must be (A, {target}) or (A, {target}, mask)")
-    reads, B, *mask = map(jnp.asarray, heldout)
+    reads, B, *mask = map(placed, heldout)
     if reads.ndim and reads.shape[-1] != A.shape[-1]:
         raise ProblemError(f"heldout A is {reads.shape[-1]} wide; it must be {A.shape[-1]}, as A")
     return reads, B, mask[0] if mask else None

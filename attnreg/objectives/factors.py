@@ -31,13 +31,18 @@ class Factors(NamedTuple):
 
         Cost: a singular value decomposition, O(d1 d2 min(d1, d2)).
         """
-        left, sizes, right = jnp.linalg.svd(X, full_matrices=False)
-        root = jnp.sqrt(sizes[:rank])[None, :]
-        return cls(left[:, :rank] * root, right[:rank].T * root)
+        return cls(*_nearest(X, rank))
 
     def product(self) -> jax.Array:
         """X, (d1, d2)."""
         return tt.matmul(self.Q, self.K.T)
+
+
+@jax.jit(static_argnums=1)
+def _nearest(X: jax.Array, rank: int) -> tuple[jax.Array, jax.Array]:
+    left, sizes, right = jnp.linalg.svd(X, full_matrices=False)
+    root = jnp.sqrt(sizes[:rank])[None, :]
+    return left[:, :rank] * root, right[:rank].T * root
 
 
 @pytree_dataclass("cache", "gauss_newton")

@@ -53,9 +53,11 @@ def _from_host(name: str, value: Any, shape: str) -> jax.Array | np.ndarray:
     return array
 
 
-def placed(host: np.ndarray) -> jax.Array:
-    """A copy of a NumPy array as a JAX array. `jnp.asarray` compiles a program for each new shape, 20 ms a time."""
-    return jax.device_put(np.array(host))  # a copy, since on a CPU JAX would go on reading the caller's memory
+def placed(value: Any) -> jax.Array:
+    """A JAX array as it is, and a copy of anything else as one. `jnp.asarray` compiles a program for each new shape."""
+    if isinstance(value, jax.Array):
+        return value
+    return jax.device_put(np.array(value))  # a copy, since on a CPU JAX would go on reading the caller's memory
 
 
 def _is_python(value: Any) -> bool:
@@ -211,7 +213,7 @@ def _is_scalar(value: Any) -> bool:
 
 
 def _scalar(value: Any, dtype: Any) -> jax.Array:
-    return jnp.asarray(value, dtype) if isinstance(value, jax.core.Tracer) else placed(np.asarray(value, dtype))
+    return jnp.asarray(value, dtype) if isinstance(value, jax.Array) else placed(np.asarray(value, dtype))
 
 
 def _check_representable(name: str, value: Any, dtype: Any) -> None:

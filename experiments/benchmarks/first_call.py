@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from attnreg.data import attention_map, load_embedded_head
+from attnreg.data import attention_map, load_embedded_head, load_full_head
 from attnreg.fit.solve import make_solver
 from attnreg.objectives.attention import AttentionObjective
 from attnreg.problems.attention import AttentionRegression
+from attnreg.problems.checks import check_choice
 from experiments.runner.about import HIGHER, About, Metric
 from experiments.runner.config import UsageError
 from experiments.runner.record import Record
@@ -41,6 +42,9 @@ CONTENDERS: Mapping[str, tuple[str, ...]] = {
     "optax": ("optax_lbfgs.py",),
     "jaxopt": ("jaxopt_gauss_newton.py",),
 }
+# The same at full width, in float32: scipy on the 147,456 numbers of X, for as many steps as `config.scipy_steps`.
+FULL_CONTENDERS: Mapping[str, tuple[str, ...]] = {"fit_attention": ("attnreg_fit.py",), "scipy": ("scipy_lbfgs.py",)}
+HEADS = ("reduced", "full")
 COLUMNS = ("contender", "cpu_s", "wall_s", "loss", "runs")
 
 
@@ -54,25 +58,31 @@ class Run(NamedTuple):
 
 def run(config: Any, record: Record) -> dict[str, Any]:
     """All contenders in turn, `config.rounds` times; medians."""
-    if unknown := set(config.contenders) - set(CONTENDERS):
-        raise UsageError(f"config.contenders has {unknown.pop()!r}; there are {', '.join(CONTENDERS)}")
-    head = load_embedded_head(dtype=np.float64)
+    check_choice("config.head", config.head, HEADS)
+    full = config.head == "full"
+    contenders = FULL_CONTENDERS | {"scipy": ("scipy_lbfgs.py", str(config.scipy_steps))} if full else CONTENDERS
+    if unknown := set(config.contenders) - set(contenders):
+        raise UsageError(f"config.contenders has {unknown.pop()!r}; there are {', '.join(contenders)}")
+    head = load_full_head(dtype=np.float32) if full else load_embedded_head(dtype=np.float64)
     A = head.A[: config.documents]
     B = attention_map(head.Q, head.K)[: config.documents]
     file = record.arrays("problem", A=A, B=B)
     runs: dict[str, list[Run]] = {name: [] for name in config.contenders}
     for number in range(config.rounds):
         for name, found in runs.items():
-            found.append(once(CONTENDERS[name], file))
+            found.append(once(contenders[name], file))
             record.say(f"round {number + 1}, {name}: {found[-1].cpu:.2f} CPU s, loss {found[-1].loss:.6g}")
     rows = [(name, *np.median(np.asarray(found), axis=0).tolist(), len(found)) for name, found in runs.items()]
     record.table("first_call", COLUMNS, rows, caption="Medians of processes that were started in turn.")
     cpu: dict[str, float] = {row[0]: row[1] for row in rows}  # type: ignore[misc]
     over = {name: cpu["scipy"] / cpu[name] for name in ("newton", "newton_cg") if name in cpu and "scipy" in cpu}
+    result = dict(first_call=[dict(zip(COLUMNS, row, strict=True)) for row in rows], over_scipy=over)
+    if full:
+        return result
     problem = AttentionRegression(A, A, B)
     sizes = {name: program_lines(name, problem) for name in ("newton", "newton_cg")}
     record.table("program", ("method", "lines of StableHLO"), list(sizes.items()), caption="What `solve` compiles.")
-    return dict(first_call=[dict(zip(COLUMNS, row, strict=True)) for row in rows], over_scipy=over, program=sizes)
+    return result | dict(program=sizes)
 
 
 def once(command: tuple[str, ...], data: Path) -> Run:

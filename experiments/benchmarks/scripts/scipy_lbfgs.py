@@ -1,4 +1,4 @@
-"""scipy's L-BFGS-B on `jax.value_and_grad`."""
+"""scipy's L-BFGS-B on `jax.value_and_grad`: `python scipy_lbfgs.py data.npz [STEPS]`."""
 
 import sys
 
@@ -23,11 +23,12 @@ def graded(x: jax.Array) -> jax.Array:
 
 def evaluate(x: np.ndarray) -> tuple[float, np.ndarray]:
     """Value and gradient as NumPy's."""
-    value, gradient = graded(x)
-    return float(value), np.asarray(gradient)
+    value, gradient = graded(x.astype(A.dtype))
+    return float(value), np.asarray(gradient, np.float64)
 
 
 x0 = np.zeros(d * d)
 goal = 1e-8 * float(np.max(np.abs(evaluate(x0)[1])))
-options = {"maxiter": 10000, "maxfun": 10000, "ftol": 0.0, "gtol": goal}
+steps = int(sys.argv[2]) if sys.argv[2:] else 10000
+options = {"maxiter": steps, "maxfun": 10000, "ftol": 0.0, "gtol": goal}
 print(float(scipy.optimize.minimize(evaluate, x0, jac=True, method="L-BFGS-B", options=options).fun))
