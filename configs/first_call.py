@@ -31,5 +31,6 @@ def get_config(variant: str = "full") -> ConfigDict:
         documents=8,
         scipy_steps=100,  # at full width
         rounds=3,
+        blas_threads=0,  # of OpenBLAS, which NumPy and scipy use; 0: as in a shell, one for each core
     )
     return vary(ConfigDict(config), variant, VARIANTS)

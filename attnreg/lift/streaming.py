@@ -99,6 +99,13 @@ class Cut(NamedTuple):
     per_document: int
     trips: int
 
+    def place(self, i: Any) -> tuple[Any, Any]:
+        """Of block i: which document, or group of documents, and which block of it; `//` would look after signs."""
+        i = jnp.asarray(i, jnp.int32)
+        if self.per_document == 1:
+            return i, jnp.zeros_like(i)
+        return jax.lax.div(i, jnp.int32(self.per_document)), jax.lax.rem(i, jnp.int32(self.per_document))
+
 
 def cut(k: int, n: int, m: int, block_rows: BlockRows = None) -> Cut:
     """How k documents of n rows and m keys are cut, evened out over the blocks.
@@ -151,7 +158,7 @@ def stream(problem: Streamed, emit: Callable[[Block], Parts], *, block_rows: Blo
         if by.documents > 1:
             each = jax.vmap(emit)(_documents(problem, i * by.documents, by.documents))
             return each._replace(total=jax.tree.map(lambda x: jnp.sum(x, axis=0), each.total))
-        one = emit(_block(problem, i // by.per_document, i % by.per_document, by.rows))
+        one = emit(_block(problem, *by.place(i), by.rows))
         return one._replace(rows=_lead(one.rows), documents=_lead(one.documents))
 
     if by.trips == 1:
@@ -164,8 +171,9 @@ def stream(problem: Streamed, emit: Callable[[Block], Parts], *, block_rows: Blo
     )
 
     def body(i, carry: Parts) -> Parts:
-        document = jnp.minimum(i // by.per_document * by.documents, k - by.documents)
-        start = jnp.minimum(i % by.per_document * by.rows, n - by.rows)
+        document, index = by.place(i)
+        document = jnp.minimum(document * by.documents, k - by.documents)
+        start = jnp.minimum(index * by.rows, n - by.rows)
         new = several(i)
         return Parts(
             jax.tree.map(jnp.add, carry.total, new.total),
@@ -203,7 +211,7 @@ def fold_blocks(
         return update(init, _block(problem, 0, 0, by.rows))
 
     def body(i, carry):
-        return update(carry, _block(problem, i // by.per_document, i % by.per_document, by.rows))
+        return update(carry, _block(problem, *by.place(i), by.rows))
 
     return jax.lax.fori_loop(0, k * by.per_document, body, init)
 
@@ -254,8 +262,10 @@ def _block(problem: Streamed, document, index, rows: int) -> Block:
     n = problem.sizes[1]
     document = jnp.asarray(document, jnp.int32)
     wanted = jnp.asarray(index, jnp.int32) * rows
-    start = jnp.minimum(wanted, n - rows)
-    fresh = start + jnp.arange(rows, dtype=jnp.int32) >= wanted
+    start, fresh = wanted, jnp.ones(rows, bool)
+    if n % rows:  # where rows divide evenly none is moved back, and the compiler is told so
+        start = jnp.minimum(wanted, n - rows)
+        fresh = start + jnp.arange(rows, dtype=jnp.int32) >= wanted
 
     def take_document(x):
         return jax.lax.dynamic_index_in_dim(x, jnp.minimum(document, x.shape[0] - 1), keepdims=False)

@@ -70,7 +70,7 @@ def run(config: Any, record: Record) -> dict[str, Any]:
     runs: dict[str, list[Run]] = {name: [] for name in config.contenders}
     for number in range(config.rounds):
         for name, found in runs.items():
-            found.append(once(contenders[name], file))
+            found.append(once(contenders[name], file, config.blas_threads))
             record.say(f"round {number + 1}, {name}: {found[-1].cpu:.2f} CPU s, loss {found[-1].loss:.6g}")
     rows = [(name, *np.median(np.asarray(found), axis=0).tolist(), len(found)) for name, found in runs.items()]
     record.table("first_call", COLUMNS, rows, caption="Medians of processes that were started in turn.")
@@ -85,13 +85,16 @@ def run(config: Any, record: Record) -> dict[str, Any]:
     return result | dict(program=sizes)
 
 
-def once(command: tuple[str, ...], data: Path) -> Run:
-    """Run one script in a process of its own.
+def once(command: tuple[str, ...], data: Path, blas_threads: int) -> Run:
+    """Run one script in a process of its own, with so many threads of OpenBLAS; 0 is what a shell gives it.
 
     Raises: RuntimeError with what it said, if it fails.
     """
     script, *arguments = command
-    environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    ours = ("JAX_COMPILATION_CACHE_DIR", "OPENBLAS_NUM_THREADS")  # settings of the laboratory, not of a shell
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    if blas_threads:
+        environment["OPENBLAS_NUM_THREADS"] = str(blas_threads)
     # The checkout, where nothing is installed.
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     before, begun = os.times(), time.perf_counter()
