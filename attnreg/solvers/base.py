@@ -218,32 +218,26 @@ def _run_quickly(solver: Solver, objective: Any, params: Any) -> Result:
 
 def _loop(solver: Solver, objective: Any, params: Any) -> Result:
     state = solver.ended(solver.init(objective, params))
-    nan = jnp.full((solver.max_steps + 1,), jnp.nan, state.value.dtype)
-    history = _record(solver, History(nan, nan, nan, nan), state)
+    empty = jnp.full((solver.max_steps + 1, 3), jnp.nan, state.value.dtype)
+    start = empty.at[0].set(row_of(solver, state))
 
     def unfinished(carry):
         state, _ = carry
         return (state.status == Status.RUNNING) & (state.steps < solver.max_steps)
 
     def advance(carry):
-        state, history = carry
+        state, rows = carry
         state = solver.ended(solver.advance(objective, state))
-        return state, _record(solver, history, state)
+        return state, jax.lax.dynamic_update_slice_in_dim(rows, row_of(solver, state)[None], state.steps, axis=0)
 
-    state, history = jax.lax.while_loop(unfinished, advance, (state, history))
-    return finished(state, history)
+    state, rows = jax.lax.while_loop(unfinished, advance, (state, start))
+    return finished(state, History(*rows.T, seconds=empty[:, 0]))
 
 
 _run = jax.jit(_loop, static_argnums=0)
 _quick = jax.jit(_loop, static_argnums=0, compiler_options=QUICK)
 
 
-def _record(solver: Solver, history: History, state: State) -> History:
-    def put(column, value):
-        return column.at[state.steps].set(value.astype(column.dtype))
-
-    return history._replace(
-        value=put(history.value, state.value),
-        gradient_norm=put(history.gradient_norm, state.gradient_norm),
-        control=put(history.control, solver.control(state)),
-    )
+def row_of(solver: Solver, state: State) -> jax.Array:
+    """What a history keeps of a state: value, gradient norm and control, (3,)."""
+    return jnp.stack([x.astype(state.value.dtype) for x in (state.value, state.gradient_norm, solver.control(state))])
