@@ -1,10 +1,11 @@
-"""Fit a one-layer problem globally: starts from the jet problem, then Gauss–Newton on the reduced problem.
+"""Fit a one-layer problem globally: blind restarts where they are cheap, else starts from the jet problem.
 
 The loss has many minima, and which one a run ends in is decided early. From X within a cosine of about 0.4 of the truth
 Gauss–Newton on the reduced objective finds the global minimum almost always; a random X has cosine 1/d. The jet problem
 (`attnreg.objectives.jets`) knows X to a cosine above 0.9 at its global minimum, and its minima are told apart by their
 values, so the search for the basin is done there, where a start costs milliseconds (docs/theory/one_layer.md has the
-measurements).
+measurements). With few unknowns a blind restart costs a millisecond too, and one in two to eight hits: those are
+tried first, in one program that ends at the first hit.
 """
 
 import dataclasses
@@ -24,12 +25,18 @@ from attnreg.solvers.lbfgs import LBFGS
 from attnreg.solvers.newton import Newton
 from attnreg.solvers.race import Stage, normal_starts, race, take
 
+# Blind restarts are for X of at most so many numbers: they are faster than a batch of jets at d = 6, and not at d = 8.
+BLIND_UNKNOWNS = 36
+BLIND_LOGITS = 0.5  # standard deviation of the logits of a blind start; 0.3 to 1 are alike
+BLIND = Newton(tol=1e-14, max_steps=10, curvature="gauss_newton", damping=1e-2, warmup=0)
+
 
 @dataclasses.dataclass(frozen=True)
 class Search:
     """How to look for the global minimum; hashable.
 
     Args:
+        blind: random X that are tried first, where X has at most `BLIND_UNKNOWNS` numbers.
         batch: jet starts per batch.
         ridges, steps: the falling ridge of the jet stages, and the evaluations in each.
         keep: starts that go on after each stage; the last number is how many candidates of a batch are refined.
@@ -41,6 +48,7 @@ class Search:
     Raises: ProblemError for an option out of range.
     """
 
+    blind: int = 32
     batch: int = 16
     ridges: tuple[float, ...] = (1e-1, 1e-2, 1e-3, 1e-5)
     steps: tuple[int, ...] = (75, 75, 75, 75)
@@ -55,7 +63,8 @@ class Search:
     def __post_init__(self) -> None:
         for name in ("batch", "probe", "polish"):
             check_integer(name, getattr(self, name), at_least=1)
-        check_integer("randoms", self.randoms, at_least=0)
+        for name in ("blind", "randoms"):
+            check_integer(name, getattr(self, name), at_least=0)
         for name in ("scale", "hopeless"):
             check_number(name, getattr(self, name), above=0)
         check_number("tol", self.tol, at_least=0)
@@ -64,6 +73,9 @@ class Search:
             raise ProblemError(f"ridges, steps and keep have {sizes} entries; they must have one each a stage")
         if self.randoms == 0 and self.keep[-1] == 0:
             raise ProblemError("keep ends with 0 and randoms is 0: no candidate would ever be refined")
+
+
+MET = "the tolerance was met"
 
 
 class Trace(NamedTuple):
@@ -133,7 +145,8 @@ def fit_one_layer(
 
     Args:
         key: PRNG key of the starts.
-        problem: without masks the jet problem gives the starts; with a mask, small random X does.
+        problem: small X is first tried blindly. Then without masks the jet problem gives the starts; with a mask, small
+            random X does.
         search: the options; None takes the defaults.
         seconds: time by `clock` after which no new candidate is begun. batches: at most this many batches of starts.
         callback: called with every `Trace`.
@@ -144,8 +157,8 @@ def fit_one_layer(
         returns at once, and `Fit.reason` says so.
 
     Precision: `Search.tol`; how often it is reached is measured by configs/multi_start.py (docs/guides/one_layer.md).
-    Cost: per batch `batch × Σ steps` jet evaluations of O(d⁴), and per candidate 8 to 60 reduced Gauss–Newton steps
-    (`VariableProjection`).
+    Cost: where X is small, up to `blind` times 10 reduced Gauss–Newton steps (`VariableProjection`); per batch
+    `batch × Σ steps` jet evaluations of O(d⁴), and per candidate 8 to 60 of those steps.
     Raises: ProblemError for a problem or options that are none.
     Source: derived in docs/theory/one_layer.md.
 
@@ -191,6 +204,11 @@ class _Hunt:
             self.callback(self.trace[-1])
 
     def run(self, key: jax.Array, batches: int) -> Fit:
+        if self.search.blind and self.best_X.size <= BLIND_UNKNOWNS:
+            key, sub = jax.random.split(key)
+            self._blind(sub)
+            if self.best <= self.search.tol:
+                return self._outcome(MET, 0)
         masked = self.problem.mask is not None or self.problem.causal
         jets = None if masked else _prepare(self.problem)
         done = 0
@@ -208,7 +226,7 @@ class _Hunt:
                     break
                 self._refine(starts[i], hopeless)
         reason = "all batches were tried" if done == batches else "the time was up"
-        return self._outcome("the tolerance was met" if self.best <= self.search.tol else reason, done)
+        return self._outcome(MET if self.best <= self.search.tol else reason, done)
 
     def give_up(self, why: str) -> Fit:
         """The best Y at X = 0, where X changes nothing."""
@@ -221,6 +239,17 @@ class _Hunt:
         params, solved = self.reduced.complete(self.best_X), self.best <= self.search.tol
         done = (self.elapsed(), batches, self.refined, self.spent, tuple(self.trace))
         return Fit(params, self.best, solved, reason, *done)
+
+    def _blind(self, key) -> None:
+        """Random X one after another; the best is refined if none of them solves the problem."""
+        goal = self.search.tol * self.unit
+        X, value, tried = blind_starts(self.reduced, key, goal, count=self.search.blind)
+        self.refined, relative = self.refined + int(tried), float(value) / self.unit
+        if relative < self.best:
+            self.best_X, self.best = X, relative
+        self.note(f"{int(tried)} blind starts: best relative loss {relative:.3g}")
+        if relative > self.search.tol:
+            self._refine(X, float("inf"))
 
     def _random(self, key, jets: JetObjective | None) -> jax.Array:
         starts = normal_starts(key, self.reduced.zeros(), self.search.randoms)
@@ -253,6 +282,30 @@ class _Hunt:
 
 
 _prepare = jax.jit(jet_problem)
+
+
+@jax.jit(static_argnames="count")
+def blind_starts(
+    reduced: VariableProjection, key: jax.Array, goal: jax.Array | float, *, count: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The best X (d1, d2) of at most `count` blind restarts, its loss, and how many were tried until one met `goal`."""
+    problem, zero = reduced.problem, reduced.zeros()
+    rows = [jnp.mean(jnp.sum(A * A, axis=-1)) for A in (problem.A1, problem.A2)]
+    size = BLIND_LOGITS / jnp.sqrt(jnp.maximum(rows[0] * rows[1], jnp.finfo(zero.dtype).tiny))
+
+    def unfinished(carry):
+        _, value, tried = carry
+        return (tried < count) & ~(value <= goal)
+
+    def one(carry):
+        best, value, tried = carry
+        draw = jax.random.normal(jax.random.fold_in(key, tried), zero.shape, zero.dtype)
+        result = BLIND.run(reduced, size * draw)
+        better = result.value < value  # NaN is not
+        return jnp.where(better, result.params, best), jnp.where(better, result.value, value), tried + 1
+
+    nothing = jnp.asarray(jnp.inf, zero.dtype)
+    return jax.lax.while_loop(unfinished, one, (zero, nothing, jnp.int32(0)))
 
 
 def _race(search: Search, jets: JetObjective, key: jax.Array):

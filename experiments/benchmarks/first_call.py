@@ -60,7 +60,8 @@ def run(config: Any, record: Record) -> dict[str, Any]:
     """All contenders in turn, `config.rounds` times; medians."""
     check_choice("config.head", config.head, HEADS)
     full = config.head == "full"
-    contenders = FULL_CONTENDERS | {"scipy": ("scipy_lbfgs.py", str(config.scipy_steps))} if full else CONTENDERS
+    with_steps = {"scipy": (*FULL_CONTENDERS["scipy"], str(config.scipy_steps))}
+    contenders = {**FULL_CONTENDERS, **with_steps} if full else CONTENDERS
     if unknown := set(config.contenders) - set(contenders):
         raise UsageError(f"config.contenders has {unknown.pop()!r}; there are {', '.join(contenders)}")
     head = load_full_head(dtype=np.float32) if full else load_embedded_head(dtype=np.float64)

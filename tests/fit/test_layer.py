@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attnreg.fit.layer import Search, fit_one_layer
+from attnreg.fit.layer import Search, blind_starts, fit_one_layer, variation
+from attnreg.objectives import VariableProjection
 from attnreg.problems.one_layer import OneLayerRegression
 
 
@@ -16,11 +17,17 @@ def teacher(seed, n=48, d=3):
     return OneLayerRegression(A1, A2, A3, jax.nn.softmax(A1 @ X @ A2.T, axis=-1) @ A3 @ Y), X
 
 
+# Starts from jets alone; at these sizes a blind start would be quicker.
+JETS = Search(blind=0)
+
+
+@pytest.mark.parametrize("search", [JETS, Search()], ids=["jets", "blind first"])
 @pytest.mark.parametrize("seed", range(4))
-def test_random_instances_are_solved_and_x_is_recovered(seed):
+def test_random_instances_are_solved_and_x_is_recovered(seed, search):
     problem, X = teacher(seed)
-    fit = fit_one_layer(jax.random.key(100 + seed), problem, batches=20, seconds=1e6)
+    fit = fit_one_layer(jax.random.key(100 + seed), problem, search=search, batches=20, seconds=1e6)
     assert fit.solved
+    assert (fit.jet_evaluations > 0) == (search.blind == 0)
     # Distinct keys in general position: X is identified, so the global minimum is the teacher itself.
     np.testing.assert_allclose(fit.params.X, X, atol=1e-2 * float(jnp.max(jnp.abs(X))))
 
@@ -31,6 +38,8 @@ def test_an_exhausted_budget_is_said():
     fit = fit_one_layer(jax.random.key(0), problem, batches=1)
     assert not fit.solved
     assert fit.batches == 1
+    assert fit.jet_evaluations > 0
+    assert fit.refined >= Search().blind
     assert fit.reason == "all batches were tried"
     assert 0 < fit.relative <= 1
     assert fit.trace[-1].best == fit.relative
@@ -39,7 +48,7 @@ def test_an_exhausted_budget_is_said():
 def test_masked_problems_start_from_small_random_x():
     problem, _ = teacher(1)
     causal = OneLayerRegression(problem.A1, problem.A2, problem.A3, problem.B, causal=True)
-    fit = fit_one_layer(jax.random.key(0), causal, search=Search(randoms=1), batches=1)
+    fit = fit_one_layer(jax.random.key(0), causal, search=Search(blind=0, randoms=1), batches=1)
     assert fit.jet_evaluations == 0
     assert np.isfinite(fit.relative)
 
@@ -50,7 +59,40 @@ def test_an_instance_whose_jet_points_to_a_wrong_basin_is_solved_from_random_x()
     A1, A2, A3 = (jax.random.normal(k, (64, 4)) / 2 for k in keys[:3])
     X, Y = (jax.random.normal(k, (4, 4)) for k in keys[3:])
     problem = OneLayerRegression(A1, A2, A3, jax.nn.softmax(A1 @ X @ A2.T, axis=-1) @ A3 @ Y)
-    assert fit_one_layer(jax.random.key(100), problem, batches=40, seconds=1e6).solved
+    assert fit_one_layer(jax.random.key(100), problem, search=JETS, batches=40, seconds=1e6).solved
+
+
+def test_blind_starts_end_at_the_first_hit_and_say_how_many_there_were():
+    problem, _ = teacher(0)
+    reduced = VariableProjection(problem)
+    goal = 1e-10 * float(variation(problem))
+    X, value, tried = blind_starts(reduced, jax.random.key(0), goal, count=50)
+    assert float(value) <= goal
+    assert 1 <= int(tried) < 50
+    np.testing.assert_allclose(value, reduced.value(X), atol=1e-25)
+    before = blind_starts(reduced, jax.random.key(0), goal, count=int(tried) - 1)
+    assert float(before[1]) > goal or int(tried) == 1
+    fit = fit_one_layer(jax.random.key(0), problem)
+    assert (fit.batches, fit.jet_evaluations, fit.reason) == (0, 0, "the tolerance was met")
+    assert fit.trace[-1].event.startswith(f"{fit.refined} blind starts")
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+def test_blind_starts_know_the_size_of_the_inputs(factor):
+    """X is found whatever the unit of queries and keys: a start is measured by its logits."""
+    problem, _ = teacher(0)
+    scaled = OneLayerRegression(factor * problem.A1, problem.A2, problem.A3, problem.B)
+    same, other = (
+        blind_starts(VariableProjection(p), jax.random.key(0), 1e-12, count=20)[2] for p in (problem, scaled)
+    )
+    assert int(same) == int(other) < 20
+
+
+def test_large_unknowns_are_not_tried_blindly():
+    problem, _ = teacher(0, d=7)
+    fit = fit_one_layer(jax.random.key(0), problem, batches=1, seconds=0.0)
+    assert fit.jet_evaluations > 0
+    assert not any("blind" in line.event for line in fit.trace)
 
 
 @pytest.mark.parametrize(

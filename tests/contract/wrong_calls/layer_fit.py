@@ -15,6 +15,7 @@ SEARCHES = [
     (dict(probe=0), r"probe is 0; it must be at least 1"),
     (dict(polish=6.5), r"polish is 6.5, a float; it must be a whole number"),
     (dict(randoms=-1), r"randoms is -1; it must be at least 0"),
+    (dict(blind=-1), r"blind is -1; it must be at least 0"),
     (dict(scale=0.0), r"scale is 0.0; it must be above 0"),
     (dict(hopeless=None), r"hopeless is None, a NoneType; it must be a number"),
     (dict(tol=-1e-10), r"tol is -1e-10; it must be at least 0"),
