@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from attnreg.lift.precision import chosen
+
 # Compiled programs that are remembered, over all shapes.
 REMEMBERED = 16
 
@@ -41,7 +43,7 @@ class Ahead:
     def _program(self, function: Any, args: tuple[Any, ...]) -> "Future[Any]":
         leaves, tree = jax.tree.flatten(args)
         shapes = tuple(jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
-        key = (function, tree, shapes)
+        key = (function, tree, shapes, chosen())
         if key in self._programs:
             self._programs.move_to_end(key)
             return self._programs[key]

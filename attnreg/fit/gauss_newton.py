@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from attnreg.fit.ahead import programs
 from attnreg.lift.kronecker import Preconditioner
+from attnreg.lift.precision import steering
 from attnreg.objectives.base import Linearization, SecondOrderObjective
 from attnreg.problems.checks import ProblemError, check_integer, check_number
 from attnreg.solvers.state import tree_axpy, tree_dot
@@ -97,7 +98,9 @@ def _advance(sub: Subproblem, limit: jax.Array) -> Subproblem:
     """Conjugate gradients up to `limit` products in all."""
 
     def body(c: Subproblem) -> Subproblem:
-        hp = jax.tree.map(jnp.add, c.line.hvp(c.p), _damped(c, c.p))
+        with steering():
+            moved = c.line.hvp(c.p)
+        hp = jax.tree.map(jnp.add, moved, _damped(c, c.p))
         alpha = c.rho / tree_dot(c.p, hp)
         s, r = tree_axpy(alpha, c.p, c.s), tree_axpy(-alpha, hp, c.r)
         y = c.preconditioner.solve(r, relative=c.mu)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from attnreg.lift.tensor_trick import PRECISION
+from attnreg.lift.precision import PRECISION
 
 
 @dataclasses.dataclass(frozen=True)

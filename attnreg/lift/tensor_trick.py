@@ -16,12 +16,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from attnreg.lift.precision import product
 from attnreg.rows.curvature import Curvature
 
-PRECISION = jax.lax.Precision.HIGHEST
 
-matmul: Callable[..., jax.Array] = functools.partial(jnp.matmul, precision=PRECISION)
-einsum: Callable[..., jax.Array] = functools.partial(jnp.einsum, precision=PRECISION)
+def matmul(a: jax.Array, b: jax.Array) -> jax.Array:
+    """`a @ b`, (…, n, m), for a (…, n, k) and b (…, k, m), in the precision of `attnreg.lift.precision`."""
+    return product(jnp.matmul, a, b)
+
+
+def einsum(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    """`jnp.einsum` of a (…) and b (…), shape (…) as the letters say, in the precision of `attnreg.lift.precision`."""
+    return product(functools.partial(jnp.einsum, subscripts), a, b)
 
 
 def logits(A1: jax.Array, X: jax.Array, A2: jax.Array) -> jax.Array:

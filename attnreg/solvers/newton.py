@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from attnreg.lift.precision import steering
 from attnreg.problems.checks import check_choice, check_integer, check_number
 from attnreg.solvers.base import Solver
 from attnreg.solvers.result import Status, status_of
@@ -186,9 +187,10 @@ class Newton(Solver):
         terms = objective, state.params
         if self.coarse_dtype is not None:
             terms = as_dtype(self.coarse_dtype, terms)
-        if self.curvature == "gauss_newton":
-            return terms[0].value_grad_hessian(terms[1], gauss_newton=True)[2]
-        return terms[0].chosen_hessian(terms[1], ~inner.exact)
+        with steering():
+            if self.curvature == "gauss_newton":
+                return terms[0].value_grad_hessian(terms[1], gauss_newton=True)[2]
+            return terms[0].chosen_hessian(terms[1], ~inner.exact)
 
     def _judged(self, inner: Inner, search: Search) -> tuple[Inner, jax.Array]:
         """What is remembered after the trials on one factor, and whether the damping has outgrown everything."""

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from attnreg.lift.precision import steering
 from attnreg.objectives.base import Cache
 from attnreg.problems.checks import check_choice, check_integer, check_number
 from attnreg.solvers.base import Solver
@@ -165,7 +166,8 @@ def steihaug(
     goal = eta * eta * rz
 
     def body(c: _CG) -> _CG:
-        hd = hvp(c.d)
+        with steering():
+            hd = hvp(c.d)
         curvature = tree_dot(c.d, hd)
         alpha = c.rz / jnp.where(curvature > 0, curvature, 1)
         ss = c.ss + alpha * (2 * c.sd + alpha * c.dd)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from attnreg.lift.precision import curvature_precision, steering
 from attnreg.objectives import AttentionObjective, FactoredObjective, LayerObjective, OneLayerObjective
 from attnreg.problems import AttentionRegression, LayerRegression, OneLayerRegression, Teacher
 from attnreg.problems.checks import replaced
@@ -45,6 +46,21 @@ def product(objective, x, v):
     return objective.linearize(x, gauss_newton=True).hvp(v)
 
 
+def three_passes(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of what only steers, in the precision that a solver takes on a TPU and may take on a GPU."""
+
+    def steered(*arguments):
+        with curvature_precision("three_passes"), steering():
+            return function(*arguments)
+
+    return steered
+
+
+def short_product(objective, x, v):
+    """`product`, whose product is of three passes, while value, gradient and cache are not."""
+    return three_passes(objective.linearize(x, gauss_newton=True).hvp)(v)
+
+
 def preconditioned(objective, x, v):
     return objective.preconditioner(x).solve(v, relative=jnp.asarray(0.1, jax.tree.leaves(v)[0].dtype))
 
@@ -72,6 +88,9 @@ def cases(dtype: str) -> Iterator[Case]:
     yield Case("n 2048, d 32: value and gradient", value_and_grad, (wide, X), most=20, cycles=0.25 * MS)
     yield Case("n 2048, d 32: Hessian", hessian, (wide, X))
     yield Case("n 2048, d 32: product, nothing cached", hvp, (wide, X, X))
+    short = three_passes(hessian), three_passes(hvp)
+    yield Case("n 2048, d 32: Hessian, three passes", short[0], (wide, X), cycles=0.33 * MS)
+    yield Case("n 2048, d 32: product, nothing cached, three passes", short[1], (wide, X, X), cycles=0.22 * MS)
     _, long, X = attention(dtype, 1, 16384, 32, teacher=True)
     yield Case("n 16384, d 32, low-rank targets: value and gradient", value_and_grad, (long, X))
     problem, _, _ = attention(dtype, 4, 512, 384)
@@ -79,6 +98,7 @@ def cases(dtype: str) -> Iterator[Case]:
     x = jax.eval_shape(head.zeros)
     yield Case("full head 4x512, d 384, rank 32: value and gradient", value_and_grad, (head, x), most=32)
     yield Case("full head 4x512, d 384, rank 32: product", product, (head, x, x))
+    yield Case("full head 4x512, d 384, rank 32: product, three passes", short_product, (head, x, x))
     yield Case("full head 4x512, d 384, rank 32: preconditioner", preconditioned, (head, x, x))
     yield from _one_layer(dtype)
     yield from _fused(dtype)
@@ -130,6 +150,8 @@ def _layer(dtype: str) -> Iterator[Case]:
         name = f"layer of {heads} heads, 100x256, d 384"
         yield Case(f"{name}: value and gradient", value_and_grad, (objective, x))
         yield Case(f"{name}: product", product, (objective, x, x))
+        most = 0.5 * MS if heads == 1 else None
+        yield Case(f"{name}: product, three passes", short_product, (objective, x, x), cycles=most)
 
 
 def _solvers(dtype: str) -> Iterator[Case]:

@@ -22,6 +22,7 @@ class Layer(NamedTuple):
 
 _ARRAYS = ("jax", "numpy")
 _BELOW = tuple(f"attnreg.{name}" for name in ("rows", "problems", "lift", "objectives", "solvers"))
+_CHECKS = ("attnreg.problems.checks", "attnreg.problems.reprs")
 _SUBJECTS = "experiments of one subject each; none imports another"
 _SUBJECT = ("attnreg", "experiments.runner", "experiments.benchmarks.timing")
 ANY = ("*",)
@@ -34,7 +35,7 @@ LAYERS = (
     Layer("attnreg.objectives", _BELOW[:3], _ARRAYS, "value, gradient, Hessian and its products, in closed form"),
     Layer(
         "attnreg.solvers",
-        ("attnreg.lift.triangular", "attnreg.objectives.base", "attnreg.problems.checks", "attnreg.problems.reprs"),
+        ("attnreg.lift.precision", "attnreg.lift.triangular", "attnreg.objectives.base", *_CHECKS),
         (*_ARRAYS, "optax"),
         "one algorithm a file; they see the interface of objectives, and no loss or problem by name",
     ),
