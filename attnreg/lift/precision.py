@@ -59,7 +59,7 @@ def steering() -> Iterator[None]:
 
 
 def product(multiply: Callable[..., jax.Array], a: jax.Array, b: jax.Array) -> jax.Array:
-    """`multiply(a, b, precision=…)`, bilinear in a (…) and b (…), shape (…), in the precision of the moment."""
+    """`multiply(a, b, precision=…)`, bilinear in a (…, n) and b (…, m), shaped (…, k), in the precision of now."""
     short = _now.value == "three_passes" and a.dtype == b.dtype == jnp.float32
     if not short:
         return multiply(a, b, precision=PRECISION)
