@@ -26,7 +26,7 @@ def matmul(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def einsum(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    """`jnp.einsum` of a (…, n) and b (…, m), shaped (…, k) as the letters say, in the precision of `attnreg.lift.precision`."""
+    """`jnp.einsum` of a (…, n) and b (…, m), shaped (…, k), in the precision of `attnreg.lift.precision`."""
     return product(functools.partial(jnp.einsum, subscripts), a, b)
 
 
