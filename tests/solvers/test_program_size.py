@@ -43,5 +43,5 @@ def test_newton_holds_one_hessian_and_one_gradient_beside_that_of_the_start(obje
 
 def test_the_programs_keep_their_size(objective):
     """In lines of StableHLO; before the bodies were shared Newton had 3,000."""
-    assert lowered(Newton(), objective).count("\n") < 2000
-    assert lowered(Newton(warmup=0), objective).count("\n") < 1600
+    assert lowered(Newton(), objective).count("\n") < 1850
+    assert lowered(Newton(warmup=0), objective).count("\n") < 1450
