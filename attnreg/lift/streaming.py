@@ -31,9 +31,9 @@ class BlockRule:
     together: bool = False
 
 
-# A CPU: measured best between 2¹⁷ and 2¹⁹ with 1 to 2 MB of L2 cache per core (docs/decisions.md, 2026-11-22). On
+# A CPU: where two cores share a block 2¹⁹ is best, 2¹⁷ to 2¹⁹ are alike on one (docs/decisions.md, 2026-11-30). On
 # accelerators a loop waits for a launch per kernel and trip: python -m tests.accelerators counts them.
-RULES = {"cpu": BlockRule(2**18), "gpu": BlockRule(2**24, together=True), "tpu": BlockRule(2**24, together=True)}
+RULES = {"cpu": BlockRule(2**19), "gpu": BlockRule(2**24, together=True), "tpu": BlockRule(2**24, together=True)}
 
 BlockRows = int | BlockRule | None
 
@@ -111,7 +111,7 @@ def cut(k: int, n: int, m: int, block_rows: BlockRows = None) -> Cut:
     """How k documents of n rows and m keys are cut, evened out over the blocks.
 
     >>> cut(8, 512, 512, RULES["cpu"]), cut(1, 2048, 2048, RULES["cpu"]).rows, cut(8, 512, 512, RULES["gpu"]).trips
-    (Cut(rows=512, documents=1, per_document=1, trips=8), 128, 1)
+    (Cut(rows=512, documents=1, per_document=1, trips=8), 256, 1)
     """
     rule = block_rule(block_rows)
     if isinstance(rule, int) and rule < 1:
