@@ -108,7 +108,7 @@ class Solver(abc.ABC):
             )
         objective.check(params, "start" if not isinstance(params, tuple) else "")
 
-    def begin(self, params: Any, value: jax.Array, gradient: Any, *, inner: Any, counts: Counts) -> State:
+    def begin(self, params: Any, value: jax.Array, gradient: Any, *, inner: Any, counts: jax.Array) -> State:
         """Common part of `init`."""
         norm = tree_norm(gradient)
         ok = jnp.isfinite(value) & jnp.isfinite(norm)
@@ -195,7 +195,7 @@ class Solver(abc.ABC):
 def finished(state: State, history: History) -> Result:
     """The `Result` of a solve that ends in `state`."""
     status = status_of(state.status == Status.RUNNING, Status.MAX_STEPS, state.status)
-    return Result(state.params, state.value, state.gradient_norm, status, state.steps, state.counts, history)
+    return Result(state.params, state.value, state.gradient_norm, status, state.steps, Counts(*state.counts), history)
 
 
 def _on_cpu(tree: Any) -> bool:

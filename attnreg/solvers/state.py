@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from attnreg.problems.reprs import compact_repr
 from attnreg.solvers.result import Counts
@@ -18,7 +19,8 @@ class State(NamedTuple):
         params: the point, a pytree. value, gradient, gradient_norm: there; scalars, and a pytree shaped like params.
         start_value, start_gradient_norm: scalars, at the start.
         status: int32 scalar, a `Status`. steps: int32 scalar.
-        counts: what was evaluated. inner: the solver's own memory (a damping, a cached Hessian, an optax state).
+        counts: (4,) int32, what was evaluated, in the order of `Counts`: one array, since tiny problems pay for each.
+        inner: the solver's own memory (a damping, a cached Hessian, an optax state).
     """
 
     params: Any
@@ -29,7 +31,7 @@ class State(NamedTuple):
     start_gradient_norm: jax.Array
     status: jax.Array
     steps: jax.Array
-    counts: Counts
+    counts: jax.Array
     inner: Any
 
 
@@ -51,14 +53,12 @@ def tree_axpy(scale: Any, a: Any, b: Any) -> Any:
     return jax.tree.map(lambda x, y: scale * x + y, a, b)
 
 
-def count(**counts: int | jax.Array) -> Counts:
-    """`Counts` with the named entries, zero elsewhere."""
-    return Counts(*(jnp.asarray(counts.get(name, 0), jnp.int32) for name in Counts._fields))
-
-
-def add_counts(a: Counts, b: Counts) -> Counts:
-    """Entrywise sum."""
-    return Counts(*(x + y for x, y in zip(a, b, strict=True)))
+def count(**counts: int | jax.Array) -> jax.Array:
+    """The named entries of `Counts`, zero elsewhere, (4,) int32."""
+    numbers = [counts.get(name, 0) for name in Counts._fields]
+    if all(isinstance(number, int) for number in numbers):
+        return jnp.asarray(np.asarray(numbers, np.int32))
+    return jnp.stack([jnp.asarray(number, jnp.int32) for number in numbers])
 
 
 def rounding_of_value(state: State) -> jax.Array:
@@ -96,4 +96,4 @@ def moved(state: State, accepted: jax.Array, params: Any, value: jax.Array, grad
 
 def counted(state: State, **counts: int | jax.Array) -> State:
     """`state` with the named counts added."""
-    return state._replace(counts=add_counts(state.counts, count(**counts)))
+    return state._replace(counts=state.counts + count(**counts))

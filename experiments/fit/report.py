@@ -21,7 +21,7 @@ from attnreg.problems.layer import LayerRegression
 from attnreg.problems.registry import find_loss
 from attnreg.problems.rotary import Rotary
 from attnreg.rows import softmax
-from attnreg.solvers import Status, describe
+from attnreg.solvers import Counts, Status, describe
 from attnreg.solvers.state import State
 from experiments.fit import figures as fit_figures
 from experiments.runner.maps import maps
@@ -98,7 +98,7 @@ def report(config: Any, record: Record, data: Any, curves: dict[str, Fit], metho
         seconds=main.seconds[-1],
         unknowns=int(ravel_pytree(main.state.params)[0].size),
         identifiability=known._asdict(),
-        counts={name: int(value) for name, value in main.state.counts._asdict().items()},
+        counts={name: int(value) for name, value in Counts(*main.state.counts)._asdict().items()},
     )
     if data.truth is not None:
         seen = matrix(x) if data.rotary is None else x
