@@ -14,7 +14,7 @@ import numpy as np
 
 from attnreg.objectives.base import Objective
 from attnreg.problems.checks import LARGEST, ProblemError, check_choice, check_integer, check_number
-from attnreg.solvers.host import Stopwatch, chunks
+from attnreg.solvers.host import Stopwatch, chunks, row_of
 from attnreg.solvers.implicit import differentiable
 from attnreg.solvers.result import Counts, History, Result, Status, status_of
 from attnreg.solvers.state import State, tree_norm
@@ -236,8 +236,3 @@ def _loop(solver: Solver, objective: Any, params: Any) -> Result:
 
 _run = jax.jit(_loop, static_argnums=0)
 _quick = jax.jit(_loop, static_argnums=0, compiler_options=QUICK)
-
-
-def row_of(solver: Solver, state: State) -> jax.Array:
-    """What a history keeps of a state: value, gradient norm and control, (3,)."""
-    return jnp.stack([x.astype(state.value.dtype) for x in (state.value, state.gradient_norm, solver.control(state))])

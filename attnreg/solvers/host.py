@@ -39,6 +39,11 @@ def chunks(
         yield now, said[1 : taken + 1]
 
 
+def row_of(solver: Any, state: State) -> jax.Array:
+    """What a history keeps of a state: value, gradient norm and control, (3,)."""
+    return jnp.stack([x.astype(state.value.dtype) for x in (state.value, state.gradient_norm, solver.control(state))])
+
+
 class Stopwatch:
     """Time spent inside a generator of states after its first one, and nowhere else."""
 
@@ -74,8 +79,7 @@ def _advance(solver: Any, chunk: int, objective: Any, state: State) -> tuple[Sta
         now, rows = carry
         place = now.steps - state.steps + 1
         now = solver.ended(solver.advance(objective, now))
-        row = jnp.stack([x.astype(rows.dtype) for x in (now.value, now.gradient_norm, solver.control(now))])
-        return now, rows.at[place].set(row)
+        return now, rows.at[place].set(row_of(solver, now))
 
     empty = jnp.zeros((chunk + 1, 3), state.value.dtype)
     end, rows = jax.lax.while_loop(unfinished, advance, (state, empty))
