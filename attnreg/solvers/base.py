@@ -4,6 +4,8 @@ A solver is a frozen dataclass of options (hashable, so it is static under jit).
 """
 
 import abc
+import functools
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Literal
 
@@ -208,12 +210,23 @@ def _on_cpu(tree: Any) -> bool:
 
 
 def _run_quickly(solver: Solver, objective: Any, params: Any) -> Result:
-    try:
-        return _quick(solver, objective, params)
-    except jax.errors.JaxRuntimeError as error:
-        if "compile option" not in str(error):
-            raise
-        return _run(solver, objective, params)  # a release of XLA without one of these options
+    while True:
+        try:
+            return _with_options(tuple(_known))(solver, objective, params)
+        except jax.errors.JaxRuntimeError as error:
+            unknown = re.search(r"No such compile option: '(\w+)'", str(error))
+            if unknown is None or unknown[1] not in _known:
+                raise
+            _known.remove(unknown[1])  # releases of XLA differ in what they know
+
+
+_known = list(QUICK)
+
+
+@functools.cache
+def _with_options(names: tuple[str, ...]) -> Callable[[Solver, Any, Any], Result]:
+    options = {name: QUICK[name] for name in names}
+    return jax.jit(_loop, static_argnums=0, compiler_options=options)
 
 
 def _loop(solver: Solver, objective: Any, params: Any) -> Result:
@@ -235,4 +248,3 @@ def _loop(solver: Solver, objective: Any, params: Any) -> Result:
 
 
 _run = jax.jit(_loop, static_argnums=0)
-_quick = jax.jit(_loop, static_argnums=0, compiler_options=QUICK)

@@ -142,18 +142,19 @@ def test_quick_programs_are_those_of_the_options(monkeypatch):
     assert taken == [1]
 
 
-def test_a_compiler_without_the_options_of_quick_is_used_as_it_is(monkeypatch):
-    unknown = jax.jit(base._loop, static_argnums=0, compiler_options={"xla_no_such_option": 1})
-    monkeypatch.setattr(base, "_quick", unknown)
+def test_a_compiler_that_does_not_know_an_option_gets_the_others(monkeypatch):
+    monkeypatch.setattr(base, "QUICK", {"xla_no_such_option": 1, "xla_backend_optimization_level": 0})
+    monkeypatch.setattr(base, "_known", list(base.QUICK))
     objective = table.objective(table.stack()["noisy"])
     assert bool(solve(objective, effort="quick").converged)
+    assert base._known == ["xla_backend_optimization_level"]
 
 
 def test_other_failures_of_the_compiler_are_raised(monkeypatch):
     def fail(*_):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
 
-    monkeypatch.setattr(base, "_quick", fail)
+    monkeypatch.setattr(base, "_with_options", lambda names: fail)
     objective = table.objective(table.stack()["noisy"])
     with pytest.raises(jax.errors.JaxRuntimeError, match="out of memory"):
         solve(objective, effort="quick")
