@@ -42,8 +42,6 @@ CONTENDERS: Mapping[str, tuple[str, ...]] = {
     "optax": ("optax_lbfgs.py",),
     "jaxopt": ("jaxopt_gauss_newton.py",),
 }
-# The same at full width, in float32: scipy on the 147,456 numbers of X, for as many steps as `config.scipy_steps`.
-FULL_CONTENDERS: Mapping[str, tuple[str, ...]] = {"fit_attention": ("attnreg_fit.py",), "scipy": ("scipy_lbfgs.py",)}
 HEADS = ("reduced", "full")
 COLUMNS = ("contender", "cpu_s", "wall_s", "loss", "runs")
 
@@ -60,8 +58,7 @@ def run(config: Any, record: Record) -> dict[str, Any]:
     """All contenders in turn, `config.rounds` times; medians."""
     check_choice("config.head", config.head, HEADS)
     full = config.head == "full"
-    with_steps = {"scipy": (*FULL_CONTENDERS["scipy"], str(config.scipy_steps))}
-    contenders = {**FULL_CONTENDERS, **with_steps} if full else CONTENDERS
+    contenders = at_full_width(config.scipy_steps) if full else CONTENDERS
     if unknown := set(config.contenders) - set(contenders):
         raise UsageError(f"config.contenders has {unknown.pop()!r}; there are {', '.join(contenders)}")
     head = load_full_head(dtype=np.float32) if full else load_embedded_head(dtype=np.float64)
@@ -84,6 +81,11 @@ def run(config: Any, record: Record) -> dict[str, Any]:
     sizes = {name: program_lines(name, problem) for name in ("newton", "newton_cg")}
     record.table("program", ("method", "lines of StableHLO"), list(sizes.items()), caption="What `solve` compiles.")
     return result | dict(program=sizes)
+
+
+def at_full_width(scipy_steps: int) -> Mapping[str, tuple[str, ...]]:
+    """Who fits the full head, in float32: scipy on the 147,456 numbers of X, for so many steps."""
+    return {"fit_attention": ("attnreg_fit.py",), "scipy": ("scipy_lbfgs.py", str(scipy_steps))}
 
 
 def once(command: tuple[str, ...], data: Path, blas_threads: int) -> Run:
